@@ -1,0 +1,216 @@
+"""The record of one case: what was run, what was measured, and which checks raised a flag.
+
+One JSON file a case, `<case>.json`, with the model below as its schema (``docs/record.schema.json``), and beside it
+`<case>.safetensors` with per-image scores and the gallery's pictures. Reading needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+import safetensors
+import safetensors.numpy
+
+from sparseguard.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+
+class _Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Case(_Model):
+    """The axes of the grid."""
+
+    dataset: str
+    backbone: str
+    defense: str = pydantic.Field(description="label of the defense, its name and the settings that differ")
+    threat: str = pydantic.Field(description="end-to-end or split")
+    tap: str
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        """The case's file name without its ending."""
+        parts = (self.dataset, self.backbone, self.defense, self.threat, self.tap, f"seed{self.seed}")
+        return "__".join(part.replace(" ", "_").replace("/", "-") for part in parts)
+
+
+class Summary(_Model):
+    """One metric over the images of one part."""
+
+    mean: float
+    std: float = pydantic.Field(description="standard deviation over images")
+    ci95: tuple[float, float] = pydantic.Field(description="normal 95 % interval of the mean over images, one seed")
+    quantiles: tuple[float, float, float] = pydantic.Field(description="5 %, 50 %, 95 % over images")
+    n: int
+
+
+class Attacker(_Model):
+    """One attack of the case and its scores: part -> metric -> summary."""
+
+    name: str
+    settings: dict[str, Any]
+    knowledge: Literal["nothing", "label", "outputs", "+spec", "+weights"]
+    floor: bool = pydantic.Field(description="needs no leak: a floor every leak is compared with")
+    parameter_change: float | None
+    outside_range: float = pydantic.Field(description="largest distance of a reconstructed value from [0, 1]")
+    notes: dict[str, float]
+    scores: dict[str, dict[str, Summary]]
+
+
+class TargetFacts(_Model):
+    """The defended model."""
+
+    accuracy: float = pydantic.Field(description="share of test images classified right, defense active")
+    accuracy_n: int
+    majority_rate: float = pydantic.Field(description="share of the most frequent class in test")
+    parameters: int
+    epochs: int = pydantic.Field(description="epochs trained")
+    best_epoch: int
+    state_hash: str
+    state_hash_after: str = pydantic.Field(description="the same after all attacks; equal unless an attack wrote to it")
+
+
+class Leaked(_Model):
+    """The tensor that leaked."""
+
+    shape: tuple[int, ...]
+    dimension: int
+    effective_rank: float = pydantic.Field(
+        description="exponential of the entropy of the covariance's spectrum, on attacker_train"
+    )
+    noise_ratio: float = pydantic.Field(
+        description="root mean square difference of two observations of the same images over the tap's spread; "
+        "0 for a deterministic leak"
+    )
+    queries: dict[str, int] = pydantic.Field(description="images sent through the leak: public and private apart")
+
+
+class Flag(_Model):
+    """A check that raised."""
+
+    name: str
+    message: str
+    expected: str | None = pydantic.Field(default=None, description="the recipe's sentence, where it expects the flag")
+
+
+class Claim(_Model):
+    """What the paper's table says for this dataset, attack and defense."""
+
+    source: str
+    psnr: float
+    ssim: float
+    fid: float
+    accuracy: float
+
+
+class Failure(_Model):
+    """Why a case has no scores."""
+
+    stage: str
+    kind: str
+    message: str
+
+
+class Record(_Model):
+    """One case."""
+
+    schema_version: int = SCHEMA_VERSION
+    recipe: str
+    case: Case
+    key: str = pydantic.Field(description="hash of everything the result depends on")
+    status: Literal["ok", "failed"]
+    failure: Failure | None = None
+    config: dict[str, Any] = pydantic.Field(description="resolved settings of data, fit, backbone, defense, attacks")
+    data: dict[str, Any] = pydantic.Field(description="layout, sizes, fingerprints, and which component read which part")
+    target: TargetFacts | None = None
+    leaked: Leaked | None = None
+    attackers: list[Attacker] = []
+    chosen: dict[str, dict[str, str]] = pydantic.Field(
+        default={}, description="knowledge level -> metric -> the attacker best on attacker_val"
+    )
+    identification: dict[str, int] = pydantic.Field(
+        default={}, description="N of id@1 by part; chance is 1/N"
+    )
+    flags: list[Flag] = []
+    claim: Claim | None = None
+    provenance: dict[str, Any] = pydantic.Field(default={}, description="times, host, versions: never part of a key")
+
+    def attacker(self, name: str) -> Attacker:
+        """Return the attacker called ``name``."""
+        return next(attacker for attacker in self.attackers if attacker.name == name)
+
+
+class Pictures(_Model):
+    """What the file beside a record holds."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    gallery: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
+        description="(64, c, h, w) uint8: 'original' and one entry an attacker, the same private images in every case"
+    )
+    scores: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
+        description="(n,) float32 per image, named attacker/part/metric"
+    )
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        StoreError: when it is no record, or was written by a newer sparseguard.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as a record ({error}).") from None
+    version = plain.get("schema_version") if isinstance(plain, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written with record schema {version}, this sparseguard reads up to {SCHEMA_VERSION}. "
+            "Upgrade sparseguard to read it."
+        )
+    try:
+        return Record.model_validate_json(json.dumps(plain))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StoreError(f"{path}: not a valid record: {where}: {first['msg']}.") from None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read all records of a run folder, in the order of their file names.
+
+    Raises:
+        StoreError: when there are none, or one cannot be read.
+    """
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise StoreError(f"{folder}: holds no records. Make some with `sparseguard run RECIPE --out {folder}`.")
+    return [read_record(path) for path in paths]
+
+
+def read_pictures(path: Path) -> Pictures:
+    """Read the file beside a record.
+
+    Raises:
+        StoreError: when it is missing or damaged.
+    """
+    try:
+        arrays = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}).") from None
+    gallery = {name.removeprefix("gallery/"): array for name, array in arrays.items() if name.startswith("gallery/")}
+    scores = {name.removeprefix("scores/"): array for name, array in arrays.items() if name.startswith("scores/")}
+    return Pictures(gallery=gallery, scores=scores)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a record, as in ``docs/record.schema.json``."""
+    return Record.model_json_schema()

@@ -1,0 +1,119 @@
+"""Models as named stages: the wall between backbones, defenses and taps.
+
+A backbone is a `Blueprint`: a list of stages, each with a function that builds its module from the shape it is fed.
+A defense replaces or adds stages before anything is built, so every stage after them is sized for what really
+arrives, and a defense cannot bring an architecture of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.errors import RecipeError, nearest
+
+Shape = tuple[int, ...]
+Builder = Callable[[Shape], nn.Module]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One named part of a model and how to build it from the shape of its input (without the batch)."""
+
+    name: str
+    build: Builder
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model before it is built.
+
+    Args:
+        stages: the stages in order.
+        taps: what may leak, by the name used in recipes: the stage whose output it is.
+    """
+
+    stages: tuple[Stage, ...]
+    taps: Mapping[str, str]
+
+    def stage_names(self) -> list[str]:
+        """Return the stages' names in order."""
+        return [stage.name for stage in self.stages]
+
+    def replace(self, name: str, build: Builder) -> Blueprint:
+        """Return a blueprint in which stage ``name`` is built by ``build``."""
+        index = self._index(name)
+        stages = (*self.stages[:index], Stage(name, build), *self.stages[index + 1 :])
+        return replace(self, stages=stages)
+
+    def tap(self, name: str) -> str:
+        """Return the stage whose output is the tap ``name``.
+
+        Raises:
+            RecipeError: when this model has no such tap.
+        """
+        if name not in self.taps:
+            raise RecipeError(f"this backbone has no tap '{name}'. {nearest(name, self.taps)}")
+        return self.taps[name]
+
+    def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
+        """Build all stages for images of ``input_shape``.
+
+        Each stage draws its weights from ``stage_seed(stage's name)``, so that changing one stage leaves the
+        starting weights of the others alone.
+        """
+        modules: dict[str, nn.Module] = {}
+        probe = torch.zeros(2, *input_shape)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for stage in self.stages:
+                torch.default_generator.manual_seed(stage_seed(stage.name))
+                module = stage.build(tuple(probe.shape[1:])).eval()
+                probe = module(probe)
+                modules[stage.name] = module
+        return StagedModel(modules)
+
+    def _index(self, name: str) -> int:
+        names = self.stage_names()
+        if name not in names:
+            raise RecipeError(f"this backbone has no stage '{name}'. {nearest(name, names)}")
+        return names.index(name)
+
+
+class StagedModel(nn.Module):
+    """A model that runs its named stages one after the other; input is images in [0, 1], output is logits."""
+
+    def __init__(self, stages: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)``."""
+        value = images
+        for module in self.stages.values():
+            value = module(value)
+        return value
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Return every stage's output by its name; the last one is the logits."""
+        collected: dict[str, Tensor] = {}
+        value = images
+        for name, module in self.stages.items():
+            value = module(value)
+            collected[name] = value
+        return collected
+
+    def until(self, images: Tensor, stage: str) -> Tensor:
+        """Return the output of ``stage``; later stages are not run."""
+        value = images
+        for name, module in self.stages.items():
+            value = module(value)
+            if name == stage:
+                return value
+        raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
+
+    def append_to(self, stage: str, module: nn.Module) -> None:
+        """Let ``module`` act on the output of ``stage``, as part of that stage."""
+        self.stages[stage] = nn.Sequential(self.stages[stage], module)
