@@ -128,16 +128,16 @@ class Record(_Model):
     status: Literal["ok", "failed"]
     failure: Failure | None = None
     config: dict[str, Any] = pydantic.Field(description="resolved settings of data, fit, backbone, defense, attacks")
-    data: dict[str, Any] = pydantic.Field(description="layout, sizes, fingerprints, and which component read which part")
+    data: dict[str, Any] = pydantic.Field(
+        description="layout, sizes, fingerprints, and which component read which part"
+    )
     target: TargetFacts | None = None
     leaked: Leaked | None = None
     attackers: list[Attacker] = []
     chosen: dict[str, dict[str, str]] = pydantic.Field(
         default={}, description="knowledge level -> metric -> the attacker best on attacker_val"
     )
-    identification: dict[str, int] = pydantic.Field(
-        default={}, description="N of id@1 by part; chance is 1/N"
-    )
+    identification: dict[str, int] = pydantic.Field(default={}, description="N of id@1 by part; chance is 1/N")
     flags: list[Flag] = []
     claim: Claim | None = None
     provenance: dict[str, Any] = pydantic.Field(default={}, description="times, host, versions: never part of a key")

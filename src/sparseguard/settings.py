@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -17,6 +17,16 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from sparseguard.errors import RecipeError, nearest
 
 T = TypeVar("T")
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+OddSize = Annotated[int, pydantic.Field(ge=1), pydantic.AfterValidator(_odd)]
+"""Side of a kernel that can be centred on a pixel."""
 
 _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 

@@ -91,7 +91,7 @@ class StagedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(n, classes)``."""
-        value = images
+        value: Tensor = images
         for module in self.stages.values():
             value = module(value)
         return value
@@ -107,7 +107,7 @@ class StagedModel(nn.Module):
 
     def until(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``; later stages are not run."""
-        value = images
+        value: Tensor = images
         for name, module in self.stages.items():
             value = module(value)
             if name == stage:

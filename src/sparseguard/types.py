@@ -167,6 +167,37 @@ class Splits:
         return {part: images.fingerprint() for part, images in self.parts().items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training; the loss is told its name."""
+
+    name: str
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One training batch as a defense's loss sees it.
+
+    Args:
+        images: ``(n, c, h, w)`` in [0, 1], after the defense's `transform`.
+        labels: ``(n,)``.
+        outputs: every stage's output by its name.
+        logits: the last stage's output.
+        state: what the defense's `prepare` learned.
+        epoch: counted from 0 over all phases.
+        phase: the current phase's name.
+    """
+
+    images: Images
+    labels: Labels
+    outputs: Mapping[str, Tensor]
+    logits: Tensor
+    state: Mapping[str, Tensor]
+    epoch: int
+    phase: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Public:
     """The attacker's own images, drawn from the same distribution as the private ones."""

@@ -1,0 +1,34 @@
+"""How much of the private images can an attacker get back from what a model gives away?
+
+`sparseguard.load_recipe` and `sparseguard.run` do what the command line does; `sparseguard.sparse.SparseCode2d` is the
+sparse-coding layer alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparseguard.bench import Outcome, Recipe, load_recipe, parse_recipe, run
+    from sparseguard.record import Record, read_records
+
+_HOMES = {
+    "Outcome": "sparseguard.bench",
+    "Recipe": "sparseguard.bench",
+    "load_recipe": "sparseguard.bench",
+    "parse_recipe": "sparseguard.bench",
+    "run": "sparseguard.bench",
+    "Record": "sparseguard.record",
+    "read_records": "sparseguard.record",
+}
+
+__all__ = ["Outcome", "Recipe", "Record", "load_recipe", "parse_recipe", "read_records", "run"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use, so that `import sparseguard` costs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparseguard' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

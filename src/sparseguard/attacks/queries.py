@@ -1,0 +1,40 @@
+"""Which images an attacker sends through the leak to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparseguard.leak import Leak
+from sparseguard.types import ImageSet
+
+SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+
+
+def shifted(images: Float[Tensor, "n c h w"], down: int, right: int) -> Float[Tensor, "n c h w"]:
+    """Move images by whole pixels; the border repeats."""
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    h, w = images.shape[2:]
+    return padded[:, :, 1 - down : 1 - down + h, 1 - right : 1 - right + w]
+
+
+def training_queries(images: ImageSet, copies: int) -> Iterator[Float[Tensor, "n c h w"]]:
+    """Yield ``copies`` versions of the attacker's images: as they are, mirrored, then shifted by a pixel and so on.
+
+    The attacker may query any image, so these cost it nothing. Mirrored and shifted copies of each image teach it what
+    pixels go together; they need not belong to the same class.
+    """
+    plain = images.images
+    for copy in range(copies):
+        down, right = SHIFTS[(copy // 2) % len(SHIFTS)]
+        moved = shifted(plain, down, right)
+        yield moved.flip(3) if copy % 2 else moved
+
+
+def is_stochastic(leak: Leak, images: ImageSet) -> bool:
+    """Whether two observations of the same images differ."""
+    few = images.select(torch.arange(min(8, len(images))))
+    return not torch.equal(leak.observe(few).features, leak.observe(few).features)

@@ -1,0 +1,257 @@
+"""Recipes: a grid of experiments as TOML."""
+
+from __future__ import annotations
+
+import importlib.resources
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparseguard.attacks import ATTACKS, Attack
+from sparseguard.bench.overrides import apply_override
+from sparseguard.checks import CHECKS
+from sparseguard.data import DATASETS, DataSet
+from sparseguard.defenses import DEFENSES, Defense
+from sparseguard.errors import RecipeError, nearest
+from sparseguard.settings import describe, parse, parse_named, settings
+from sparseguard.targets import BACKBONES, Backbone, Fit
+
+TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
+"""The paper's threat models (section 2) and the tap each of them leaks."""
+
+BACKBONE_OF = {"end-to-end": "linear", "split": "linear-shallow"}
+
+KEYS = ("name", "description", "seeds", "data", "fit", "threats", "defenses", "attacks", "expected_flags")
+
+
+@settings
+class ExpectedFlag:
+    """A flag the recipe's author knows of.
+
+    Args:
+        flag: the check's name.
+        reason: one sentence why it is to be expected.
+        defense: label of the defense it is expected for; absent: for all.
+        threat: likewise.
+    """
+
+    flag: str
+    reason: str
+    defense: str | None = None
+    threat: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A piece, the name it has in its table, and the label it has in this recipe."""
+
+    name: str
+    label: str
+    piece: Any
+
+    def described(self) -> dict[str, Any]:
+        """Return name and settings as plain values."""
+        return {"name": self.name, **describe(self.piece)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """One setting of the attack: which tap of which backbone leaks."""
+
+    name: str
+    tap: str
+    backbone: Named
+
+    def __post_init__(self) -> None:
+        """Refuse a tap the backbone does not have."""
+        model: Backbone = self.backbone.piece
+        model.blueprint(2).tap(self.tap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A parsed recipe: every piece is built and checked."""
+
+    name: str
+    description: str
+    seeds: tuple[int, ...]
+    data: Named
+    fit: Fit
+    threats: tuple[Threat, ...]
+    defenses: tuple[Named, ...]
+    attacks: tuple[Named, ...]
+    expected_flags: tuple[ExpectedFlag, ...]
+
+    @property
+    def dataset(self) -> DataSet:
+        """The data set's settings."""
+        found: DataSet = self.data.piece
+        return found
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a TOML file, or by the name of one that ships with the package (``demo``).
+
+    Args:
+        source: path or name.
+        overrides: ``key=value`` each, the value as in TOML (a bare word is a string), the key dotted; entries of a list
+            of tables are addressed by their name: ``fit.epochs=3``, ``defenses.sca.lambd=0.25``.
+
+    Raises:
+        RecipeError: when it cannot be read, or holds something unknown or refused.
+    """
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read ({error}).") from None
+    else:
+        shipped = shipped_recipes()
+        if str(source) not in shipped:
+            raise RecipeError(f"no recipe '{source}': no such file, and none ships by that name. {_known(shipped)}")
+        text = shipped[str(source)]
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}.") from None
+    for override in overrides:
+        apply_override(table, override)
+    return parse_recipe(table)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the text of every recipe in the package by its name."""
+    folder = importlib.resources.files("sparseguard") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def parse_recipe(table: Mapping[str, Any]) -> Recipe:
+    """Build a recipe from plain values, as TOML gives them.
+
+    Raises:
+        RecipeError: for anything unknown, missing or refused, saying where.
+    """
+    for key in table:
+        if key not in KEYS:
+            raise RecipeError(f"recipe: unknown key '{key}'. {nearest(key, KEYS)}")
+    name = table.get("name")
+    if not isinstance(name, str) or not name:
+        raise RecipeError("recipe: needs a name.")
+    description = table.get("description", "")
+    if not isinstance(description, str):
+        raise RecipeError("recipe: description must be a string.")
+    data_name, data = parse_named(_entry(table.get("data", {}), "[data]"), DATASETS, "[data]")
+    recipe = Recipe(
+        name=name,
+        description=description,
+        seeds=_seeds(table.get("seeds", [0])),
+        data=Named(name=data_name, label=data_name, piece=data),
+        fit=parse(Fit, _table(table.get("fit", {}), "[fit]"), "[fit]"),
+        threats=tuple(_threat(entry) for entry in _entries(table, "threats", list(TAPS))),
+        defenses=tuple(_named(entry, DEFENSES, "[[defenses]]") for entry in _entries(table, "defenses", None)),
+        attacks=tuple(
+            _named({"label": entry.get("name"), **entry}, ATTACKS, "[[attacks]]")
+            for entry in _entries(table, "attacks", list(ATTACKS))
+        ),
+        expected_flags=tuple(
+            parse(ExpectedFlag, entry, "[[expected_flags]]") for entry in _entries(table, "expected_flags", [])
+        ),
+    )
+    _check_labels("defenses", [defense.label for defense in recipe.defenses])
+    _check_labels("attacks", [attack.label for attack in recipe.attacks])
+    _check_labels("threats", [threat.name for threat in recipe.threats])
+    if all(attack.piece.floor for attack in recipe.attacks):
+        raise RecipeError("[[attacks]]: needs at least one attack that is no floor, e.g. 'ridge'.")
+    _check_expected(recipe)
+    return recipe
+
+
+def _check_expected(recipe: Recipe) -> None:
+    known = {
+        "flag": list(CHECKS),
+        "defense": [defense.label for defense in recipe.defenses],
+        "threat": [threat.name for threat in recipe.threats],
+    }
+    for expected in recipe.expected_flags:
+        for key, names in known.items():
+            value = getattr(expected, key)
+            if value is not None and value not in names:
+                raise RecipeError(f"[[expected_flags]]: unknown {key} '{value}'. {nearest(value, names)}")
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    valid = isinstance(value, list) and value and all(type(seed) is int and 0 <= seed < 2**31 for seed in value)
+    if not valid or len(set(value)) != len(value):
+        raise RecipeError(f"recipe: seeds must be a list of distinct whole numbers from 0, got {value!r}.")
+    return tuple(value)
+
+
+def _threat(entry: Mapping[str, Any]) -> Threat:
+    name = entry.get("name")
+    where = "[[threats]]"
+    if name not in TAPS:
+        raise RecipeError(f"{where}: unknown name '{name}'. {nearest(str(name), TAPS)}")
+    for key in entry:
+        if key not in ("name", "tap", "backbone"):
+            raise RecipeError(f"{where} '{name}': unknown key '{key}'. {nearest(key, ('name', 'tap', 'backbone'))}")
+    tap = entry.get("tap", TAPS[name])
+    if not isinstance(tap, str):
+        raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
+    backbone = _entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone")
+    return Threat(name=name, tap=tap, backbone=_named(backbone, BACKBONES, f"{where} '{name}' backbone"))
+
+
+def _named(entry: Mapping[str, Any], pieces: Mapping[str, type[Any]], where: str) -> Named:
+    label = entry.get("label")
+    name, piece = parse_named({key: value for key, value in entry.items() if key != "label"}, pieces, where)
+    if label is None:
+        label = _default_label(name, piece)
+    if not isinstance(label, str) or not label:
+        raise RecipeError(f"{where} '{name}': label must be a string, got {label!r}.")
+    return Named(name=name, label=label, piece=piece)
+
+
+def _default_label(name: str, piece: Any) -> str:
+    """The name, and every setting that differs from its default."""
+    plain, default = describe(piece), describe(type(piece)())
+    changed = [
+        f"{field.name}={plain[field.name]}" for field in fields(piece) if plain[field.name] != default[field.name]
+    ]
+    return " ".join([name, *changed])
+
+
+def _entries(table: Mapping[str, Any], key: str, default: list[str] | None) -> list[dict[str, Any]]:
+    value = table.get(key, default)
+    if not isinstance(value, list) or (not value and key != "expected_flags"):
+        raise RecipeError(f"recipe: [[{key}]] must be a list of names or tables, got {value!r}.")
+    return [_entry(entry, f"[[{key}]]") for entry in value]
+
+
+def _entry(value: Any, where: str) -> dict[str, Any]:
+    return {"name": value} if isinstance(value, str) else _table(value, where)
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}: must be a table, got {value!r}.")
+    return value
+
+
+def _check_labels(key: str, labels: list[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
+            raise RecipeError(f"[[{key}]]: '{label}' appears twice. Give one of them a label of its own.")
+
+
+def _known(names: Mapping[str, Any]) -> str:
+    return f"Known: {', '.join(sorted(names))}."
+
+
+__all__ = ["TAPS", "Attack", "Defense", "ExpectedFlag", "Named", "Recipe", "Threat", "load_recipe", "parse_recipe"]

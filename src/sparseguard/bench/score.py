@@ -1,0 +1,98 @@
+"""Scores of reconstructions and their summaries."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseguard.metrics import METRICS
+from sparseguard.record import Attacker, Summary
+from sparseguard.types import Splits
+
+GALLERY = 64
+
+
+def scored_parts(splits: Splits) -> tuple[str, ...]:
+    """Return the parts that are reconstructed: in layout ``paper`` the attacker trained on the test images."""
+    return ("private", "attacker_val") if splits.layout == "paper" else ("private", "test", "attacker_val")
+
+
+def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Return, by part, the images a reconstruction has to be told apart from, and its original's place among them.
+
+    Private and test reconstructions face the private images. On attacker_val, where attackers are chosen, the pool is
+    attacker_train: an attacker has no private images to choose with.
+    """
+    private = splits.private.images
+    return {
+        "private": (private, torch.arange(len(private))),
+        "test": (private, None),
+        "attacker_val": (splits.attacker_train.images, None),
+    }
+
+
+def identification_sizes(splits: Splits) -> dict[str, int]:
+    """Return N of id@1 by part; chance is 1/N."""
+    sizes = {part: len(pool) + (own is None) for part, (pool, own) in pools(splits).items()}
+    return {part: sizes[part] for part in scored_parts(splits)}
+
+
+def score(reconstructions: dict[str, Tensor], splits: Splits) -> dict[str, dict[str, Tensor]]:
+    """Return every metric of every part per image: part -> metric -> ``(n,)``."""
+    parts, against = splits.parts(), pools(splits)
+    return {
+        part: {name: metric.compute(images, parts[part].images, *against[part]) for name, metric in METRICS.items()}
+        for part, images in reconstructions.items()
+    }
+
+
+def summarize(values: Tensor) -> Summary:
+    """Return mean, spread, a normal 95 % interval of the mean over images, and quantiles."""
+    scores = values.double().numpy()
+    mean, std = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    half = 1.96 * std / np.sqrt(len(scores))
+    low, middle, high = (float(value) for value in np.quantile(scores, (0.05, 0.5, 0.95)))
+    return Summary(mean=mean, std=std, ci95=(mean - half, mean + half), quantiles=(low, middle, high), n=len(scores))
+
+
+def choose(attackers: list[Attacker]) -> dict[str, dict[str, str]]:
+    """Return, by knowledge level and metric, the attack that leaked most on attacker_val; floors do not compete."""
+    chosen: dict[str, dict[str, str]] = {}
+    for attacker in attackers:
+        if attacker.floor:
+            continue
+        level = chosen.setdefault(attacker.knowledge, {})
+        for metric in METRICS:
+            rival = next((other for other in attackers if other.name == level.get(metric)), None)
+            reached = attacker.scores["attacker_val"][metric].mean
+            if rival is None or reached > rival.scores["attacker_val"][metric].mean:
+                level[metric] = attacker.name
+    return chosen
+
+
+def effective_rank(features: Tensor) -> float:
+    r"""Return :math:`\exp(-\sum_i p_i \ln p_i)`, p the normalized eigenvalues of the features' covariance.
+
+    It is d for d uncorrelated features of equal variance and 1 for a single direction (Roy and Vetterli 2007, on the
+    covariance's eigenvalues).
+    """
+    centred = features.flatten(1).double()
+    centred = centred - centred.mean(0)
+    spectrum = torch.linalg.svdvals(centred).square()
+    total = spectrum.sum()
+    if total == 0:
+        return 0.0
+    share = spectrum / total
+    return float(torch.exp(torch.special.entr(share).sum()))
+
+
+def gallery_index(count: int) -> Tensor:
+    """Return the places of the gallery's images among ``count`` private ones; the same in every case of a data set."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[: min(GALLERY, count)].sort().values
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Turn [0, 1] into uint8 0-255, rounded."""
+    return (images * 255).round().to(torch.uint8)

@@ -1,0 +1,75 @@
+"""What every data set has in common: its parts, and how many images of each are used."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import pydantic
+
+from sparseguard.data.splits import Layout, balanced_subset
+from sparseguard.settings import settings
+from sparseguard.types import ImageSet, Splits
+
+
+@settings
+class DataSet(ABC):
+    """Settings of a data set; `load` reads it.
+
+    Args:
+        layout: how the set is parted, see `sparseguard.data.splits.partition`.
+        private: use this many private images, the same number of each class; None for all.
+        attacker_train: the same for the attacker's training images.
+        attacker_val: the same for the attacker's validation images.
+        test: the same for the test images.
+
+    Raises:
+        pydantic.ValidationError: for a size smaller than the number of classes.
+    """
+
+    name: ClassVar[str]
+    revision: ClassVar[int]
+    """Counts up when the same settings come to give other images or other parts."""
+    summary: ClassVar[str]
+    paper_name: ClassVar[str | None]
+    """The set's name in the paper's tables; None when the paper has no such set."""
+    classes: ClassVar[tuple[str, ...]]
+    flips_keep_class: ClassVar[bool]
+
+    layout: Layout = "sparseguard"
+    private: int | None = None
+    attacker_train: int | None = None
+    attacker_val: int | None = None
+    test: int | None = None
+
+    @pydantic.field_validator("private", "attacker_train", "attacker_val", "test")
+    @classmethod
+    def _has_room_for_every_class(cls, size: int | None) -> int | None:
+        if size is not None and size < len(cls.classes):
+            raise ValueError(f"must be at least {len(cls.classes)}, one image of each class")
+        return size
+
+    def load(self) -> Splits:
+        """Read the set, part it and keep as many images of each part as asked for.
+
+        The parts depend on nothing but the images and the layout. A smaller size gives a subset of a larger one.
+
+        Raises:
+            DataError: when files are missing or damaged, or a part has fewer images than asked for.
+        """
+        splits = self._read()
+        return dataclasses.replace(
+            splits,
+            private=self._limited("private", splits.private, self.private),
+            attacker_train=self._limited("attacker_train", splits.attacker_train, self.attacker_train),
+            attacker_val=self._limited("attacker_val", splits.attacker_val, self.attacker_val),
+            test=self._limited("test", splits.test, self.test),
+        )
+
+    def _limited(self, part: str, images: ImageSet, size: int | None) -> ImageSet:
+        return images if size is None else balanced_subset(images, size, what=f"{self.name}: part '{part}'")
+
+    @abstractmethod
+    def _read(self) -> Splits:
+        """Return all images, parted in the layout asked for."""

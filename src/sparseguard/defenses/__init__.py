@@ -1,0 +1,18 @@
+"""Defenses: one file each, edits of a blueprint's stages and of the training."""
+
+from sparseguard.defenses.base import Context, Defense, State
+from sparseguard.defenses.gaussian_noise import GaussianNoise
+from sparseguard.defenses.none import NoDefense
+from sparseguard.defenses.sca import SparseCodingArchitecture
+from sparseguard.defenses.sparse_standard import SparseStandard
+from sparseguard.defenses.standardize_only import StandardizeOnly
+
+DEFENSES: dict[str, type[Defense]] = {
+    "none": NoDefense,
+    "standardize-only": StandardizeOnly,
+    "gaussian-noise": GaussianNoise,
+    "sparse-standard": SparseStandard,
+    "sca": SparseCodingArchitecture,
+}
+
+__all__ = ["DEFENSES", "Context", "Defense", "State"]

@@ -1,0 +1,33 @@
+"""The control that removes what sparse layers remove before any sparsity: each image's mean and contrast."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparseguard.defenses.base import Defense, State
+from sparseguard.settings import settings
+from sparseguard.sparse import StandardizeImage
+from sparseguard.stages import Blueprint, StagedModel
+
+
+@settings
+class StandardizeOnly(Defense):
+    """Standardize each image to mean 0 and variance 1 and do nothing else.
+
+    Sparse layers standardize their input by default, and that alone lowers PSNR; this row tells it from sparsity.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "control: per-image standardization alone"
+    source: ClassVar[str] = "ours (control)"
+
+    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+        """Standardize in the stem."""
+        return blueprint.replace("stem", lambda _: StandardizeImage())
+
+    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+        """Look at the stem's output."""
+        mean = model.until(images, "stem").mean(dim=(1, 2, 3)).abs().amax()
+        return f"the stem's output has means up to {float(mean):.3g}, not 0" if mean > 1e-3 else None

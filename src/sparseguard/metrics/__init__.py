@@ -1,0 +1,27 @@
+"""Scores of reconstructions, each per image with its unit, range and direction stated."""
+
+from sparseguard.metrics.base import Metric
+from sparseguard.metrics.identification import identified
+from sparseguard.metrics.image import psnr, ssim
+
+REVISION = 1
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(
+        compute=lambda images, originals, pool, own: psnr(images, originals),  # noqa: ARG005
+        unit="dB",
+        summary="peak signal-to-noise ratio, data range 1, at most 100",
+    ),
+    "ssim": Metric(
+        compute=lambda images, originals, pool, own: ssim(images, originals),  # noqa: ARG005
+        unit="",
+        summary="structural similarity, data range 1, Gaussian window of sigma 1.5",
+    ),
+    "id@1": Metric(
+        compute=identified,
+        unit="share",
+        summary="whether the reconstruction is nearest to its own original among N private images",
+    ),
+}
+
+__all__ = ["METRICS", "REVISION", "Metric", "identified", "psnr", "ssim"]

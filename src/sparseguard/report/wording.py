@@ -1,0 +1,86 @@
+"""Sentences and number formats that every form of the report shares."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MISSING = "not available"
+
+
+class Metric(NamedTuple):
+    """How a metric is printed."""
+
+    label: str
+    unit: str
+    digits: int
+
+
+METRICS = {"psnr": Metric("PSNR", "dB", 2), "ssim": Metric("SSIM", "", 3), "id@1": Metric("id@1", "", 3)}
+PARTS = ("private", "test")
+KNOWLEDGE = {
+    "outputs": "the attacker has images of its own and what the model gives away for them",
+    "+spec": "the attacker also knows the defense and its settings",
+    "+weights": "the attacker also has the model's weights",
+}
+THREATS = {
+    "end-to-end": "The attacker sees the output of the last hidden layer and wants each private image back.",
+    "split": "The attacker sees the output of the first linear layer, as the server does in split inference, "
+    "and wants each private image back.",
+    "plug-and-play": "The attacker sees the logits and steers a generator towards images of each class.",
+}
+DIRECTION = "Higher PSNR, SSIM and id@1 mean that more leaks."
+
+
+def threat_sentence(threat: str) -> str:
+    """Return what a threat means in one sentence.
+
+    Example:
+        >>> threat_sentence("plug-and-play")
+        'The attacker sees the logits and steers a generator towards images of each class.'
+    """
+    return THREATS.get(threat, "What this threat means is not known to this version of sparseguard.")
+
+
+def identification_sentence(sizes: dict[str, int]) -> str:
+    """Return what id@1 was measured among, from the number of images by part.
+
+    Example:
+        >>> identification_sentence({"private": 2000, "test": 900})
+        'id@1 among N = 2,000 private images (chance 0.0005), among N = 900 test images (chance 0.0011).'
+        >>> identification_sentence({})
+        'id@1 was not measured.'
+    """
+    if not sizes:
+        return "id@1 was not measured."
+    among = (f"among N = {size:,} {part} images (chance {chance(size)})" for part, size in sizes.items())
+    return f"id@1 {', '.join(among)}."
+
+
+def chance(size: int) -> str:
+    """Return the chance level of id@1 among ``size`` images, to two digits that mean something.
+
+    Example:
+        >>> chance(2000)
+        '0.0005'
+    """
+    return f"{1 / size:.2g}" if size > 0 else MISSING
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with fixed digits, or the words for a missing one.
+
+    Example:
+        >>> number(12.345, 1), number(None, 1)
+        ('12.3', 'not available')
+    """
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def gain(value: float | None, digits: int) -> str:
+    """Return a difference with its sign.
+
+    Example:
+        >>> gain(1.0, 2), gain(-0.001, 2)
+        ('+1.00', '+0.00')
+    """
+    return MISSING if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -1,0 +1,111 @@
+"""The undefended models, as blueprints of named stages.
+
+Every dense layer's stage ends with its raw output; the nonlinearity opens the next stage, so a tap on a stage is the
+tensor before the nonlinearity, and ``<tap>.relu`` the one after it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sparseguard.settings import settings
+from sparseguard.stages import Blueprint, Builder, Shape, Stage
+
+
+class Scale(nn.Module):
+    """Map images from [0, 1] to [-1, 1], so that normalization is part of the model."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``2 x - 1``."""
+        return images * 2 - 1
+
+
+class Backbone(ABC):
+    """Settings of a model without defense."""
+
+    revision: ClassVar[int]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def blueprint(self, classes: int) -> Blueprint:
+        """Return the stages of a classifier for ``classes`` classes, the first of them an empty ``stem``."""
+
+
+def _dense(width: int) -> Builder:
+    def build(shape: Shape) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width))
+
+    return build
+
+
+def _plain(module: type[nn.Module]) -> Builder:
+    return lambda _: module()
+
+
+@settings
+class Linear(Backbone):
+    """Three dense layers and a head: Linear, ReLU, Linear, ReLU, Linear, ReLU, Linear.
+
+    Taps: ``first_linear`` (output of the first dense layer), ``last_hidden`` (of the third), and ``.relu`` of both.
+
+    Source: the "linear networks" of the paper, section 4; layer sizes are ours (design, section 5).
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "three dense layers and a head; taps first_linear, last_hidden"
+    width: Annotated[int, Field(ge=1)] = 500
+
+    def blueprint(self, classes: int) -> Blueprint:
+        """Return the stages."""
+        return Blueprint(
+            stages=(
+                Stage("input", _plain(Scale)),
+                Stage("stem", _plain(nn.Identity)),
+                Stage("first", _dense(self.width)),
+                Stage("first_relu", _plain(nn.ReLU)),
+                Stage("hidden", _dense(self.width)),
+                Stage("hidden_relu", _plain(nn.ReLU)),
+                Stage("last", _dense(self.width)),
+                Stage("last_relu", _plain(nn.ReLU)),
+                Stage("head", _dense(classes)),
+            ),
+            taps={
+                "first_linear": "first",
+                "first_linear.relu": "first_relu",
+                "last_hidden": "last",
+                "last_hidden.relu": "last_relu",
+            },
+        )
+
+
+@settings
+class LinearShallow(Backbone):
+    """One dense layer and a head: Linear, ReLU, Linear. Taps: ``first_linear`` and ``first_linear.relu``.
+
+    Source: the paper's split setting uses fewer linear layers (section 4); here all defenses alike do.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "one dense layer and a head; tap first_linear"
+    width: Annotated[int, Field(ge=1)] = 500
+
+    def blueprint(self, classes: int) -> Blueprint:
+        """Return the stages."""
+        return Blueprint(
+            stages=(
+                Stage("input", _plain(Scale)),
+                Stage("stem", _plain(nn.Identity)),
+                Stage("first", _dense(self.width)),
+                Stage("first_relu", _plain(nn.ReLU)),
+                Stage("head", _dense(classes)),
+            ),
+            taps={"first_linear": "first", "first_linear.relu": "first_relu"},
+        )
+
+
+BACKBONES: dict[str, type[Backbone]] = {"linear": Linear, "linear-shallow": LinearShallow}
