@@ -93,7 +93,7 @@ class RidgeConv(Attack):
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Fit ridge, train the correction, apply both."""
-        ridge, notes = Ridge(copies=max(self.copies, Ridge().copies)).fit(leak, context)
+        ridge, notes = Ridge(copies=self.copies).fit(leak, context)
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
             decoder, scale, trained = self._train(leak, context, ridge)

@@ -42,7 +42,11 @@ class FailedSeed:
 
 @dataclass(frozen=True)
 class Row:
-    """One defense at one knowledge level, over its seeds; ``measures`` is by metric, then by part."""
+    """One defense at one knowledge level, over its seeds.
+
+    ``measures`` is by metric, then by part. ``memorization`` is private minus test, for id@1 only where both parts
+    have as many images to choose among.
+    """
 
     dataset: str
     backbone: str
@@ -85,8 +89,11 @@ def scale(records: Sequence[Record]) -> str:
 def cell_rows(cell: Sequence[Record]) -> list[Row]:
     """Return the rows of records that differ in nothing but the seed, one a knowledge level."""
     measured = [record for record in cell if record.status == "ok"]
-    levels = [level for level in KNOWLEDGE if any(level in record.chosen for record in measured)]
-    return [_row(cell, measured, level) for level in levels or [None]]
+    present = {level for record in measured for level in record.chosen}
+    if not present:
+        return [_row(cell, measured, None)]
+    levels = [level for level in KNOWLEDGE if level in present] + sorted(present.difference(KNOWLEDGE))
+    return [_row(cell, measured, level) for level in levels]
 
 
 def _dataset_scale(records: Sequence[Record]) -> str:
@@ -111,6 +118,7 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], level: str | None) 
         metric: {part: _measure(own, level, metric, part) for part in PARTS if _has_part(own, part)}
         for metric in METRICS
     }
+    sizes = next((record.identification for record in own if record.identification), {})
     leaks = [record.leaked for record in own if record.leaked]
     return Row(
         dataset=case.dataset,
@@ -123,9 +131,12 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], level: str | None) 
         seeds=len(own),
         accuracy=_spread(record.target.accuracy for record in own if record.target),
         measures=measures,
-        memorization={metric: _difference(by_part) for metric, by_part in measures.items()},
+        memorization={
+            metric: _difference(by_part) if metric != "id@1" or len(set(sizes.values())) == 1 else None
+            for metric, by_part in measures.items()
+        },
         chosen={metric: _chosen(own, level, metric) for metric in METRICS},
-        identification=next((record.identification for record in own if record.identification), {}),
+        identification=sizes,
         dimension=leaks[0].dimension if leaks else None,
         effective_rank=statistics.fmean(leak.effective_rank for leak in leaks) if leaks else None,
         noise_ratio=statistics.fmean(leak.noise_ratio for leak in leaks) if leaks else None,
@@ -151,24 +162,23 @@ def _spread(values: Iterable[float]) -> Spread | None:
 
 
 def _measure(records: Sequence[Record], level: str | None, metric: str, part: str) -> Measure:
-    means = [{name: by[part][metric].mean for name, by in _scores(record, part, metric)} for record in records]
     names = [record.chosen.get(level or "", {}).get(metric, "") for record in records]
+    means = [_means(record, part, metric) for record in records]
     leaked = _spread(mean[name] for mean, name in zip(means, names, strict=True) if name in mean)
-    best = [floor for record in records if (floor := _best_floor(record, part, metric))]
+    best = [found for record in records if (found := _best_floor(record, part, metric))]
     floor = statistics.fmean(mean for mean, _ in best) if best else None
     leak = leaked.mean - floor if leaked and floor is not None else None
     return Measure(leaked, floor, tuple(sorted({name for _, name in best})), leak)
 
 
-def _scores(record: Record, part: str, metric: str) -> list[tuple[str, Any]]:
-    return [(one.name, one.scores) for one in record.attackers if metric in one.scores.get(part, {})]
+def _means(record: Record, part: str, metric: str) -> dict[str, float]:
+    scored = [one for one in record.attackers if metric in one.scores.get(part, {})]
+    return {one.name: one.scores[part][metric].mean for one in scored}
 
 
 def _best_floor(record: Record, part: str, metric: str) -> tuple[float, str] | None:
-    floors = {attacker.name for attacker in record.attackers if attacker.floor}
-    return max(
-        ((by[part][metric].mean, name) for name, by in _scores(record, part, metric) if name in floors), default=None
-    )
+    floors = {one.name for one in record.attackers if one.floor}
+    return max(((mean, name) for name, mean in _means(record, part, metric).items() if name in floors), default=None)
 
 
 def _difference(by_part: dict[str, Measure]) -> float | None:

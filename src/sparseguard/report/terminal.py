@@ -33,22 +33,23 @@ def _table(section: Sequence[Record]) -> Table:
     first = own[0]
     table = Table(
         title=Text(f"{first.threat} · {first.dataset} · {first.backbone}"),
-        caption=Text("\n".join(_notes(section, own)), justify="left"),
+        caption=Text("\n".join(["", *_notes(section, own)]), justify="left"),
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        show_edge=False,
+        padding=0,
     )
-    for heading in ("defense", "accuracy"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("defense", overflow="fold", max_width=17)
+    table.add_column("accuracy", overflow="fold", max_width=9)
     for metric in METRICS.values():
-        table.add_column(f"{metric.label}\nprivate / test", overflow="fold", min_width=13)
-    table.add_column("attacker\n(knowing)", overflow="fold")
-    table.add_column("flags", overflow="fold")
+        table.add_column(f"{metric.label}\nprivate/test", overflow="fold", max_width=15)
+    table.add_column("attacker\n(knowing)", overflow="fold", max_width=13)
+    table.add_column("flags", overflow="fold", max_width=15)
     for row in own:
         table.add_row(*map(Text, _cells(row)))
         if row.claim:
             claim = row.claim
             table.add_row(
-                *map(Text, (f"  paper claims\n  ({claim.source})", f"{claim.accuracy:.3f}")),
+                *map(Text, (f"paper claims\n({claim.source})", f"{claim.accuracy:.3f}")),
                 *map(Text, (number(claim.psnr, METRICS["psnr"].digits), number(claim.ssim, METRICS["ssim"].digits))),
                 style="dim",
             )
@@ -71,10 +72,12 @@ def _accuracy(row: Row) -> str:
 def _scores(row: Row, metric: str) -> str:
     measures = [row.measures[metric].get(part) for part in PARTS]
     digits = METRICS[metric].digits
-    means = " / ".join(_mean(measure, digits) for measure in measures)
+    means = "/".join(_mean(measure, digits) for measure in measures)
     if metric == "id@1":
-        return f"{means}\n({' / '.join(chance(size) for size in row.identification.values())})"
-    return f"{means}\n({' / '.join(_number(measure.floor if measure else None, digits) for measure in measures)})"
+        below = [chance(size) for size in row.identification.values()]
+    else:
+        below = [_number(measure.floor if measure else None, digits) for measure in measures]
+    return f"{means}\n({'/'.join(below)})" if below else means
 
 
 def _mean(measure: Measure | None, digits: int) -> str:
@@ -97,12 +100,13 @@ def _flags(row: Row) -> str:
 def _notes(section: Sequence[Record], own: Sequence[Row]) -> list[str]:
     failures = [(row.defense, one) for row in own for one in row.failures]
     sizes = next((row.identification for row in own if row.identification), {})
+    incomplete = any(len(by_part) < len(PARTS) for row in own if row.seeds for by_part in row.measures.values())
     return [
         scale(section),
         f"{threat_sentence(own[0].threat)} Tap: {', '.join(dict.fromkeys(row.tap for row in own))}.",
         f"{DIRECTION} In brackets: the best floor, what needs no leak; for id@1 chance.",
         identification_sentence(sizes),
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in own) else []),
-        *(["n/a: not available."] if any(len(by) < len(PARTS) for row in own for by in row.measures.values()) else []),
+        *(["n/a: not available."] if incomplete else []),
         *(f"Failed: {defense}, seed {one.seed}: {one.reason}" for defense, one in dict.fromkeys(failures)),
     ]

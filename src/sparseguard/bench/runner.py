@@ -221,7 +221,7 @@ def _record(this: _Run, job: Job, **content: Any) -> Record:
             "defense": ["attacker_train"],
             "attacks": ["attacker_train", "attacker_val"],
             "accuracy": ["test"],
-            "scores": [part for part in identification_sizes(splits)],
+            "scores": list(identification_sizes(splits)),
         },
     }
     config = {**_config(recipe), "case_threat": job.threat.name, "case_defense": defense.described()}
