@@ -1,0 +1,5 @@
+"""``python -m sparseguard``."""
+
+from sparseguard.cli import main
+
+main()

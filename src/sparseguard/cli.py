@@ -1,0 +1,262 @@
+"""The command line: argument parsing and showing, nothing else. Imports torch only in commands that need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparseguard.errors import SparseguardError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sparseguard.record import Record
+
+OK, INTERNAL, RECIPE, DATA, STORE, FAILED_CASES, FLAGS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+
+EXIT_CODES = """Exit codes: 0 done; 1 an error inside sparseguard; 2 a recipe, option or setting that cannot be used;
+3 data missing or damaged; 4 output folder in use, full, not writable or damaged; 5 some cases failed;
+6 a check raised a flag the recipe does not expect; 130 interrupted."""
+
+app = typer.Typer(
+    help="How much of the private images can an attacker get back from what a model gives away?",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME of the recipe.")]
+Folder = Annotated[Path, typer.Argument(help="A run folder.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. fit.epochs=3. Repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cases again.")]
+Images = Annotated[bool, typer.Option("--with-images", help="Put private images and reconstructions into the page.")]
+
+
+@app.command("list")
+def list_pieces(as_json: Json = False) -> None:
+    """List data sets, backbones, defenses, attacks, metrics, checks and shipped recipes."""
+    from sparseguard.listing import pieces
+
+    found = pieces()
+    if as_json:
+        _print_json(found)
+        return
+    from rich.table import Table
+
+    console = _console()
+    for kind, entries in found.items():
+        table = Table("name", "what", "settings and defaults", title=kind, title_justify="left")
+        for entry in entries:
+            table.add_row(entry["name"], entry["summary"], ", ".join(f"{k}={v}" for k, v in entry["settings"].items()))
+        console.print(table)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe (demo).")],
+    changes: Set = None,
+    out: Out = None,
+    device: Device = "auto",
+    retry_failed: Retry = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe's cases that are not yet in the run folder, and show the table."""
+    records, _ = _run(recipe, changes or [], out, device, retry_failed)
+    _show(records, as_json)
+    _end_by_status(records)
+
+
+@app.command()
+def report(folder: Folder, with_images: Images = False, as_json: Json = False) -> None:
+    """Show the table of a run folder and write its page, report.html."""
+    from sparseguard.record import read_records
+
+    records = read_records(folder)
+    page = _write_page(folder, records, with_images)
+    _show(records, as_json)
+    if not as_json:
+        _console().print(f"page: {page}", soft_wrap=True)
+
+
+@app.command()
+def check(folder: Folder, as_json: Json = False) -> None:
+    """List the flags that checks of the evaluation raised; exit with 6 if the recipe does not expect one."""
+    from sparseguard.record import read_records
+
+    records = read_records(folder)
+    raised = [{"case": record.case.slug, **flag.model_dump()} for record in records for flag in record.flags]
+    failed = [
+        {"case": record.case.slug, **record.failure.model_dump()} for record in records if record.failure is not None
+    ]
+    if as_json:
+        _print_json({"cases": len(records), "flags": raised, "failed": failed})
+    else:
+        console = _console()
+        for flag in raised:
+            state = f"expected: {flag['expected']}" if flag["expected"] else "UNEXPECTED"
+            console.print(f"{flag['case']}: {flag['name']}: {flag['message']} ({state})", markup=False)
+        for failure in failed:
+            console.print(f"{failure['case']}: FAILED: {failure['message']}", markup=False)
+        unexpected = sum(not flag["expected"] for flag in raised)
+        console.print(f"{len(records)} cases, {len(raised)} flags, {unexpected} unexpected, {len(failed)} failed")
+    if any(not flag["expected"] for flag in raised):
+        raise typer.Exit(FLAGS)
+    _end_by_status(records)
+
+
+@app.command()
+def demo(out: Out = None, device: Device = "auto", as_json: Json = False) -> None:
+    """Run the demo recipe on real images that ship with the package, and write its page with pictures."""
+    records, folder = _run("demo", [], out, device, False)
+    page = _write_page(folder, records, with_images=True)
+    _show(records, as_json)
+    if not as_json:
+        _console().print(f"page: {page}", soft_wrap=True)
+    _end_by_status(records)
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except SparseguardError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted. What is finished is kept; run the same command again to go on.")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    except typer.Exit as ending:
+        code = ending.exit_code
+    except typer.Abort:
+        code = INTERRUPTED
+    except Exception as error:
+        if not _is_usage_error(error):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        code = RECIPE
+    else:
+        code = OK
+    sys.exit(code)
+
+
+def _is_usage_error(error: Exception) -> bool:
+    return any(base.__name__ == "UsageError" for base in type(error).__mro__)
+
+
+def _run(
+    recipe: str, changes: list[str], out: Path | None, device: str, retry_failed: bool
+) -> tuple[list[Record], Path]:
+    from sparseguard.bench import load_recipe
+    from sparseguard.bench import run as run_recipe
+
+    parsed = load_recipe(recipe, changes)
+    folder = out or Path("runs") / parsed.name
+    with _progress() as shown:
+        outcome = run_recipe(parsed, folder, device=device, retry_failed=retry_failed, progress=shown)
+    there = len(outcome.records) - outcome.computed
+    _console(stderr=True).print(f"{outcome.computed} cases run, {there} already there, in {folder}", soft_wrap=True)
+    return outcome.records, folder
+
+
+def _write_page(folder: Path, records: list[Record], with_images: bool) -> Path:
+    from sparseguard.record import read_pictures
+    from sparseguard.report import write_page
+
+    pictures = {}
+    if with_images:
+        pictures = {
+            record.case.slug: read_pictures(folder / "records" / f"{record.case.slug}.safetensors")
+            for record in records
+            if record.status == "ok"
+        }
+    page = folder / "report.html"
+    write_page(records, pictures, page, with_images)
+    return page
+
+
+def _show(records: list[Record], as_json: bool) -> None:
+    from sparseguard.report import render, to_json
+
+    if as_json:
+        _print_json(to_json(records))
+        return
+    for table in render(records):
+        _console().print(table)
+
+
+def _end_by_status(records: list[Record]) -> None:
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(FAILED_CASES)
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=1, allow_nan=False))  # noqa: T201
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    narrow = None if sys.stdout.isatty() or stderr else 100
+    return Console(stderr=stderr, width=narrow)
+
+
+def _complain(message: str) -> None:
+    _console(stderr=True).print(f"sparseguard: {message}", style="red", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Bars]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bars:
+        yield Bars(bars)
+
+
+class Bars:
+    """Shows progress as rich bars on standard error."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar until the task ends."""
+        task = self._bars.add_task(label, total=total)
+        try:
+            yield lambda steps: self._bars.advance(task, steps)
+        finally:
+            self._bars.remove_task(task)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(message, markup=False)
