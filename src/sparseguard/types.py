@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -261,6 +261,7 @@ class AttackResult:
     notes: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Released(Protocol):
     """A released model that can be evaluated up to a named stage."""
 

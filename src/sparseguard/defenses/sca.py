@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class SparseCodingArchitecture(Defense):
     rate: Annotated[float, Field(ge=0)] = 0.01
 
     @model_validator(mode="after")
-    def _same_number_of_layers(self) -> Self:
+    def _same_number_of_layers(self) -> SparseCodingArchitecture:
         lengths = {len(self.features), len(self.steps), len(self.lambdas)}
         if len(lengths) > 1:
             raise ValueError("lambd, features and steps need one entry for each layer")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,7 @@ class Fit:
     patience: Annotated[int, Field(ge=1)] | None = 5
 
 
+@runtime_checkable
 class Trainee(Protocol):
     """The hooks of a defense that this loop calls (see `sparseguard.defenses.base.Defense`)."""
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work is slower on several threads, above all on busy machines
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("sparseguard", "beartype.beartype")
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "fashion-mini", "private": 120, "attacker_train": 100, "attacker_val": 50, "test": 60},
+    "fit": {"epochs": 2, "batch_size": 32},
+    "threats": [{"name": "split", "backbone": {"name": "linear-shallow", "width": 32}}],
+    "defenses": ["none"],
+    "attacks": ["mean-image", {"name": "ridge", "copies": 1}],
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """A recipe that runs in a second."""
+    return {**TINY}
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        'name = "tiny"\n'
+        'defenses = ["none"]\n'
+        'attacks = ["mean-image", { name = "ridge", copies = 1 }]\n'
+        "[data]\n"
+        'name = "fashion-mini"\nprivate = 120\nattacker_train = 100\nattacker_val = 50\ntest = 60\n'
+        "[fit]\nepochs = 2\nbatch_size = 32\n"
+        '[[threats]]\nname = "split"\nbackbone = { name = "linear-shallow", width = 32 }\n'
+    )
+    return path
