@@ -6,8 +6,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work is slower on several threads, above all on busy machines
 
-import pytest  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import pytest
+from jaxtyping import install_import_hook
 
 install_import_hook("sparseguard", "beartype.beartype")
 

@@ -131,7 +131,7 @@ def demo(out: Out = None, device: Device = "auto", as_json: Json = False) -> Non
 def main() -> None:
     """Run the command line; errors a user can mend are one message and an exit code."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or OK
     except SparseguardError as error:
         _complain(str(error))
         code = error.exit_code
@@ -141,8 +141,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
-    except typer.Exit as ending:
-        code = ending.exit_code
     except typer.Abort:
         code = INTERRUPTED
     except Exception as error:
@@ -150,8 +148,6 @@ def main() -> None:
             raise
         error.show()  # type: ignore[attr-defined]
         code = RECIPE
-    else:
-        code = OK
     sys.exit(code)
 
 

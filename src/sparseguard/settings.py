@@ -86,8 +86,8 @@ def describe(piece: Any) -> dict[str, Any]:
 
     Example:
         >>> from sparseguard.defenses import DEFENSES
-        >>> describe(DEFENSES["gaussian-noise"](sigma=0.25))
-        {'sigma': 0.25}
+        >>> describe(DEFENSES["sparse-standard"](lambd=0.5))["lambd"]
+        0.5
     """
     plain = pydantic.TypeAdapter(type(piece)).dump_python(piece, mode="json")
     return dict(plain)

@@ -52,7 +52,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         {
             "stage": "target",
             "revisions": [fit.REVISION, sparse.REVISION, threat.backbone.piece.revision, defense.piece.revision],
-            "fingerprints": [fingerprints["private"], fingerprints["attacker_train"]],
+            "data": [recipe.data.name, fingerprints["private"], fingerprints["attacker_train"]],
             "backbone": threat.backbone.described(),
             "defense": defense.described(),
             "tap": threat.tap if defense.piece.acts_at_cut else None,
@@ -68,7 +68,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
                 "target": target_key,
                 "fingerprints": fingerprints,
                 "threat": [threat.name, threat.tap],
-                "attack": attack.described(),
+                "attack": [attack.label, attack.described()],
             }
         )
         for attack in recipe.attacks
@@ -76,8 +76,8 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
     record_key = digest(
         {
             "stage": "record",
-            "revisions": [metrics.REVISION, checks.REVISION],
-            "recipe": recipe.name,
+            "revisions": [metrics.REVISION, checks.REVISION, recipe.dataset.revision],
+            "recipe": [recipe.name, recipe.description],
             "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
             "attacks": attack_keys,
             "expected_flags": [describe(flag) for flag in recipe.expected_flags],

@@ -14,7 +14,7 @@ import torch
 
 from sparseguard.bench.keys import Job, jobs
 from sparseguard.bench.memo import remembering
-from sparseguard.bench.recipe import Recipe
+from sparseguard.bench.recipe import Named, Recipe
 from sparseguard.bench.score import as_bytes, choose, gallery_index, identification_sizes, score, summarize
 from sparseguard.bench.stages import Observed, describe_target, fit_target
 from sparseguard.bench.store import Store, StoredAttack
@@ -70,6 +70,14 @@ class _Subject:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unfit:
+    """A target whose training failed; every case that shares it fails."""
+
+    key: str
+    error: TrainingError
+
+
 def run(
     recipe: Recipe,
     out: Path,
@@ -109,31 +117,40 @@ def run(
         slugs = [_case(recipe, job).slug for job in grid]
         this.store.set_aside_all_but(set(slugs))
         write_text(out / "recipe.json", json.dumps(_config(recipe), indent=1) + "\n")
-        subject: _Subject | TrainingError | None = None
+        subject: _Subject | _Unfit | None = None
         for number, (job, slug) in enumerate(zip(grid, slugs, strict=True), start=1):
             record = this.store.load_record(slug)
             if record is not None and record.key == job.record_key and not (retry_failed and record.status == "failed"):
                 outcome.records.append(record)
                 continue
             shown.say(f"case {number}/{len(grid)}: {job.threat.name}, {job.defense.label}, seed {job.seed}")
-            try:
-                if not isinstance(subject, _Subject) or subject.key != job.target_key:
-                    subject = _subject(this, job)
-                record, pictures = _attack(this, job, subject)
-            except TrainingError as error:
-                record, pictures = _failed(this, job, error), {}
+            if subject is None or subject.key != job.target_key:
+                subject = _subject(this, job)
+            record, pictures = _attempt(this, job, subject)
             this.store.save_record(record, pictures)
             outcome.records.append(record)
             outcome.computed += 1
     return outcome
 
 
-def _subject(this: _Run, job: Job) -> _Subject:
-    target, facts = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
+def _subject(this: _Run, job: Job) -> _Subject | _Unfit:
+    try:
+        target, facts = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
+    except TrainingError as error:
+        return _Unfit(key=job.target_key, error=error)
     few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train))))
     threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
     model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
     return _Subject(key=job.target_key, target=target, model=model, seconds=facts["seconds"])
+
+
+def _attempt(this: _Run, job: Job, subject: _Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
+    if isinstance(subject, _Unfit):
+        return _failed(this, job, "fit", subject.error), {}
+    try:
+        return _attack(this, job, subject)
+    except TrainingError as error:
+        return _failed(this, job, "attack", error), {}
 
 
 def _attack(this: _Run, job: Job, subject: _Subject) -> tuple[Record, dict[str, torch.Tensor]]:
@@ -186,7 +203,7 @@ def _attack(this: _Run, job: Job, subject: _Subject) -> tuple[Record, dict[str, 
     return record, pictures
 
 
-def _attacker(named: Any, stored: StoredAttack, scores: dict[str, dict[str, torch.Tensor]]) -> Attacker:
+def _attacker(named: Named, stored: StoredAttack, scores: dict[str, dict[str, torch.Tensor]]) -> Attacker:
     facts = stored.facts
     return Attacker(
         name=named.label,
@@ -202,8 +219,8 @@ def _attacker(named: Any, stored: StoredAttack, scores: dict[str, dict[str, torc
     )
 
 
-def _failed(this: _Run, job: Job, error: TrainingError) -> Record:
-    failure = Failure(stage="fit or attack", kind=type(error).__name__, message=str(error))
+def _failed(this: _Run, job: Job, stage: str, error: TrainingError) -> Record:
+    failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
     return _record(this, job, status="failed", failure=failure, provenance=_provenance(this, {}))
 
 
@@ -232,11 +249,14 @@ def _record(this: _Run, job: Job, **content: Any) -> Record:
         config=config,
         data=data,
         identification=identification_sizes(splits),
-        claim=find_claim(
-            job.threat.name, recipe.dataset.paper_name, defense.name, describe(defense.piece).get("lambd")
-        ),
+        claim=find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
         **content,
     )
+
+
+def _one_lambda(defense: Named) -> float | None:
+    lambd = describe(defense.piece).get("lambd")
+    return lambd if isinstance(lambd, float) else None
 
 
 def _case(recipe: Recipe, job: Job) -> Case:

@@ -6,9 +6,9 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from sparseguard.record import Pictures, Record
@@ -70,12 +70,12 @@ def _made(record: Record, pictures: Pictures, level: str) -> Strip:
     return Strip(record.case.defense, f"{attacker}{knowing}, seed {record.case.seed}", _tiles(images, known))
 
 
-def _tiles(images: np.ndarray[Any, Any], scores: Sequence[float]) -> tuple[Tile, ...]:
+def _tiles(images: UInt8[np.ndarray, "n c h w"], scores: Sequence[float]) -> tuple[Tile, ...]:
     words = [f"{number(score, 1)} dB" for score in scores] + [""] * SHOWN
     return tuple(_tile(image, under) for image, under in zip(images[:SHOWN], words, strict=False))
 
 
-def _tile(image: np.ndarray[Any, Any], words: str) -> Tile:
+def _tile(image: UInt8[np.ndarray, "c h w"], words: str) -> Tile:
     channels = image if image.shape[0] in (1, 3) else image.mean(axis=0, keepdims=True).astype(np.uint8)
     plain = np.ascontiguousarray(channels.transpose(1, 2, 0))
     picture = Image.fromarray(plain[:, :, 0] if plain.shape[2] == 1 else plain)

@@ -1,0 +1,181 @@
+"""What every attack promises, asked of all of them."""
+
+import pytest
+import torch
+from torch import nn
+
+from sparseguard.attacks import ATTACKS, Attack, AttackContext
+from sparseguard.errors import RecipeError, TrainingError
+from sparseguard.leak import AccessError, Leak
+from sparseguard.progress import Silent
+from sparseguard.settings import describe, parse, settings
+from sparseguard.stages import StagedModel
+from sparseguard.targets import state_hash
+from sparseguard.types import FLOORS, Attacked, AttackResult, ImageSet, Knowledge, Public
+
+CPU = torch.device("cpu")
+QUICK = {"ridge": {"copies": 2}, "ridge-conv": {"copies": 2, "epochs": 1, "width": 4}}
+BLIND = [name for name, attack in ATTACKS.items() if attack.knowledge in FLOORS]
+
+
+def images(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return ImageSet(
+        pixels=torch.rand(count, 1, 8, 8, generator=generator),
+        labels=torch.randint(3, (count,), generator=generator),
+        classes=("a", "b", "c"),
+    )
+
+
+def model():
+    torch.manual_seed(0)
+    return StagedModel({"flat": nn.Flatten(), "first": nn.Linear(64, 40), "head": nn.Linear(40, 3)}).eval()
+
+
+def leak_of(target, knowledge):
+    return Leak(target, tap="t", stage="first", knowledge=knowledge, seed=0, device=CPU)
+
+
+def context(seed=0):
+    public = Public(train=images(40, 1), val=images(12, 2))
+    return AttackContext(public=public, seed=seed, device=CPU, progress=Silent(), label="toy attack")
+
+
+def goal_for(knowledge, target):
+    goal = {}
+    for part, count in (("private", 9), ("attacker_val", 12)):
+        private = images(count, 7)
+        seen = None if knowledge in FLOORS else leak_of(target, knowledge).observe(private)
+        goal[part] = Attacked(
+            count=count, observation=seen, labels=None if knowledge is Knowledge.NOTHING else private.labels
+        )
+    return goal
+
+
+def attack_of(name):
+    return parse(ATTACKS[name], QUICK.get(name, {}), "[attack]")
+
+
+def run(name, target, seed=0):
+    attack = attack_of(name)
+    leak = leak_of(target, attack.knowledge)
+    return (*attack(leak, goal_for(attack.knowledge, target), context(seed)), leak)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_reconstructs_every_part_within_range_and_leaves_the_target_alone(name):
+    target = model()
+    before = state_hash(target)
+    result, outside, _ = run(name, target)
+    assert {part: tuple(made.shape) for part, made in result.reconstructions.items()} == {
+        "private": (9, 1, 8, 8),
+        "attacker_val": (12, 1, 8, 8),
+    }
+    for made in result.reconstructions.values():
+        assert made.dtype == torch.float32
+        assert made.min() >= 0
+        assert made.max() <= 1
+    assert outside == 0
+    assert result.parameter_change is None or result.parameter_change > 0
+    assert state_hash(target) == before
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_same_seed_gives_the_same_reconstructions(name):
+    results = []
+    for stir in (1, 2):
+        target = model()
+        torch.manual_seed(stir)  # the surroundings' randomness is not the attack's
+        results.append(run(name, target, seed=3)[0].reconstructions)
+    for part in results[0]:
+        assert torch.equal(results[0][part], results[1][part])
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_a_blind_floor_never_queries(name):
+    assert run(name, model())[2].queries == 0
+    with pytest.raises(AccessError, match="may not query"):
+        leak_of(model(), ATTACKS[name].knowledge).observe(images(2, 1))
+
+
+def test_queries_are_counted():
+    leak = leak_of(model(), Knowledge.OUTPUTS)
+    leak.observe(images(5, 1))
+    leak.observe(images(3, 1).images)
+    assert leak.queries == 8
+
+
+def test_a_leak_needs_a_model_in_evaluation_mode():
+    with pytest.raises(AccessError, match="evaluation mode"):
+        leak_of(model().train(), Knowledge.OUTPUTS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_its_settings_survive_being_written_down(name):
+    for piece in (ATTACKS[name](), attack_of(name)):
+        assert parse(ATTACKS[name], describe(piece), "[attack]") == piece
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_unknown_key_is_refused(name):
+    with pytest.raises(RecipeError, match="unknown key 'no_such_key'") as refusal:
+        parse(ATTACKS[name], {"no_such_key": 1}, "[attack]")
+    for key in describe(ATTACKS[name]()):
+        assert key in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("ridge", {"copies": 0}),
+        ("ridge", {"copies": 19}),
+        ("ridge", {"copies": "2"}),
+        ("ridge-conv", {"epochs": 0}),
+        ("ridge-conv", {"lr": 0.0}),
+        ("ridge-conv", {"batch_size": 1}),
+        ("ridge-conv", {"width": 0}),
+        ("ridge-conv", {"patience": 0}),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(name, bad):
+    with pytest.raises(RecipeError, match=next(iter(bad))):
+        parse(ATTACKS[name], bad, "[attack]")
+
+
+@settings
+class Toy(Attack):
+    revision = 1
+    summary = "answers with a constant"
+    source = "test"
+    knowledge = Knowledge.NOTHING
+    value: float = 0.5
+    missing: int = 0
+    spoil: bool = False
+
+    def run(self, leak, goal, context):
+        made = {part: torch.full((a.count - self.missing, 1, 8, 8), self.value) for part, a in goal.items()}
+        if self.spoil:
+            made["private"][0, 0, 0, 0] = torch.nan
+        return AttackResult(reconstructions=made)
+
+
+def call(toy, parts=("private",)):
+    return toy(leak_of(model(), Knowledge.NOTHING), {part: Attacked(count=4) for part in parts}, context())
+
+
+def test_reconstructions_that_are_not_finite_are_refused():
+    with pytest.raises(TrainingError, match=r"toy attack.*'private' are not finite"):
+        call(Toy(spoil=True))
+
+
+def test_reconstructions_of_another_shape_are_refused():
+    with pytest.raises(TrainingError, match=r"'private' needs \(4, 1, 8, 8\).*got \(3, 1, 8, 8\)"):
+        call(Toy(missing=1))
+
+
+def test_values_out_of_range_are_clipped_and_told():
+    result, outside = call(Toy(value=1.25))
+    assert outside == pytest.approx(0.25)
+    assert torch.equal(result.reconstructions["private"], torch.ones(4, 1, 8, 8))
+    assert call(Toy(value=-0.5))[1] == pytest.approx(0.5)
+    assert call(Toy())[1] == 0

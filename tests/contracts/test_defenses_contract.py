@@ -1,0 +1,144 @@
+"""What every defense promises, asked of all of them on all backbones."""
+
+import itertools
+import zlib
+
+import pytest
+import torch
+from torch import nn
+
+from sparseguard.defenses import DEFENSES, Context
+from sparseguard.errors import RecipeError
+from sparseguard.settings import describe, parse
+from sparseguard.sparse import SparseCode2d
+from sparseguard.targets import BACKBONES, state_hash
+from sparseguard.types import ImageSet
+
+CLASSES = 3
+SHAPE = (1, 8, 8)
+every = pytest.mark.parametrize(("defense", "backbone"), list(itertools.product(DEFENSES, BACKBONES)))
+each_defense = pytest.mark.parametrize("defense", DEFENSES)
+
+
+def images(count=4):
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def placed(defense, backbone):
+    piece, blueprint = DEFENSES[defense](), BACKBONES[backbone](width=10).blueprint(CLASSES)
+    part = ImageSet(pixels=images(), labels=torch.arange(4) % CLASSES, classes=("a", "b", "c"))
+    state = piece.prepare(Context(private=part, public=part, blueprint=blueprint, tap="first_linear", seed=0))
+    return piece, piece.place(blueprint, state)
+
+
+def build(defense, backbone="linear-shallow", seed=0):
+    piece, blueprint = placed(defense, backbone)
+    return piece, blueprint, blueprint.build(SHAPE, lambda stage: zlib.crc32(f"{seed} {stage}".encode()))
+
+
+@every
+@torch.no_grad()
+def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
+    piece, blueprint, model = build(defense, backbone)
+    piece.release(model)
+    model.eval()
+    assert model(images()).shape == (4, CLASSES)
+    assert set(blueprint.taps) == set(BACKBONES[backbone]().blueprint(CLASSES).taps)
+    for tap in blueprint.taps:
+        released = model.until(images(), blueprint.tap(tap))
+        assert released.shape == (4, 10)
+        if tap.endswith(".relu") and not piece.randomizes:
+            assert torch.equal(released, model.until(images(), blueprint.tap(tap.removesuffix(".relu"))).relu())
+
+
+@every
+def test_the_same_seed_gives_the_same_weights(defense, backbone):
+    hashes = []
+    for stir, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(stir)
+        hashes.append(state_hash(build(defense, backbone, seed)[2]))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@every
+@torch.no_grad()
+def test_stages_it_leaves_alone_start_as_without_it(defense, backbone):
+    model, plain = build(defense, backbone)[2], build("none", backbone)[2]
+    compared = []
+    for name in list(plain.stages)[2:]:
+        ours, theirs = model.stages[name].state_dict(), plain.stages[name].state_dict()
+        if all(ours[key].shape == value.shape for key, value in theirs.items()):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+            compared.append(name)
+    assert "head" in compared
+
+
+@each_defense
+def test_its_settings_survive_being_written_down(defense):
+    piece = DEFENSES[defense]()
+    assert parse(DEFENSES[defense], describe(piece), "[defense]") == piece
+
+
+@each_defense
+def test_an_unknown_key_is_refused_with_the_known_ones(defense):
+    with pytest.raises(RecipeError, match="unknown key 'no_such_key'") as refusal:
+        parse(DEFENSES[defense], {"no_such_key": 1}, "[defense]")
+    for key in describe(DEFENSES[defense]()):
+        assert key in str(refusal.value)
+
+
+@every
+@torch.no_grad()
+def test_its_weights_can_be_written_and_read(defense, backbone):
+    model, other = build(defense, backbone)[2], build(defense, backbone, seed=5)[2]
+    model(images())
+    other.load_state_dict(model.state_dict())
+    assert state_hash(other) == state_hash(model)
+    assert torch.equal(other(images()), model(images()))
+
+
+@every
+@torch.no_grad()
+def test_two_queries_differ_exactly_when_it_promises_noise(defense, backbone):
+    piece, blueprint, model = build(defense, backbone)
+    piece.release(model)
+    model.eval()
+    for tap in blueprint.taps:
+        first, second = (model.until(images(), blueprint.tap(tap)) for _ in range(2))
+        assert torch.equal(first, second) is not piece.randomizes
+
+
+@every
+@torch.no_grad()
+def test_it_finds_itself_at_work(defense, backbone):
+    piece, _, model = build(defense, backbone)
+    piece.release(model)
+    assert piece.inactive(model.eval(), images(8)) is None
+
+
+@pytest.mark.parametrize("defense", ["standardize-only", "sparse-standard", "sca"])
+def test_it_notices_that_its_stem_is_gone(defense):
+    piece, _, model = build(defense)
+    model.stages["stem"] = nn.Identity()
+    assert piece.inactive(model.eval(), images())
+
+
+@pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
+@torch.no_grad()
+def test_it_notices_a_dictionary_of_zeros(defense):
+    piece, _, model = build(defense)
+    layers = [module for module in model.modules() if isinstance(module, SparseCode2d)]
+    for number, layer in reversed(list(enumerate(layers, start=1))):
+        layer.dictionary.zero_()
+        assert f"sparse layer {number} is dead" in piece.inactive(model.eval(), images())
+
+
+@torch.no_grad()
+def test_gaussian_noise_has_the_promised_spread():
+    piece, blueprint, model = build("gaussian-noise")
+    clean = model.until(images(200), "first")
+    piece.release(model)
+    noise = model.eval().until(images(200), "first") - clean
+    assert noise.std().item() == pytest.approx(piece.sigma, rel=0.1)
+    assert abs(noise.mean().item()) < 0.1 * piece.sigma
