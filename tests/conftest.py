@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work is slower on several
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("sparseguard", "beartype.beartype")
+install_import_hook("sparseguard", "runtime_types.checked")
 
 TINY: dict[str, Any] = {
     "name": "tiny",

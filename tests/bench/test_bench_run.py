@@ -61,7 +61,7 @@ def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> 
     run(parse_recipe(tiny), tmp_path)
     (record,) = read_records(tmp_path)
     assert record.data["sizes"]["private"] == 120
-    assert record.identification == {"private": 120, "test": 121, "attacker_val": 101}
+    assert record.identification == {"private": 120, "test": 120, "attacker_val": 101}
     assert record.target is not None
     assert record.target.state_hash == record.target.state_hash_after
     assert record.leaked is not None

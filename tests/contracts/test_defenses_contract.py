@@ -136,7 +136,7 @@ def test_it_notices_a_dictionary_of_zeros(defense):
 
 @torch.no_grad()
 def test_gaussian_noise_has_the_promised_spread():
-    piece, blueprint, model = build("gaussian-noise")
+    piece, _, model = build("gaussian-noise")
     clean = model.until(images(200), "first")
     piece.release(model)
     noise = model.eval().until(images(200), "first") - clean

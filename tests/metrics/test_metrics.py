@@ -90,7 +90,7 @@ def test_identified_is_the_slow_double_loop(in_pool):
     own = torch.randperm(30, generator=torch.Generator().manual_seed(5))[:20]
     own[0] = 3
     originals = pool[own] if in_pool else draws(20, 1, 3, 3, seed=8)
-    ours = (originals + 0.5 * (draws(20, 1, 3, 3, seed=6) - 0.5)).clamp(0, 1)
+    ours = (originals + 2 * (draws(20, 1, 3, 3, seed=6) - 0.5)).clamp(0, 1)
     ours[0] = originals[0]
     places = own if in_pool else None
     scores = identified(ours, originals, pool, places)

@@ -106,7 +106,7 @@ def test_atoms_loaded_at_another_scale_get_unit_norm():
     torch.testing.assert_close(codes, source(images), rtol=1e-3, atol=1e-3)
 
 
-def test_the_step_size_follows_the_dictionary():
+def test_the_step_size_follows_wholly_new_atoms():
     layer = layer_of(features=6)
     images = draws(2, 1, 8, 8)
     layer(images)
@@ -237,15 +237,15 @@ def test_a_state_dict_brings_identical_codes():
     assert torch.equal(fresh(images), codes)
 
 
-def test_a_deep_copy_gives_identical_codes_and_shares_nothing():
+def test_a_deep_copy_gives_the_same_codes_and_shares_nothing():
     layer = layer_of()
     images = draws(2, 1, 8, 8)
     codes = layer(images)
     twin = copy.deepcopy(layer)
-    assert torch.equal(twin(images), codes)
+    torch.testing.assert_close(twin(images), codes, rtol=1e-3, atol=1e-3)  # the step size is estimated afresh
     with torch.no_grad():
         twin.dictionary.copy_(draws(*twin.dictionary.shape, seed=7))
-    assert not torch.equal(twin(images), codes)
+    assert not torch.allclose(twin(images), codes, atol=0.1)
     np.testing.assert_allclose(norms(twin), 1, rtol=1e-5)
     assert torch.equal(layer(images), codes)
 
@@ -319,3 +319,26 @@ def test_power_iteration_survives_a_dictionary_of_zeros():
     value, vector = largest_eigenvalue(dictionary, draws(1, *dictionary.code_shape), 3)
     assert float(value) == 0
     assert torch.isfinite(vector).all()
+
+
+def test_wholly_new_atoms_at_another_scale_do_not_diverge():
+    layer = layer_of(features=6)
+    images = draws(2, 1, 8, 8)
+    for seed in range(5):
+        layer(images)
+        with torch.no_grad():
+            layer.dictionary.copy_(10 * draws(*layer.dictionary.shape, seed=seed))
+        found = layer.solution(images)
+        np.testing.assert_allclose(norms(layer), 1, rtol=1e-5)
+        assert (found.energy <= standardize(images).square().flatten(1).sum(1) / 2).all()
+
+
+def test_the_step_size_follows_small_changes_of_the_atoms():
+    layer = layer_of(features=6)
+    images = draws(2, 1, 8, 8)
+    for seed in range(10):
+        layer(images)
+        with torch.no_grad():
+            layer.dictionary.add_(0.02 * draws(*layer.dictionary.shape, seed=seed))
+        layer(images)
+        assert float(layer.lipschitz) >= dense_eigenvalue(layer, (8, 8))

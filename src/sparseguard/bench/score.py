@@ -21,13 +21,14 @@ def scored_parts(splits: Splits) -> tuple[str, ...]:
 def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Return, by part, the images a reconstruction has to be told apart from, and its original's place among them.
 
-    Private and test reconstructions face the private images. On attacker_val, where attackers are chosen, the pool is
+    Private and test reconstructions face the private images; each test image takes the place of one of them, so that N
+    is the same for both. On attacker_val, where attackers are chosen, the pool is
     attacker_train: an attacker has no private images to choose with.
     """
     private = splits.private.images
     return {
         "private": (private, torch.arange(len(private))),
-        "test": (private, None),
+        "test": (private, torch.arange(len(splits.test)) % len(private)),
         "attacker_val": (splits.attacker_train.images, None),
     }
 

@@ -25,7 +25,7 @@ def identified(
         reconstructions: what an attack made.
         originals: what it was made from.
         pool: the images it has to be told apart from.
-        own: each original's place in the pool; None when the originals are not in the pool.
+        own: the place in the pool that each original has, or takes from the image there; None when it joins the pool.
     """
     others = pool.flatten(1).double()
     norms = others.square().sum(1)

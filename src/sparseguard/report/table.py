@@ -118,7 +118,8 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], level: str | None) 
         metric: {part: _measure(own, level, metric, part) for part in PARTS if _has_part(own, part)}
         for metric in METRICS
     }
-    sizes = next((record.identification for record in own if record.identification), {})
+    pools = next((record.identification for record in own if record.identification), {})
+    sizes = {part: pools[part] for part in PARTS if part in pools}
     leaks = [record.leaked for record in own if record.leaked]
     return Row(
         dataset=case.dataset,

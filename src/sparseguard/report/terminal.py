@@ -104,7 +104,7 @@ def _notes(section: Sequence[Record], own: Sequence[Row]) -> list[str]:
     return [
         scale(section),
         f"{threat_sentence(own[0].threat)} Tap: {', '.join(dict.fromkeys(row.tap for row in own))}.",
-        f"{DIRECTION} In brackets: the best floor, what needs no leak; for id@1 chance.",
+        f"{DIRECTION} In brackets: the best floor, what needs no inversion; for id@1 chance.",
         identification_sentence(sizes),
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in own) else []),
         *(["n/a: not available."] if incomplete else []),

@@ -15,6 +15,9 @@ from sparseguard.sparse.solve import Solution, solve
 
 COLD_ITERATIONS = 80
 WARM_ITERATIONS = 4
+SMALL_CHANGE = 0.05
+"""Largest change of an atom's entry after which the old eigenvector is still a good start."""
+
 STEP_MARGIN = 1.05
 """Power iteration approaches the eigenvalue from below; the step is taken this much shorter."""
 
@@ -49,7 +52,7 @@ class SparseCode2d(nn.Module):
     ``(n, in_channels, h, w)`` becomes ``(n, features, p, q)``; with ``same`` padding p = ceil(h / stride).
     The problem is solved by a fixed number of FISTA steps (`sparseguard.sparse.solve.solve`); gradients are exact
     through the steps run. The atoms keep norm 1 and the step size follows the dictionary: whenever the atoms were
-    changed in place (by an optimizer, `apply_update`, ``load_state_dict``), the next call renormalizes them and
+    changed (by an optimizer, `apply_update`, ``load_state_dict``), the next call renormalizes them and
     refreshes the Gram operator's largest eigenvalue.
 
     Args:
@@ -87,6 +90,7 @@ class SparseCode2d(nn.Module):
     eigenvector: Tensor
     correlation: Tensor
     active: Tensor
+    followed: Tensor
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class SparseCode2d(nn.Module):
         self.register_buffer("eigenvector", torch.zeros(1, features, 0, 0))
         self.register_buffer("correlation", torch.zeros_like(atoms), persistent=False)
         self.register_buffer("active", torch.zeros(features), persistent=False)
-        self._seen: tuple[int, int] | None = None
+        self.register_buffer("followed", torch.zeros_like(atoms), persistent=False)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f p q"]:
         """Return the codes."""
@@ -152,22 +156,18 @@ class SparseCode2d(nn.Module):
         """Renormalize changed atoms and bring the step size up to date."""
         shape = (1, *dictionary.code_shape)
         fits = self.eigenvector.shape == shape
-        if fits and self._seen == self._content():
+        if fits and torch.equal(self.dictionary, self.followed):
             return
         self.dictionary.copy_(unit_norm(self.dictionary))
-        if fits:
+        if fits and bool((self.dictionary - self.followed).abs().amax() < SMALL_CHANGE):
             start, iterations = self.eigenvector, WARM_ITERATIONS
         else:
             generator = torch.Generator().manual_seed(0)
             start = torch.randn(shape, generator=generator).to(self.dictionary)
             iterations = COLD_ITERATIONS
         eigenvalue, self.eigenvector = largest_eigenvalue(dictionary, start, iterations)
-        self.lipschitz = eigenvalue * STEP_MARGIN
-        self._seen = self._content()
-
-    def _content(self) -> tuple[int, int]:
-        """Identify the dictionary's content: the tensor and how often it was written in place."""
-        return id(self.dictionary), self.dictionary._version
+        self.lipschitz = eigenvalue.clamp_min(torch.finfo(eigenvalue.dtype).tiny) * STEP_MARGIN
+        self.followed = self.dictionary.detach().clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take over an eigenvector of any image size, and with it the step size as saved."""
@@ -176,7 +176,9 @@ class SparseCode2d(nn.Module):
             self.eigenvector = torch.zeros(saved.shape, dtype=saved.dtype, device=self.eigenvector.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
         complete = all(prefix + name in state_dict for name in ("dictionary", "lipschitz", "eigenvector"))
-        self._seen = self._content() if complete else None
+        norms = torch.linalg.vector_norm(self.dictionary.detach(), dim=(1, 2, 3))
+        if complete and torch.allclose(norms, torch.ones_like(norms), atol=1e-5):
+            self.followed = self.dictionary.detach().clone()
 
     def extra_repr(self) -> str:
         """Tell every setting."""

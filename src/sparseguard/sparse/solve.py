@@ -52,7 +52,7 @@ class Solution:
             bad = int((self.status == Status.DIVERGED).sum())
             raise DivergedError(
                 f"sparse coding diverged for {bad} of {len(self.status)} images: the input is not finite, or the step "
-                "size does not fit the dictionary (were the atoms written to through .data?)."
+                "size does not fit the dictionary."
             )
         return self
 
