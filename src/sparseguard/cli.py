@@ -135,14 +135,12 @@ def main() -> None:
     except SparseguardError as error:
         _complain(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted. What is finished is kept; run the same command again to go on.")
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
-    except typer.Abort:
-        code = INTERRUPTED
     except Exception as error:
         if not _is_usage_error(error):
             raise

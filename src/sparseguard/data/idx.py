@@ -6,11 +6,11 @@ Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digit
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -61,12 +61,12 @@ def _read(path: Path, *, dimensions: int) -> Bytes:
             if not compressed:
                 return _parse(file, path, dimensions)
             with gzip.GzipFile(fileobj=file) as unpacked:
-                return _parse(cast(BinaryIO, unpacked), path, dimensions)
+                return _parse(unpacked, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Check its rights, or get the file again.") from None
 
 
-def _parse(stream: BinaryIO, path: Path, dimensions: int) -> Bytes:
+def _parse(stream: io.BufferedIOBase, path: Path, dimensions: int) -> Bytes:
     shape = _header(stream, path, dimensions)
     declared = math.prod(shape)
     shown = " x ".join(f"{size:,}" for size in shape)
@@ -79,7 +79,7 @@ def _parse(stream: BinaryIO, path: Path, dimensions: int) -> Bytes:
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _header(stream: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
+def _header(stream: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
     expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     magic = bytes(_at_most(stream, len(expected)))
     if magic != expected:
@@ -94,7 +94,7 @@ def _header(stream: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     return struct.unpack(f">{dimensions}I", sizes)
 
 
-def _at_most(stream: BinaryIO, count: int) -> bytearray:
+def _at_most(stream: io.BufferedIOBase, count: int) -> bytearray:
     """Read up to ``count`` bytes; memory grows with what is there, not with what was declared."""
     content = bytearray()
     while len(content) < count and (chunk := stream.read(min(_CHUNK, count - len(content)))):
