@@ -74,7 +74,7 @@ def _scores(row: Row, metric: str) -> str:
     digits = METRICS[metric].digits
     means = "/".join(_mean(measure, digits) for measure in measures)
     if metric == "id@1":
-        below = [chance(size) for size in row.identification.values()]
+        below = list(dict.fromkeys(chance(size) for size in row.identification.values()))
     else:
         below = [_number(measure.floor if measure else None, digits) for measure in measures]
     return f"{means}\n({'/'.join(below)})" if below else means
