@@ -132,6 +132,8 @@ def main() -> None:
     """Run the command line; errors a user can mend are one message and an exit code."""
     try:
         code = app(standalone_mode=False) or OK
+        if code == INTERRUPTED:  # typer answers an interrupt so, and is silent about it
+            raise KeyboardInterrupt
     except SparseguardError as error:
         _complain(str(error))
         code = error.exit_code

@@ -231,7 +231,8 @@ def test_a_failed_download_is_explained(monkeypatch, torchvision):
 
 
 def test_a_missing_torchvision_is_explained(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
+    for module in ("torchvision", "torchvision.datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError, match=r'pip install "sparseguard\[download\]"'):
         Mnist(download=True).load()
 
