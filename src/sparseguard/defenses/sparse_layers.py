@@ -31,6 +31,6 @@ def inactive_sparse_layer(model: StagedModel, images: Tensor) -> str | None:
         active = float((code > 0).float().mean())
         if active == 0:
             return f"sparse layer {number} is dead: no coefficient is active"
-        if active == 1 and layer.lambd > 0:
+        if active == 1 and layer.lambd not in (0, (0,) * layer.features):
             return f"sparse layer {number} is dense: every coefficient is active"
     return None

@@ -1,30 +1,55 @@
-"""Convolutional sparse coding as a differentiable layer. Needs torch, and nothing else of sparseguard."""
+"""Sparse coding as differentiable layers. Needs torch, and nothing else of sparseguard."""
 
-from sparseguard.sparse.dictionary import ConvDictionary, random_atoms, unit_norm
+from sparseguard.sparse.adjoint import (
+    Detached,
+    Gradient,
+    Implicit,
+    NotConvergedError,
+    NotConvergedWarning,
+    OneStep,
+    Unrolled,
+)
+from sparseguard.sparse.coding import SparseCoding, StandardizeImage, standardize
+from sparseguard.sparse.dictionary import ConvDictionary, DenseDictionary, Dictionary, random_atoms, unit_norm
 from sparseguard.sparse.fista import Fista
-from sparseguard.sparse.layer import SparseCode2d, StandardizeImage, standardize
-from sparseguard.sparse.learn import correlate, hebbian_update
-from sparseguard.sparse.problem import energy, gradient, kkt_residual, largest_eigenvalue
+from sparseguard.sparse.iterate import Trace
+from sparseguard.sparse.layer import SparseCode2d, SparseCodeDense
+from sparseguard.sparse.lca import Lca
+from sparseguard.sparse.learn import hebbian_update
+from sparseguard.sparse.method import Method
+from sparseguard.sparse.problem import Problem, largest_eigenvalue, lipschitz_bound
 from sparseguard.sparse.solve import DivergedError, Solution, Status, solve
 
-REVISION = 1
+REVISION = 2
 """Raised when codes or updates change; part of every key that rests on them."""
 
 __all__ = [
     "REVISION",
     "ConvDictionary",
+    "DenseDictionary",
+    "Detached",
+    "Dictionary",
     "DivergedError",
     "Fista",
+    "Gradient",
+    "Implicit",
+    "Lca",
+    "Method",
+    "NotConvergedError",
+    "NotConvergedWarning",
+    "OneStep",
+    "Problem",
     "Solution",
     "SparseCode2d",
+    "SparseCodeDense",
+    "SparseCoding",
     "StandardizeImage",
     "Status",
-    "correlate",
-    "energy",
-    "gradient",
+    "Trace",
+    "Unrolled",
     "hebbian_update",
-    "kkt_residual",
     "largest_eigenvalue",
+    "lipschitz_bound",
     "random_atoms",
     "solve",
     "standardize",

@@ -1,54 +1,242 @@
-"""FISTA for nonnegative sparse codes, in residual form."""
+"""FISTA, in residual form, with adaptive restart."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.sparse.dictionary import ConvDictionary
+from sparseguard.sparse.blocks import Layout, arranged
+from sparseguard.sparse.dictionary import Atoms, Codes, Images
+from sparseguard.sparse.method import Iteration, Method, State
+from sparseguard.sparse.problem import Problem
+
+PerImage = Float[Tensor, "n *ones"]
 
 
 @dataclass(frozen=True, eq=False)
-class FistaState:
-    """The code, the extrapolated point the next gradient is taken at, and the momentum's counter."""
+class FistaState(State):
+    """The codes, the points the next gradients are taken at, and each image's momentum.
 
-    code: Float[Tensor, "n f p q"]
-    point: Float[Tensor, "n f p q"]
-    momentum: float
+    Args:
+        code: R.
+        point: Y.
+        clock: t of the growing momentum.
+        inertia: the beta that made ``point``.
+    """
+
+    code: Codes
+    point: Codes
+    clock: PerImage
+    inertia: PerImage
 
 
-@dataclass(frozen=True, eq=False)
-class Fista:
-    r"""Accelerated proximal gradient steps (Beck and Teboulle 2009) on the problem of `sparseguard.sparse.problem`.
+@dataclass(frozen=True, kw_only=True)
+class Fista(Method):
+    r"""Accelerated proximal gradient steps.
 
-    .. math:: R^+ = \mathrm{relu}\bigl(Y - (\nabla(Y) + \lambda) / L\bigr), \qquad
-              Y^+ = R^+ + \tfrac{t - 1}{t^+} (R^+ - R), \qquad t^+ = \tfrac{1 + \sqrt{1 + 4 t^2}}{2}
+    .. math:: R^+ = T_{\gamma\lambda}\bigl(Y - \gamma \nabla(Y)\bigr), \qquad
+              Y^+ = R^+ + \beta (R^+ - R), \qquad \gamma = \rho / L
 
     The gradient is taken through the residual, analysis(synthesis(Y) - X), which costs ``2 f c k^2`` multiply-adds a
     position; the lateral-competition form (paper, Eq. 2) costs ``f^2 (2k - 1)^2`` and ignores that the synthesis is
-    cropped at the border.
+    cropped at the border. An image whose last move opposes its momentum goes on without any (adaptive restart); this
+    is decided for each image alone.
+
+    The defaults are the greedy form: a long step and constant inertia, which need a third fewer steps than the
+    original. For every beta up to 1 a step below 4/3 / L is stable on the quadratic term. ``Fista(relaxation=1,
+    inertia=None, restart=False)`` is the original.
+
+    Args:
+        relaxation: rho, the step in units of 1/L; above 0 and at most 1.33.
+        inertia: a constant beta, from 0 to 1; None: beta = (t - 1) / t+, t+ = (1 + sqrt(1 + 4 t^2)) / 2.
+        restart: whether to restart.
+
+    Source: Beck and Teboulle 2009; O'Donoghue and Candes 2015 (gradient restart); Liang, Luo and Schoenlieb 2022
+    (greedy FISTA). Deviation from the last: inertia 0.95 instead of 1, and no shrinking of the step, which stays in
+    the stable range.
     """
 
-    images: Float[Tensor, "n c h w"]
-    dictionary: ConvDictionary
-    lambd: float
-    lipschitz: Float[Tensor, ""]
+    relaxation: float = 1.3
+    inertia: float | None = 0.95
+    restart: bool = True
 
-    def init(self) -> FistaState:
-        """Return the state after the first step from a code of zeros (where the gradient is minus the drive)."""
-        drive = self.dictionary.analysis(self.images)
-        code = torch.relu((drive - self.lambd) / self.lipschitz)
-        return FistaState(code, code, (1 + math.sqrt(5)) / 2)
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.relaxation <= 1.33:
+            raise ValueError(f"relaxation must be above 0 and at most 1.33, got {self.relaxation}.")
+        if self.inertia is not None and not 0 <= self.inertia <= 1:
+            raise ValueError(f"inertia must be from 0 to 1, or None, got {self.inertia}.")
+
+    def arrange(self, problem: Problem) -> Layout:
+        """Use blocks where that is faster."""
+        return arranged(problem)
+
+    def bind(self, problem: Problem, lipschitz: Float[Tensor, ""]) -> FistaIteration:
+        """Return the solver of one problem.
+
+        Raises:
+            ValueError: for an ``l0`` problem.
+        """
+        if problem.penalty != "l1":
+            raise ValueError(
+                "Fista solves the l1 problem; the l0 problem needs Lca, the locally competitive algorithm."
+            )
+        return FistaIteration(self, problem, self.relaxation / lipschitz)
+
+    def unrolled(
+        self, problem: Problem, lipschitz: Float[Tensor, ""], steps: int, start: Codes | None, segment: int | None
+    ) -> tuple[Codes, Codes | None]:
+        """Return the codes with their gradient, from a formula that keeps one byte a coefficient and step."""
+        lambd = problem.lambd if isinstance(problem.lambd, Tensor) else None
+        if lambd is not None and lambd.requires_grad and not problem.nonnegative:
+            return super().unrolled(problem, lipschitz, steps, start, segment)
+        run = _Run(self, problem.detach(), lipschitz, steps, start, segment or 1)
+        found: Tensor = _Unrolled.apply(problem.images, problem.dictionary.atoms, lambd, run)
+        return found, None
+
+
+class FistaIteration(Iteration[FistaState]):
+    """`Fista` bound to a problem."""
+
+    def __init__(self, settings: Fista, problem: Problem, step_size: Float[Tensor, ""]) -> None:
+        self.settings, self.problem, self.step_size = settings, problem, step_size
+        self.descent = problem.dictionary.with_atoms(problem.dictionary.atoms * -step_size)
+        threshold = (step_size * -problem.lambd).expand(len(self.descent.atoms))
+        self.bias = threshold if problem.nonnegative else None
+
+    def init(self, start: Codes | None = None) -> FistaState:
+        """Take the first step; from zeros its gradient is minus the drive."""
+        misfit = -self.problem.images if start is None else self.misfit(start)
+        code = self._moved(misfit, start)
+        ones = code.new_ones(len(code), *(1,) * (code.ndim - 1))
+        return FistaState(code, code, ones, torch.zeros_like(ones))
 
     def step(self, state: FistaState) -> FistaState:
-        """Return the state one step further."""
-        residual = self.dictionary.synthesis(state.point) - self.images
-        slope = self.dictionary.analysis(residual)
-        code = torch.relu(state.point - (slope + self.lambd) / self.lipschitz)
-        momentum = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
-        point = code + (state.momentum - 1) / momentum * (code - state.code)
-        return FistaState(code, point, momentum)
+        """Take one step from the extrapolated point."""
+        code = self._moved(self.misfit(state.point), state.point)
+        change = code - state.code
+        if self.settings.inertia is None:
+            clock = (1 + torch.sqrt(1 + 4 * state.clock**2)) / 2
+            inertia = (state.clock - 1) / clock
+        else:
+            clock, inertia = state.clock, torch.full_like(state.clock, self.settings.inertia)
+        if self.settings.restart:
+            with torch.no_grad():
+                opposes = (state.point - code).mul_(change).sum(dim=tuple(range(1, code.ndim)), keepdim=True) > 0
+            inertia = torch.where(opposes, 0.0, inertia)
+            clock = torch.where(opposes, 1.0, clock)
+        return FistaState(code, torch.addcmul(code, change, inertia), clock, inertia)
+
+    def code(self, state: FistaState) -> Codes:
+        """Return the codes."""
+        return state.code
+
+    def misfit(self, code: Codes) -> Images:
+        """Return reconstruction minus image."""
+        return self.problem.dictionary.synthesis(code) - self.problem.images
+
+    def _moved(self, misfit: Images, point: Codes | None) -> Codes:
+        moved = self.descent.analysis(misfit, self.bias)
+        if point is not None:
+            moved = moved.add_(point)
+        return self.problem.shrink(moved, self.step_size) if self.bias is None else torch.relu_(moved)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What `_Unrolled` is to do."""
+
+    method: Fista
+    problem: Problem
+    lipschitz: Float[Tensor, ""]
+    steps: int
+    start: Codes | None
+    segment: int
+
+
+class _Unrolled(torch.autograd.Function):
+    """Fixed steps of `Fista`, and the exact gradient through them.
+
+    With code ``C_k = T(P - gamma * gradient(P))`` of point ``P = P_(k-1)``, and ``P_k = C_k + beta_k (C_k -
+    C_(k-1))``, the adjoints follow the steps in reverse: ``c_k = (1 + beta_k) p_k - beta_(k+1) p_(k+1)``, and
+    ``p_(k-1) = (1 - gamma * Gram) c_k`` where the coefficient was active. A step back costs what a step costs. Only a
+    gradient in the atoms needs the points again; they are recomputed from the states that were kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Images, atoms: Atoms, lambd: Tensor | None, run: _Run) -> Codes:
+        ctx.learns = ctx.needs_input_grad[1]
+        layout = Layout(run.problem) if ctx.learns else arranged(run.problem)
+        iteration = run.method.bind(layout.problem, run.lipschitz)
+        state = iteration.init(None if run.start is None else layout.code_in(run.start))
+        active, inertias, kept = [state.code != 0], [state.inertia], [state]
+        for done in range(1, run.steps):
+            state = iteration.step(state)
+            active.append(state.code != 0)
+            inertias.append(state.inertia)
+            if ctx.learns and done % run.segment == 0:
+                kept.append(state)
+        ctx.run, ctx.layout, ctx.iteration = run, layout, iteration
+        ctx.active, ctx.inertias, ctx.kept = active, inertias, kept if ctx.learns else []
+        ctx.save_for_backward(atoms)
+        return layout.code_out(state.code)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Codes) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        (_,) = ctx.saved_tensors  # complains when the atoms were changed since
+        iteration: FistaIteration = ctx.iteration
+        dictionary = iteration.problem.dictionary
+        points = _Points(iteration, ctx.kept, ctx.run)
+        of_images, of_atoms = torch.zeros_like(iteration.problem.images), torch.zeros_like(dictionary.atoms)
+        of_threshold = torch.zeros_like(ctx.active[0], dtype=upstream.dtype) if ctx.needs_input_grad[2] else None
+        of_code, of_point, from_next = ctx.layout.code_in(upstream), None, None
+        for k in range(len(ctx.active) - 1, -1, -1):
+            if of_point is not None:
+                share = ctx.inertias[k] * of_point
+                of_code = of_point + share if from_next is None else of_point + share + from_next
+                from_next = -share
+            moved = of_code * ctx.active[k]
+            scaled = moved * iteration.step_size
+            image = dictionary.synthesis(scaled)
+            of_images += image
+            if of_threshold is not None:
+                of_threshold -= scaled
+            if ctx.learns:
+                point, misfit = points.before(k)
+                of_atoms -= dictionary.correlate(scaled, misfit)
+                if point is not None:
+                    of_atoms -= dictionary.correlate(point, image)
+            of_point = moved - dictionary.analysis(image) if k > 0 else None
+        of_lambd = None if of_threshold is None else ctx.layout.code_out(of_threshold).transpose(0, 1).flatten(1).sum(1)
+        return (
+            ctx.layout.image_out(of_images) if ctx.needs_input_grad[0] else None,
+            of_atoms if ctx.learns else None,
+            of_lambd,
+            None,
+        )
+
+
+class _Points:
+    """The points that a run's gradients were taken at, last first, recomputed segment by segment."""
+
+    def __init__(self, iteration: FistaIteration, kept: list[FistaState], run: _Run) -> None:
+        self.iteration, self.kept, self.run = iteration, kept, run
+        self.segment: list[FistaState] = []
+
+    def before(self, k: int) -> tuple[Codes | None, Images]:
+        """Return the point that step k started from, and reconstruction minus image there."""
+        if k == 0:
+            start = self.run.start
+            return start, -self.iteration.problem.images if start is None else self.iteration.misfit(start)
+        number, offset = divmod(k - 1, self.run.segment)
+        if offset == self.run.segment - 1 or not self.segment:
+            self.segment = [self.kept[number]]
+            for _ in range(offset):
+                self.segment.append(self.iteration.step(self.segment[-1]))
+        point = self.segment[offset].point
+        return point, self.iteration.misfit(point)

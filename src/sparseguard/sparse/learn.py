@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.grad import conv2d_weight
+from torch import distributed as dist
 
-from sparseguard.sparse.dictionary import ConvDictionary, unit_norm
+from sparseguard.sparse.dictionary import Atoms, Codes, Dictionary, Images, unit_norm
 
-
-def correlate(
-    code: Float[Tensor, "n f p q"], residual: Float[Tensor, "n c h w"], dictionary: ConvDictionary
-) -> Float[Tensor, "f c kh kw"]:
-    r"""Correlate codes with residuals: minus the gradient of :math:`\tfrac12\|X - R \circledast W\|^2` in W.
-
-    Entry ``[f, c, i, j]`` sums, over images and positions, the coefficient of atom f times the residual's pixel
-    ``(i, j)`` of channel c in the patch that the atom covers there.
-    """
-    correlation: Tensor = conv2d_weight(
-        residual, dictionary.atoms.shape, code, stride=dictionary.stride, padding=dictionary.margins
-    )
-    return correlation
+PerAtom = Float[Tensor, " f"]
 
 
-def hebbian_update(
-    atoms: Float[Tensor, "f c kh kw"],
-    correlation: Float[Tensor, "f c kh kw"],
-    active: Float[Tensor, " f"],
-    rate: float,
-) -> Float[Tensor, "f c kh kw"]:
+def hebbian_update(atoms: Atoms, correlation: Atoms, active: PerAtom, rate: float) -> Atoms:
     r"""Return the updated unit-norm atoms: :math:`W_f + \eta\, \mathrm{corr}_f / (\mathrm{active}_f + 1)`.
 
     Args:
         atoms: the dictionary.
-        correlation: as from `correlate`, summed over batches since the last update.
-        active: how many coefficients of each atom were not zero in the same batches.
+        correlation: codes correlated with residuals (`Dictionary.correlate`), summed since the last update; minus the
+            gradient of half the squared residual.
+        active: how many coefficients of each atom were not zero meanwhile.
         rate: eta.
 
     Source: the paper's "fast update" (section 3), in the rule of the public library lca-pytorch.
     """
-    return unit_norm(atoms + rate * correlation / (active + 1).view(-1, 1, 1, 1))
+    return unit_norm(atoms + rate * correlation / (active + 1).view(-1, *(1,) * (atoms.ndim - 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What training batches leave behind for the next update; no images.
+
+    Args:
+        correlation: as `hebbian_update` takes it.
+        active: as `hebbian_update` takes it.
+    """
+
+    correlation: Atoms
+    active: PerAtom
+
+    @classmethod
+    def of(cls, code: Codes, residual: Images, dictionary: Dictionary) -> Gathered:
+        """Gather from one batch."""
+        code = code.detach()
+        active = (code != 0).transpose(0, 1).flatten(1).sum(1)
+        return cls(dictionary.correlate(code, residual).detach(), active.to(code.dtype))
+
+    @classmethod
+    def nothing(cls, atoms: Atoms) -> Gathered:
+        """Return what no batch leaves behind."""
+        return cls(torch.zeros_like(atoms), atoms.new_zeros(len(atoms)))
+
+    def plus(self, other: Gathered) -> Gathered:
+        """Return what both leave behind."""
+        return Gathered(self.correlation + other.correlation, self.active + other.active)
+
+    def summed_over_processes(self) -> Gathered:
+        """Return the sum over all processes of `torch.distributed`, if it is at work."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        flat = torch.cat([self.correlation.flatten(), self.active])
+        dist.all_reduce(flat)
+        return Gathered(flat[: -len(self.active)].view_as(self.correlation), flat[-len(self.active) :])
