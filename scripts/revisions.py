@@ -42,7 +42,7 @@ def components() -> dict[str, tuple[int, list[Path]]]:
     """Return every component's revision and the files it consists of."""
     found: dict[str, tuple[int, list[Path]]] = {
         "sparse": (sparse.REVISION, sorted((SOURCE / "sparse").glob("*.py"))),
-        "targets/fit": (fit.REVISION, [SOURCE / "targets" / "checkpoint.py", SOURCE / "targets" / "fit.py"]),
+        "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in ("checkpoint", "codes", "fit")]),
         "leak": (leak.REVISION, [SOURCE / "leak.py"]),
         "metrics": (metrics.REVISION, sorted((SOURCE / "metrics").glob("*.py"))),
         "checks": (checks.REVISION, [SOURCE / "checks.py"]),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,21 @@ from sparseguard.errors import RecipeError, nearest
 
 Shape = tuple[int, ...]
 Builder = Callable[[Shape], nn.Module]
+NOTHING_KNOWN: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@runtime_checkable
+class FixedCode(Protocol):
+    """A stage that gives equal images equal outputs as long as it does not learn, so that they can be kept."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether training can change the outputs."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the outputs depend on besides the images."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,17 @@ class Blueprint:
         index = self._index(name)
         stages = (*self.stages[:index], Stage(name, build), *self.stages[index + 1 :])
         return replace(self, stages=stages)
+
+    def put_before(self, name: str, new: str, build: Builder) -> Blueprint:
+        """Return a blueprint with a stage ``new``, built by ``build``, in front of stage ``name``.
+
+        Raises:
+            RecipeError: when there is no stage ``name``, or one called ``new`` already.
+        """
+        index = self._index(name)
+        if new in self.stage_names():
+            raise RecipeError(f"this model has a stage '{new}' already.")
+        return replace(self, stages=(*self.stages[:index], Stage(new, build), *self.stages[index:]))
 
     def tap(self, name: str) -> str:
         """Return the stage whose output is the tap ``name``.
@@ -96,24 +124,39 @@ class StagedModel(nn.Module):
             value = module(value)
         return value
 
-    def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Return every stage's output by its name; the last one is the logits."""
+    def outputs(self, images: Tensor, known: Mapping[str, Tensor] = NOTHING_KNOWN) -> dict[str, Tensor]:
+        """Return every stage's output by its name; the last one is the logits.
+
+        Args:
+            images: ``(n, c, h, w)`` in [0, 1].
+            known: outputs of stages that are not to be run, by the stages' names. Those before them are.
+
+        Raises:
+            RecipeError: when an output of a stage is known that the model does not have.
+        """
+        for name in known:
+            self._require(name)
         collected: dict[str, Tensor] = {}
         value = images
         for name, module in self.stages.items():
-            value = module(value)
+            value = known[name] if name in known else module(value)
             collected[name] = value
         return collected
 
     def until(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``; later stages are not run."""
+        self._require(stage)
         value: Tensor = images
         for name, module in self.stages.items():
             value = module(value)
             if name == stage:
-                return value
-        raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
+                break
+        return value
 
     def append_to(self, stage: str, module: nn.Module) -> None:
         """Let ``module`` act on the output of ``stage``, as part of that stage."""
         self.stages[stage] = nn.Sequential(self.stages[stage], module)
+
+    def _require(self, stage: str) -> None:
+        if stage not in self.stages:
+            raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")

@@ -24,6 +24,7 @@ from sparseguard.bench.memo import Remembering
 from sparseguard.errors import StoreError, TrainingError
 from sparseguard.record import read_pictures, read_record, read_records
 from sparseguard.settings import settings
+from sparseguard.targets import Keep
 from sparseguard.types import AttackResult, Knowledge
 
 
@@ -72,6 +73,21 @@ def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> 
     assert len(scores) == 120
     assert float(scores.mean()) == pytest.approx(record.attacker("ridge").scores["private"]["psnr"].mean, rel=1e-5)
     assert pictures.gallery["original"].shape == (64, 1, 28, 28)
+
+
+def test_a_first_sparse_layer_is_run_once_an_image_in_all_targets_that_share_it(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sca = {"name": "sca", "features": [4, 4], "steps": [4, 4]}
+    tiny["defenses"] = ["none", sca, {**sca, "hebbian": False}]
+    computed = []
+    save = Keep.save
+    monkeypatch.setattr(Keep, "save", lambda self, key, codes: (computed.append(len(codes)), save(self, key, codes)))
+    records = run(parse_recipe(tiny), tmp_path).records
+    assert computed == [108, 12]
+    assert len(list((tmp_path / "codes").glob("*.safetensors"))) == 2
+    told = [record.provenance.get("first_sparse_layer") for record in records]
+    assert told == [None, "computed once", "computed once"]
 
 
 def test_changed_settings_run_again_and_keep_the_earlier_record(tiny: dict[str, Any], tmp_path: Path) -> None:

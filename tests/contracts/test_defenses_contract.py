@@ -11,6 +11,7 @@ from sparseguard.defenses import DEFENSES, Context
 from sparseguard.errors import RecipeError
 from sparseguard.settings import describe, parse
 from sparseguard.sparse import SparseCode2d
+from sparseguard.stages import FixedCode
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
 
@@ -118,9 +119,10 @@ def test_it_finds_itself_at_work(defense, backbone):
 
 
 @pytest.mark.parametrize("defense", ["standardize-only", "sparse-standard", "sca"])
-def test_it_notices_that_its_stem_is_gone(defense):
+def test_it_notices_that_its_stages_are_gone(defense):
     piece, _, model = build(defense)
-    model.stages["stem"] = nn.Identity()
+    for stage in {"codes", "stem"} & set(model.stages):
+        model.stages[stage] = nn.Identity()
     assert piece.inactive(model.eval(), images())
 
 
@@ -132,6 +134,37 @@ def test_it_notices_a_dictionary_of_zeros(defense):
     for number, layer in reversed(list(enumerate(layers, start=1))):
         layer.dictionary.zero_()
         assert f"sparse layer {number} is dead" in piece.inactive(model.eval(), images())
+
+
+@every
+@torch.no_grad()
+def test_a_known_output_stands_for_its_stage(defense, backbone):
+    _, _, model = build(defense, backbone)
+    model.eval()
+    outputs = model.outputs(images())
+    assert torch.equal(list(outputs.values())[-1], model(images()))
+    for stage, known in outputs.items():
+        again = model.outputs(images(), {stage: 2 * known})
+        assert list(again) == list(outputs)
+        names = list(outputs)
+        assert all(torch.equal(again[name], outputs[name]) for name in names[: names.index(stage)])
+        assert torch.equal(again[stage], 2 * known)
+    with pytest.raises(RecipeError, match=r"no stage 'stemm'.*stem"):
+        model.outputs(images(), {"stemm": images()})
+
+
+@pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_its_first_sparse_layer_is_a_stage_that_does_not_learn(defense, backbone):
+    piece, blueprint, model = build(defense, backbone)
+    names = blueprint.stage_names()
+    assert names.index("codes") + 1 == names.index("stem")
+    assert [name for name, stage in model.stages.items() if isinstance(stage, FixedCode)] == ["codes"]
+    assert not model.stages["codes"].learns
+    assert model.stages["codes"].fingerprint() == build(defense, backbone)[2].stages["codes"].fingerprint()
+    assert model.stages["codes"].fingerprint() != build(defense, backbone, seed=1)[2].stages["codes"].fingerprint()
+    with pytest.raises(RecipeError, match="a stage 'codes' already"):
+        piece.place(blueprint, {})
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from torch import nn
 from sparseguard.sparse import (
     ConvDictionary,
     DivergedError,
+    Problem,
     SparseCode2d,
     StandardizeImage,
-    correlate,
     hebbian_update,
     largest_eigenvalue,
     solve,
@@ -40,10 +40,11 @@ def dense_eigenvalue(layer, size):
     return float(torch.linalg.eigvalsh(matrix @ matrix.T)[-1])
 
 
+@pytest.mark.parametrize("size", [(9, 8), (8, 8)])
 @pytest.mark.parametrize("settings", [{}, {"stride": 2}, {"padding": "valid"}, {"standardize": False}])
-def test_a_code_does_not_depend_on_the_images_beside_it(settings):
+def test_a_code_does_not_depend_on_the_images_beside_it(settings, size):
     layer = layer_of(channels=2, **settings).eval()
-    images = draws(5, 2, 9, 8)
+    images = draws(5, 2, *size)
     together = layer(images)
     for index in range(5):
         torch.testing.assert_close(together[index], layer(images[index : index + 1])[0], rtol=1e-5, atol=1e-5)
@@ -125,12 +126,11 @@ def test_the_step_size_follows_wholly_new_atoms():
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 11)])
-def test_the_step_size_follows_the_image_size(size):
+def test_the_step_size_holds_for_every_image_size(size):
     layer = layer_of(features=6)
     layer(draws(2, 1, 12, 12))
     layer(draws(2, 1, *size))
     assert float(layer.lipschitz) >= dense_eigenvalue(layer, size)
-    assert float(layer.lipschitz) <= 1.1 * dense_eigenvalue(layer, size)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -147,7 +147,7 @@ def test_correlate_sums_coefficient_times_patch(stride, padding):
     code = draws(2, *dictionary.code_shape, dtype=torch.float64, seed=2).relu()
     residual = draws(2, 2, 7, 6, dtype=torch.float64, seed=3)
     np.testing.assert_allclose(
-        correlate(code, residual, dictionary).numpy(), patch_sums(code, residual, stride, padding), atol=1e-12
+        dictionary.correlate(code, residual).numpy(), patch_sums(code, residual, stride, padding), atol=1e-12
     )
 
 
@@ -216,9 +216,8 @@ def test_gradients_in_the_dictionary_are_exact(stride, padding):
     (code * weight).sum().backward()
 
     def unrolled(atoms):
-        return solve(
-            images, ConvDictionary(atoms, stride, padding, (5, 5)), 0.1, lipschitz=layer.lipschitz, steps=4
-        ).code
+        problem = Problem(images, ConvDictionary(atoms, stride, padding, (5, 5)), 0.1)
+        return solve(problem, lipschitz=layer.lipschitz, steps=4).code
 
     atoms = layer.dictionary.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(unrolled, atoms)
@@ -242,7 +241,7 @@ def test_a_deep_copy_gives_the_same_codes_and_shares_nothing():
     images = draws(2, 1, 8, 8)
     codes = layer(images)
     twin = copy.deepcopy(layer)
-    torch.testing.assert_close(twin(images), codes, rtol=1e-3, atol=1e-3)  # the step size is estimated afresh
+    assert torch.equal(twin(images), codes)
     with torch.no_grad():
         twin.dictionary.copy_(draws(*twin.dictionary.shape, seed=7))
     assert not torch.allclose(twin(images), codes, atol=0.1)

@@ -62,12 +62,13 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Subject:
-    """A released target, what it is asked through, and how long it trained."""
+    """A released target, what it is asked through, how long it trained, and whether on codes computed once."""
 
     key: str
     target: Target
     model: Released
     seconds: float
+    codes: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +142,7 @@ def _subject(this: _Run, job: Job) -> _Subject | _Unfit:
     few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train))))
     threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
     model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
-    return _Subject(key=job.target_key, target=target, model=model, seconds=facts["seconds"])
+    return _Subject(key=job.target_key, target=target, model=model, seconds=facts["seconds"], codes=facts["codes"])
 
 
 def _attempt(this: _Run, job: Job, subject: _Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
@@ -198,7 +199,7 @@ def _attack(this: _Run, job: Job, subject: _Subject) -> tuple[Record, dict[str, 
         attackers=attackers,
         chosen=evidence.chosen,
         flags=_flags(this.recipe, job, raised(evidence)),
-        provenance=_provenance(this, seconds),
+        provenance=_provenance(this, seconds) | ({"first_sparse_layer": subject.codes} if subject.codes else {}),
     )
     return record, pictures
 

@@ -18,7 +18,7 @@ from sparseguard.leak import Leak
 from sparseguard.progress import Progress
 from sparseguard.record import Leaked, TargetFacts
 from sparseguard.seeds import derive
-from sparseguard.targets import Target, state_hash, train
+from sparseguard.targets import Keep, Target, state_hash, train
 from sparseguard.targets.checkpoint import load_weights
 from sparseguard.types import FLOORS, Attacked, Knowledge, Observation, Public, Released, Splits
 
@@ -64,11 +64,13 @@ def fit_target(
             progress=progress,
             label=f"train {job.defense.label}",
             checkpoint=store.checkpoint(job.target_key),
+            keep=Keep(folder=store.codes),
         )
         facts: dict[str, Any] = {
             "epochs": fitted.epoch,
             "best_epoch": fitted.best_epoch,
             "history": fitted.history,
+            "codes": fitted.codes,
             "seconds": time.monotonic() - started,
         }
         store.save_target(job.target_key, model.state_dict(), state, facts)

@@ -2,6 +2,7 @@
 
 OUT/targets/KEY/            model.safetensors, facts.json, and state.safetensors where the defense prepared one
 OUT/targets/KEY.checkpoint.safetensors   while the target is being trained
+OUT/codes/                  the first sparse layers' codes of the images targets train on; may be removed at any time
 OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes)
 OUT/records/CASE.json       and CASE.safetensors
 OUT/records/earlier/        records of earlier recipes in the same folder
@@ -72,6 +73,11 @@ class Store:
     def checkpoint(self, key: str) -> Path:
         """Return where a target's training keeps its checkpoint."""
         return self.folder / "targets" / f"{key}.checkpoint.safetensors"
+
+    @property
+    def codes(self) -> Path:
+        """Where first sparse layers' codes are kept for later trainings."""
+        return self.folder / "codes"
 
     def load_target(self, key: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """Return a finished target's weights, its defense's state and its facts, or None."""

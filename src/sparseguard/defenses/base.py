@@ -66,7 +66,11 @@ class Defense(ABC):
     def wrap(
         self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Batches
     ) -> tuple[nn.Module, torch.optim.Optimizer, Batches]:
-        """Exchange model, optimizer or batches for ones that train differently."""
+        """Exchange model, optimizer or batches for ones that train differently.
+
+        A first sparse layer that does not learn is run once an image, instead of in every epoch, as long as the model
+        is the one given and the batches come from the loader given.
+        """
         return model, optimizer, batches
 
     def transform(
@@ -78,7 +82,11 @@ class Defense(ABC):
         epoch: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Change a training batch."""
+        """Change a training batch.
+
+        Where the images stay as they are, return the tensor itself: a first sparse layer that does not learn is then
+        not run on them again.
+        """
         return images, labels
 
     def loss(self, step: Step) -> Tensor:

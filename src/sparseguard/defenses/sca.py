@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
@@ -41,7 +42,7 @@ class SparseCodingArchitecture(Defense):
     main text follow the released code.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "pairs of sparse-coding layer and batch normalization after the image"
     source: ClassVar[str] = "paper, section 3 (SCA)"
     lambd: Annotated[float, Field(ge=0)] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
@@ -68,8 +69,8 @@ class SparseCodingArchitecture(Defense):
         return self.lambd if isinstance(self.lambd, tuple) else (self.lambd,) * len(self.features)
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put the pairs in the stem."""
-        return blueprint.replace("stem", self._pairs)
+        """Put the first layer in front of the stem, as a stage of its own, and the rest in the stem."""
+        return blueprint.put_before("stem", "codes", lambda shape: self._layer(0, shape[0])).replace("stem", self._rest)
 
     def after_step(self, model: StagedModel) -> None:
         """Update the dictionaries that learn locally."""
@@ -81,20 +82,21 @@ class SparseCodingArchitecture(Defense):
         """Look at every sparse layer's codes."""
         return inactive_sparse_layer(model, images)
 
-    def _pairs(self, shape: Shape) -> nn.Module:
-        channels, modules = shape[0], list[nn.Module]()
-        for index, (features, lambd, steps) in enumerate(zip(self.features, self.lambdas, self.steps, strict=True)):
-            layer = SparseCode2d(
-                channels,
-                features,
-                self.kernel_size,
-                stride=self.stride,
-                lambd=lambd,
-                steps=steps,
-                hebbian=self.hebbian and index > 0,
-                backprop=self.backprop and index > 0,
-                rate=self.rate,
-            )
-            modules += [layer, nn.BatchNorm2d(features)]
-            channels = features
+    def _rest(self, shape: Shape) -> nn.Module:
+        modules: list[nn.Module] = [nn.BatchNorm2d(shape[0])]
+        for index, (channels, features) in enumerate(pairwise(self.features), start=1):
+            modules += [self._layer(index, channels), nn.BatchNorm2d(features)]
         return nn.Sequential(*modules)
+
+    def _layer(self, index: int, channels: int) -> nn.Module:
+        return SparseCode2d(
+            channels,
+            self.features[index],
+            self.kernel_size,
+            stride=self.stride,
+            lambd=self.lambdas[index],
+            steps=self.steps[index],
+            hebbian=self.hebbian and index > 0,
+            backprop=self.backprop and index > 0,
+            rate=self.rate,
+        )

@@ -30,7 +30,7 @@ class SparseStandard(Defense):
     code's.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "one sparse-coding layer and one convolution"
     source: ClassVar[str] = "paper, section 4 (Sparse-Standard); Teti et al., ICML 2022"
     lambd: Annotated[float, Field(ge=0)] = 0.25
@@ -40,15 +40,15 @@ class SparseStandard(Defense):
     steps: Annotated[int, Field(ge=1)] = 30
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put both layers in the stem."""
+        """Put the sparse layer in front of the stem, as a stage of its own, and the convolution in the stem."""
 
-        def build(shape: Shape) -> nn.Module:
-            return nn.Sequential(
-                SparseCode2d(shape[0], self.features, self.kernel_size, lambd=self.lambd, steps=self.steps),
-                nn.Conv2d(self.features, self.channels, self.kernel_size, padding="same"),
-            )
+        def codes(shape: Shape) -> nn.Module:
+            return SparseCode2d(shape[0], self.features, self.kernel_size, lambd=self.lambd, steps=self.steps)
 
-        return blueprint.replace("stem", build)
+        def stem(shape: Shape) -> nn.Module:
+            return nn.Conv2d(shape[0], self.channels, self.kernel_size, padding="same")
+
+        return blueprint.put_before("stem", "codes", codes).replace("stem", stem)
 
     def inactive(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at the sparse layer's codes."""

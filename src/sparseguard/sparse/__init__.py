@@ -9,7 +9,8 @@ from sparseguard.sparse.adjoint import (
     OneStep,
     Unrolled,
 )
-from sparseguard.sparse.coding import SparseCoding, StandardizeImage, standardize
+from sparseguard.sparse.bound import largest_eigenvalue, lipschitz_bound
+from sparseguard.sparse.coding import REVISION, SparseCoding, StandardizeImage, standardize
 from sparseguard.sparse.dictionary import ConvDictionary, DenseDictionary, Dictionary, random_atoms, unit_norm
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.iterate import Trace
@@ -17,11 +18,9 @@ from sparseguard.sparse.layer import SparseCode2d, SparseCodeDense
 from sparseguard.sparse.lca import Lca
 from sparseguard.sparse.learn import hebbian_update
 from sparseguard.sparse.method import Method
-from sparseguard.sparse.problem import Problem, largest_eigenvalue, lipschitz_bound
+from sparseguard.sparse.pretrain import LearningEpoch, learn_dictionary
+from sparseguard.sparse.problem import Problem
 from sparseguard.sparse.solve import DivergedError, Solution, Status, solve
-
-REVISION = 2
-"""Raised when codes or updates change; part of every key that rests on them."""
 
 __all__ = [
     "REVISION",
@@ -34,6 +33,7 @@ __all__ = [
     "Gradient",
     "Implicit",
     "Lca",
+    "LearningEpoch",
     "Method",
     "NotConvergedError",
     "NotConvergedWarning",
@@ -49,6 +49,7 @@ __all__ = [
     "Unrolled",
     "hebbian_update",
     "largest_eigenvalue",
+    "learn_dictionary",
     "lipschitz_bound",
     "random_atoms",
     "solve",

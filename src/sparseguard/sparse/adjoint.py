@@ -75,8 +75,9 @@ class Unrolled(Gradient):
             start = None if task.start is None else task.start[chosen]
             parts.append(self._through(task, task.problem.select(chosen), steps, start)[0])
             numbers.append(chosen)
-        code = torch.cat(parts)[torch.cat(numbers).argsort()] if parts else found.code
-        return replace(found, code=code)
+        if not parts:
+            return replace(found, code=self._through(task, task.problem, 1, task.start)[0])
+        return replace(found, code=torch.cat(parts)[torch.cat(numbers).argsort()])
 
     def _through(self, task: Task, problem: Problem, steps: int, start: Codes | None) -> tuple[Codes, Codes | None]:
         if self.twice:

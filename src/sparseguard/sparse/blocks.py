@@ -18,6 +18,8 @@ from torch import Tensor
 from sparseguard.sparse.dictionary import Atoms, Codes, ConvDictionary, Dictionary, Images
 from sparseguard.sparse.problem import Problem
 
+Arranged = Float[Tensor, "n *arranged"]
+
 LANES = 16
 """Single-precision numbers in the widest vectors of today's processors."""
 
@@ -28,15 +30,15 @@ class Layout:
 
     problem: Problem
 
-    def code_in(self, code: Codes) -> Codes:
+    def code_in(self, code: Codes) -> Arranged:
         """Arrange codes as the solver sees them."""
         return code
 
-    def code_out(self, code: Codes) -> Codes:
+    def code_out(self, code: Arranged) -> Codes:
         """Arrange a solver's codes as the caller sees them."""
         return code
 
-    def image_out(self, images: Images) -> Images:
+    def image_out(self, images: Arranged) -> Images:
         """Arrange a solver's images as the caller sees them."""
         return images
 
@@ -46,7 +48,8 @@ class BlockDictionary(Dictionary):
     """The operator of a `ConvDictionary` on blocks: ``valid`` analysis with stride 1 of images that carry a margin.
 
     Args:
-        atoms: ``(features b^2, channels B^2, kh, kw)``, with B = b times the stride.
+        atoms: ``(b^2 features, channels B^2, kh, kw)``, with B = b times the stride; the features of one position
+            stand together.
         inside: ``(1, channels B^2, h, w)``, 1 where a pixel belongs to the image and 0 in the margin.
         positions: height and width of a code, in blocks.
     """
@@ -95,28 +98,40 @@ class Blocks(Layout):
     block: int
     origin: ConvDictionary
 
-    def code_in(self, code: Codes) -> Codes:
+    def code_in(self, code: Codes) -> Arranged:
         """Gather positions into blocks."""
-        return _gather(code, self.block)
+        n, f, p, q = code.shape
+        b = self.block
+        parted = code.permute(0, 2, 3, 1).reshape(n, p // b, b, q // b, b, f).transpose(2, 3)
+        return parted.reshape(n, p // b, q // b, b * b * f).permute(0, 3, 1, 2)
 
-    def code_out(self, code: Codes) -> Codes:
+    def code_out(self, code: Arranged) -> Codes:
         """Spread blocks over positions."""
-        return F.pixel_shuffle(code, self.block).contiguous()
+        n, channels, p, q = code.shape
+        b, f = self.block, channels // self.block**2
+        parted = code.permute(0, 2, 3, 1).reshape(n, p, q, b, b, f).transpose(2, 3)
+        return parted.reshape(n, p * b, q * b, f).permute(0, 3, 1, 2)
 
-    def image_out(self, images: Images) -> Images:
+    def image_out(self, images: Arranged) -> Images:
         """Spread blocks over pixels and cut the margin off."""
         top, bottom, left, right = _frame(self.origin, self.block)
         return F.pad(F.pixel_shuffle(images, self.block * self.origin.stride), (-left, -right, -top, -bottom))
 
 
 def arranged(problem: Problem) -> Layout:
-    """Return the problem in blocks where that is faster: few channels, single precision, on a CPU."""
+    """Return the problem as a CPU likes it in single precision: channels last, and few channels in blocks."""
     dictionary = problem.dictionary
-    if not isinstance(dictionary, ConvDictionary) or len(problem.images) == 0:
+    if not isinstance(dictionary, ConvDictionary) or len(problem.images) == 0 or not _suits(dictionary.atoms):
         return Layout(problem)
     block = _block(dictionary)
     if block == 1:
-        return Layout(problem)
+        return Layout(
+            replace(
+                problem,
+                images=problem.images.contiguous(memory_format=torch.channels_last),
+                dictionary=dictionary.with_atoms(dictionary.atoms.contiguous(memory_format=torch.channels_last)),
+            )
+        )
     top, bottom, left, right = _frame(dictionary, block)
     side, margin = block * dictionary.stride, (left, right, top, bottom)
     _, p, q = dictionary.code_shape
@@ -125,17 +140,19 @@ def arranged(problem: Problem) -> Layout:
         _gather(F.pad(problem.images.new_ones(1, *problem.images.shape[1:]), margin), side),
         (p // block, q // block),
     )
-    lambd = problem.lambd.repeat_interleave(block**2) if isinstance(problem.lambd, Tensor) else problem.lambd
+    lambd = problem.lambd.repeat(block**2) if isinstance(problem.lambd, Tensor) else problem.lambd
     images = _gather(F.pad(problem.images, margin), side)
     return Blocks(replace(problem, images=images, dictionary=blocks, lambd=lambd), block, dictionary)
 
 
+def _suits(atoms: Atoms) -> bool:
+    return atoms.device.type == "cpu" and atoms.dtype == torch.float32
+
+
 def _block(dictionary: ConvDictionary) -> int:
     """Return the largest useful block that divides the code, 1 for none."""
-    atoms, (_, p, q) = dictionary.atoms, dictionary.code_shape
-    if atoms.device.type != "cpu" or atoms.dtype != torch.float32:
-        return 1
-    fitting = (b for b in (4, 2) if atoms.shape[1] * (b * dictionary.stride) ** 2 <= LANES)
+    channels, (_, p, q) = dictionary.atoms.shape[1], dictionary.code_shape
+    fitting = (b for b in (4, 2) if channels * (b * dictionary.stride) ** 2 <= LANES)
     return next((b for b in fitting if p % b == q % b == 0), 1)
 
 
@@ -167,7 +184,7 @@ def _block_atoms(dictionary: ConvDictionary, block: int) -> Float[Tensor, "fb cb
         for y in range(block)
         for x in range(block)
     ]
-    return _gather(torch.stack(placed, dim=1).flatten(0, 1), block * stride)
+    return _gather(torch.cat(placed), block * stride)
 
 
 def _gather(images: Float[Tensor, "n c h w"], side: int) -> Float[Tensor, "n cb hb wb"]:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from sparseguard.sparse.adjoint import Gradient, Unrolled
+from sparseguard.sparse.bound import lipschitz_bound
 from sparseguard.sparse.dictionary import Atoms, Codes, Dictionary, Images, unit_norm
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.learn import Gathered, hebbian_update
 from sparseguard.sparse.method import Method
-from sparseguard.sparse.problem import Penalty, Problem, lipschitz_bound
+from sparseguard.sparse.problem import Penalty, Problem
 from sparseguard.sparse.solve import Solution, solve
 
-WARM_ITERATIONS = 4
-SMALL_CHANGE = 0.1
-"""Largest change of a (unit-norm) atom after which the old eigenvector is still a good start."""
+REVISION = 2
+"""Raised when codes or updates change; part of every key that rests on them."""
 
 
 def standardize(images: Images, eps: float = 1e-5) -> Images:
@@ -34,7 +35,8 @@ def standardize(images: Images, eps: float = 1e-5) -> Images:
     axes = tuple(range(1, images.ndim))
     centred = images - images.mean(dim=axes, keepdim=True)
     variance = centred.square().mean(dim=axes, keepdim=True)
-    return centred / (variance + eps**2).sqrt()
+    rounding = (16 * torch.finfo(images.dtype).eps * (images - centred)).square()
+    return torch.where(variance > rounding, centred / (variance + eps**2).sqrt(), centred * 0)
 
 
 class StandardizeImage(nn.Module):
@@ -66,9 +68,8 @@ class SparseCoding(nn.Module, ABC):
     """Replace each input by its sparse code. Layers differ in their dictionary.
 
     The atoms keep norm 1 and the step size follows the dictionary: whenever the atoms were changed (by an optimizer,
-    `apply_update`, ``load_state_dict``), the next call renormalizes them and refreshes the Gram operator's largest
-    eigenvalue. Under autocast the layer computes in its own precision. `torch.compile` runs it as it is and compiles
-    what is around it.
+    `apply_update`, ``load_state_dict``), the next call renormalizes them and computes the step size anew. Under
+    autocast the layer computes in its own precision. `torch.compile` runs it as it is and compiles what is around it.
 
     Args:
         atoms: the dictionary at the start, features first.
@@ -87,7 +88,6 @@ class SparseCoding(nn.Module, ABC):
     """
 
     lipschitz: Tensor
-    eigenvector: Tensor
     followed: Tensor
 
     def __init__(
@@ -115,8 +115,7 @@ class SparseCoding(nn.Module, ABC):
         self.lambd = float(lambd) if isinstance(lambd, float | int) else tuple(float(value) for value in lambd)
         self._check_settings()
         self.dictionary = nn.Parameter(atoms, requires_grad=backprop)
-        self.register_buffer("lipschitz", torch.ones(()))
-        self.register_buffer("eigenvector", torch.zeros(1, self.features, *(0,) * (atoms.ndim - 2)))
+        self.register_buffer("lipschitz", torch.ones(()), persistent=False)
         self.register_buffer("followed", torch.zeros_like(atoms), persistent=False)
         self.gathered: Gathered | None = None
 
@@ -130,6 +129,19 @@ class SparseCoding(nn.Module, ABC):
 
     @abstractmethod
     def _own_repr(self) -> str: ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether training can change the codes."""
+        return self.hebbian or self.dictionary.requires_grad
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that codes depend on besides the inputs: `REVISION`, settings, atoms."""
+        digest = hashlib.sha256(f"{REVISION} {self}".encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def forward(self, images: Images) -> Codes:
         """Return the codes."""
@@ -190,27 +202,11 @@ class SparseCoding(nn.Module, ABC):
     @torch.no_grad()
     def _follow_dictionary(self, dictionary: Dictionary) -> None:
         """Renormalize changed atoms and bring the step size up to date."""
-        fits = self.eigenvector.shape == (1, *dictionary.code_shape)
-        if fits and torch.equal(self.dictionary, self.followed):
+        if torch.equal(self.dictionary, self.followed):
             return
         self.dictionary.copy_(unit_norm(self.dictionary))
-        change = (self.dictionary - self.followed).flatten(1)
-        if fits and bool(torch.linalg.vector_norm(change, dim=1).amax() < SMALL_CHANGE):
-            self.lipschitz, self.eigenvector = lipschitz_bound(dictionary, self.eigenvector, WARM_ITERATIONS)
-        else:
-            self.lipschitz, self.eigenvector = lipschitz_bound(dictionary)
+        self.lipschitz = lipschitz_bound(dictionary)
         self.followed = self.dictionary.detach().clone()
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over an eigenvector of any image size, and with it the step size as saved."""
-        saved = state_dict.get(prefix + "eigenvector")
-        if isinstance(saved, Tensor):
-            self.eigenvector = torch.zeros(saved.shape, dtype=saved.dtype, device=self.eigenvector.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        complete = all(prefix + name in state_dict for name in ("dictionary", "lipschitz", "eigenvector"))
-        norms = torch.linalg.vector_norm(self.dictionary.detach().flatten(1), dim=1)
-        if complete and bool(self.eigenvector.any()) and torch.allclose(norms, torch.ones_like(norms), atol=1e-5):
-            self.followed = self.dictionary.detach().clone()
 
     def extra_repr(self) -> str:
         """Tell every setting."""

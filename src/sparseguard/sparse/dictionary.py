@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+D = TypeVar("D", bound="Dictionary")
 Padding = Literal["same", "valid"]
 Atoms = Float[Tensor, "f *patch"]
 Images = Float[Tensor, "n *image"]
@@ -19,10 +20,11 @@ Codes = Float[Tensor, "n *code"]
 
 
 def unit_norm(atoms: Atoms) -> Atoms:
-    """Scale each atom to Euclidean norm 1; an atom of zeros stays zero."""
+    """Scale each atom to Euclidean norm 1; an atom of zeros stays zero, one of norm 1 to rounding stays as it is."""
     norms = torch.linalg.vector_norm(atoms, dim=tuple(range(1, atoms.ndim)), keepdim=True)
-    unit: Tensor = atoms / norms.clamp_min(torch.finfo(atoms.dtype).tiny)
-    return unit
+    precision = torch.finfo(atoms.dtype)
+    unit: Tensor = atoms / norms.clamp_min(precision.tiny)
+    return torch.where((norms - 1).abs() <= 4 * precision.eps, atoms, unit)
 
 
 def random_atoms(
@@ -70,7 +72,7 @@ class Dictionary(ABC):
         """Shape one value a feature so that it broadcasts with codes."""
         return values.view(-1, *(1,) * (len(self.code_shape) - 1))
 
-    def with_atoms(self, atoms: Atoms) -> Self:
+    def with_atoms(self: D, atoms: Atoms) -> D:
         """Return the same operator with other atoms."""
         return replace(self, atoms=atoms)
 

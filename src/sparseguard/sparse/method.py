@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,21 +14,20 @@ from sparseguard.sparse.blocks import Layout
 from sparseguard.sparse.dictionary import Codes
 from sparseguard.sparse.problem import Problem
 
+S = TypeVar("S", bound="State")
+
 
 @dataclass(frozen=True, eq=False)
 class State:
     """A solver's tensors between two steps, one row an image."""
 
-    def select(self, index: Tensor) -> Self:
+    def select(self: S, index: Tensor) -> S:
         """Return the state of some of the images."""
         return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors in order."""
         return tuple(getattr(self, field.name) for field in fields(self))
-
-
-S = TypeVar("S", bound=State)
 
 
 class Iteration(ABC, Generic[S]):

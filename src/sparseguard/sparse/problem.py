@@ -19,9 +19,6 @@ from sparseguard.sparse.dictionary import Codes, Dictionary, Images
 PerImage = Float[Tensor, " n"]
 Penalty = Literal["l1", "l0"]
 
-STEP_MARGIN = 1.05
-"""Power iteration approaches the eigenvalue from below; it is taken this much larger."""
-
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -60,6 +57,11 @@ class Problem:
         lambd = self.lambd.detach() if isinstance(self.lambd, Tensor) else self.lambd
         dictionary = self.dictionary.with_atoms(self.dictionary.atoms.detach())
         return replace(self, images=self.images.detach(), dictionary=dictionary, lambd=lambd)
+
+    def snapshot(self) -> Problem:
+        """Return the problem cut off from every graph, and from what becomes of the atoms."""
+        plain = self.detach()
+        return replace(plain, dictionary=plain.dictionary.with_atoms(plain.dictionary.atoms.clone()))
 
     def select(self, index: Tensor) -> Problem:
         """Return the problem of some of the images, by their numbers or a mask."""
@@ -114,38 +116,3 @@ class Problem:
         """Return the smallest lambda at which each image's code is all zeros."""
         drive = self.drive()
         return (drive if self.nonnegative else drive.abs()).flatten(1).amax(1).clamp_min(0)
-
-
-def largest_eigenvalue(
-    dictionary: Dictionary, start: Float[Tensor, "1 *code"], iterations: int
-) -> tuple[Float[Tensor, ""], Float[Tensor, "1 *code"]]:
-    """Estimate the largest eigenvalue of the Gram operator (analysis of synthesis) by power iteration.
-
-    Returns:
-        The Rayleigh quotient, which approaches the eigenvalue from below, and the unit vector it belongs to.
-    """
-    vector = start
-    quotient = torch.ones((), dtype=start.dtype, device=start.device)
-    for _ in range(iterations):
-        image = dictionary.analysis(dictionary.synthesis(vector))
-        quotient = (vector * image).sum()
-        vector = image / torch.linalg.vector_norm(image).clamp_min(torch.finfo(image.dtype).tiny)
-    return quotient, vector
-
-
-@torch.no_grad()
-def lipschitz_bound(
-    dictionary: Dictionary, start: Float[Tensor, "1 *code"] | None = None, iterations: int = 80
-) -> tuple[Float[Tensor, ""], Float[Tensor, "1 *code"]]:
-    """Return L, the largest eigenvalue with a margin of 5 %, and its vector.
-
-    Args:
-        dictionary: the operator.
-        start: an earlier vector to go on from; absent: a random one, always the same.
-        iterations: of the power method.
-    """
-    if start is None:
-        generator = torch.Generator().manual_seed(0)
-        start = torch.randn(1, *dictionary.code_shape, generator=generator).to(dictionary.atoms)
-    eigenvalue, vector = largest_eigenvalue(dictionary, start, iterations)
-    return eigenvalue.clamp_min(torch.finfo(eigenvalue.dtype).tiny) * STEP_MARGIN, vector

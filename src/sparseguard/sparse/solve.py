@@ -11,11 +11,12 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from sparseguard.sparse.adjoint import Gradient, Unrolled
+from sparseguard.sparse.bound import lipschitz_bound
 from sparseguard.sparse.dictionary import Codes, Images
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.iterate import Iterated, Steps, Task, Trace, iterate
 from sparseguard.sparse.method import Method
-from sparseguard.sparse.problem import PerImage, Problem, lipschitz_bound
+from sparseguard.sparse.problem import PerImage, Problem
 
 
 class DivergedError(ArithmeticError):
@@ -57,7 +58,8 @@ class Solution:
     @cached_property
     def drive(self) -> Codes:
         """Analysis of the images."""
-        return self.problem.drive()
+        with self._as_solved():
+            return self.problem.drive()
 
     @cached_property
     def reconstruction(self) -> Images:
@@ -67,18 +69,25 @@ class Solution:
     @cached_property
     def connectivity(self) -> Tensor:
         """Inner products of shifted atoms, each atom's own left out (see `Dictionary.connectivity`)."""
-        return self.problem.dictionary.connectivity()
+        with self._as_solved():
+            return self.problem.dictionary.connectivity()
 
     @cached_property
     def potentials(self) -> Codes:
         """What the code is the threshold of: the locally competitive algorithm's P, else code minus gradient."""
         code = self.code.detach()
-        return code - self.problem.gradient(code) if self._potentials is None else self._potentials.detach()
+        with self._as_solved():
+            return code - self.problem.gradient(code) if self._potentials is None else self._potentials.detach()
 
     @cached_property
     def kkt(self) -> PerImage:
         """How far each code is from a solution (`Problem.kkt_residual`)."""
-        return self.problem.kkt_residual(self.code.detach())
+        with self._as_solved():
+            return self.problem.kkt_residual(self.code.detach())
+
+    def _as_solved(self) -> torch.autocast:
+        """Compute in the precision that the problem was solved in."""
+        return torch.autocast(self.code.device.type, enabled=False)
 
     def require_finite(self) -> Solution:
         """Return the solution itself.
@@ -118,7 +127,7 @@ def solve(
         start: codes to start from, for example an earlier solution; absent: zeros.
         gradient: `Unrolled` (the default), `Implicit`, `OneStep` or `Detached`; used where the problem's images, atoms
             or lambda want a gradient.
-        lipschitz: an upper bound of the Gram operator's largest eigenvalue; absent: found by power iteration.
+        lipschitz: an upper bound of the Gram operator's largest eigenvalue; absent: `lipschitz_bound`.
         trace: record energy, active share and residual of every step.
 
     Raises:
@@ -141,13 +150,11 @@ def solve(
     expected = (len(problem.images), *problem.dictionary.code_shape)
     if start is not None and tuple(start.shape) != expected:
         raise ValueError(f"start must have the shape of the codes, {expected}, got {tuple(start.shape)}.")
-    plain = problem.detach()
-    if lipschitz is None:
-        lipschitz, _ = lipschitz_bound(plain.dictionary)
+    plain = problem.snapshot()
     task = Task(
         problem=problem,
         method=method or Fista(),
-        lipschitz=lipschitz,
+        lipschitz=lipschitz_bound(plain.dictionary) if lipschitz is None else lipschitz,
         steps=steps,
         tolerance=tolerance,
         check_every=check_every,

@@ -21,9 +21,11 @@ from sparseguard.seeds import derive
 from sparseguard.settings import settings
 from sparseguard.stages import StagedModel
 from sparseguard.targets.checkpoint import load_checkpoint, save_checkpoint
+from sparseguard.targets.codes import FirstLayer, Keep
 from sparseguard.types import ImageSet, Phase, Step
 
-REVISION = 1
+REVISION = 2
+IN_MEMORY = Keep()
 
 
 @settings
@@ -89,6 +91,7 @@ class Fitted:
         best_loss: that loss.
         stale: epochs since then.
         history: per epoch the training loss, and loss and accuracy on the held-out tenth.
+        codes: of the first sparse layer: ``computed once``, or why they were not; empty where there is no such layer.
     """
 
     epoch: int = 0
@@ -96,6 +99,7 @@ class Fitted:
     best_loss: float = math.inf
     stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    codes: str = ""
 
     def note(
         self, train_loss: float, held_out_loss: float, accuracy: float, label: str, *, in_last_phase: bool
@@ -111,6 +115,31 @@ class Fitted:
         self.history.append({"train_loss": train_loss, "held_out_loss": held_out_loss, "held_out_accuracy": accuracy})
 
 
+class Served(tuple[Tensor, Tensor]):
+    """A batch ``(images, labels)`` that remembers which rows of the training images it holds.
+
+    A loader made by `Defense.wrap` may pass it on. Batches it makes itself need not remember.
+    """
+
+    rows: Tensor
+    _version: int
+
+    def __new__(cls, images: Tensor, labels: Tensor, rows: Tensor) -> Served:
+        """Make a pair and note the rows."""
+        made = super().__new__(cls, (images, labels))
+        made.rows, made._version = rows, images._version
+        return made
+
+    @property
+    def written_to(self) -> bool:
+        """Whether the images were changed in place since."""
+        return self[0]._version != self._version
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied, or sent by a loader's worker; a batch that was changed arrives as a plain pair."""
+        return (tuple, (tuple(self),)) if self.written_to else (Served, (*self, self.rows))
+
+
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
     """Serves whole batches, so that loading costs one indexing a batch."""
 
@@ -123,9 +152,9 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images.batch(torch.tensor([index]))[0], self.images.labels[index]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, indices: list[int]) -> Served:
         index = torch.tensor(indices)
-        return self.images.batch(index), self.images.labels[index]
+        return Served(self.images.batch(index), self.images.labels[index], index)
 
 
 def _as_served(batch: Any) -> Any:
@@ -145,11 +174,15 @@ def train(
     label: str,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
+    keep: Keep = IN_MEMORY,
 ) -> Fitted:
     """Train ``model`` in place and leave it with the weights of its best epoch.
 
     Every random draw follows from ``seed`` and the epoch, so a run resumed from its checkpoint ends with the same
     weights as one that was never interrupted.
+
+    A first sparse layer that does not learn is run once an image; its codes are kept and used in every epoch, wherever
+    the images are the ones it was run on.
 
     Args:
         model: built from the defense's blueprint.
@@ -163,9 +196,10 @@ def train(
         label: the task's name in it, and in errors.
         checkpoint: file to resume from, and to write at the end of epochs.
         checkpoint_seconds: least time between two checkpoints.
+        keep: where the first sparse layer's codes are kept, and how many.
 
     Raises:
-        TrainingError: when a loss is not finite.
+        TrainingError: when a loss is not finite, or a layer learned that says it does not.
         StoreError: when the checkpoint cannot be read or written.
     """
     model.to(device)
@@ -178,6 +212,10 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         best, meta = load_checkpoint(checkpoint, model, optimizer)
         run = Fitted(**meta["run"])
+    first = FirstLayer(model, private, keep, device=device, progress=progress, label=label)
+    first.outcome = first.outcome or run.codes
+    if trained is not model:
+        first.switch_off("the defense trains another model in its place")
     saved = time.monotonic()
     with progress.task(label, len(phases) * len(batches)) as advance, torch.random.fork_rng():
         advance(run.epoch * len(batches))
@@ -192,20 +230,23 @@ def train(
             try:
                 trained.train()
                 for batch in batches:
-                    images, labels = (part.to(device) for part in batch)
-                    images, labels = defense.transform(
-                        images, labels, state=state, epoch=run.epoch, generator=generator
-                    )
-                    loss = _loss(trained, defense, state, images, labels, run.epoch, phase.name)
+                    given, labels = (part.to(device) for part in batch)
+                    version = given._version
+                    images, labels = defense.transform(given, labels, state=state, epoch=run.epoch, generator=generator)
+                    same = images is given and images._version == version and not images.requires_grad
+                    known = _known(first, used, batch, same)
+                    loss = _loss(trained, defense, state, images, labels, run.epoch, phase.name, known)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     optimizer.step()
                     defense.after_step(model)
                     total += loss.detach() * len(images)
                     advance(1)
-                held_out_loss, accuracy = _evaluate(model, held_out, device)
+                first.require_unchanged()
+                held_out_loss, accuracy = _evaluate(model, held_out, device, first)
             except ArithmeticError as error:
                 raise TrainingError(f"{label}, epoch {run.epoch + 1}: {error}") from error
+            run.codes = first.outcome
             run.note(float(total) / len(used), held_out_loss, accuracy, label, in_last_phase=phase is phases[-1])
             if run.stale == 0:
                 best = _copy(model)
@@ -224,12 +265,24 @@ def _loss(
     labels: Tensor,
     epoch: int,
     phase: str,
+    known: Mapping[str, Tensor],
 ) -> Tensor:
-    outputs = trained.outputs(images)
+    outputs = trained.outputs(images, known) if known else trained.outputs(images)
     logits = list(outputs.values())[-1]
     return defense.loss(
         Step(images=images, labels=labels, outputs=outputs, logits=logits, state=state, epoch=epoch, phase=phase)
     )
+
+
+def _known(first: FirstLayer, used: ImageSet, batch: Any, same: bool) -> dict[str, Tensor]:
+    """Return the first layer's codes of a batch whose images are ``same`` after the defense's `transform`."""
+    if not isinstance(batch, Served):
+        first.run_because("the defense serves batches of its own")
+        return {}
+    if not same or batch.written_to:
+        first.run_because("the defense changes the images (augmentation)")
+        return {}
+    return first.known(used, batch.rows)
 
 
 def _loader(images: ImageSet, batch_size: int, generator: torch.Generator) -> DataLoader[tuple[Tensor, Tensor]]:
@@ -245,12 +298,13 @@ def _loader(images: ImageSet, batch_size: int, generator: torch.Generator) -> Da
 
 
 @torch.no_grad()
-def _evaluate(model: StagedModel, images: ImageSet, device: torch.device) -> tuple[float, float]:
+def _evaluate(model: StagedModel, images: ImageSet, device: torch.device, first: FirstLayer) -> tuple[float, float]:
     model.eval()
     total, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for index in torch.arange(len(images)).split(512):
         labels = images.labels[index].to(device)
-        logits = model(images.batch(index).to(device))
+        outputs = model.outputs(images.batch(index).to(device), first.known(images, index))
+        logits = list(outputs.values())[-1]
         total += F.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(1) == labels).sum()
     return float(total) / len(images), float(right) / len(images)

@@ -1,0 +1,35 @@
+"""The examples run as a user runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+PICTURES = {"sparse_coding": {"atoms.png", "images.png"}}
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_example_runs_and_draws(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script), "--out", "drawn"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == PICTURES[script.stem]
+    for name in drawn:
+        with Image.open(tmp_path / "drawn" / name) as picture:
+            shades = picture.convert("L").getextrema()
+        assert shades == (0, 255)
+        assert name in done.stdout
+
+
+def test_the_sparse_coding_example_tells_that_learning_helped(tmp_path: Path) -> None:
+    pass
