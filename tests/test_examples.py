@@ -29,7 +29,3 @@ def test_example_runs_and_draws(script: Path, tmp_path: Path) -> None:
             shades = picture.convert("L").getextrema()
         assert shades == (0, 255)
         assert name in done.stdout
-
-
-def test_the_sparse_coding_example_tells_that_learning_helped(tmp_path: Path) -> None:
-    pass

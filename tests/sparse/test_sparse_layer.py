@@ -130,7 +130,7 @@ def test_the_step_size_holds_for_every_image_size(size):
     layer = layer_of(features=6)
     layer(draws(2, 1, 12, 12))
     layer(draws(2, 1, *size))
-    assert float(layer.lipschitz) >= dense_eigenvalue(layer, size)
+    assert dense_eigenvalue(layer, size) <= float(layer.lipschitz) <= 1.2 * dense_eigenvalue(layer, size)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

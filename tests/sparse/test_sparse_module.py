@@ -34,6 +34,7 @@ from sparseguard.sparse import (
     SparseCodeDense,
     Status,
     Unrolled,
+    largest_eigenvalue,
     lipschitz_bound,
     solve,
     standardize,
@@ -160,7 +161,19 @@ def test_codes_do_not_depend_on_the_image_sizes_seen_before():
     images = inputs("conv")
     for size in ((12, 12), (5, 9), (8, 8), (3, 3)):
         layer(draws(2, 2, *size))
-    torch.testing.assert_close(layer(images), fresh(images), rtol=1e-5, atol=1e-5)
+    assert torch.equal(layer(images), fresh(images))
+
+
+@both
+def test_coding_leaves_atoms_of_norm_one_untouched(kind):
+    layer = layer_of(kind, hebbian=True)
+    learn(layer, kind)
+    layer(inputs(kind))
+    atoms, fingerprint = layer.dictionary.clone(), layer.fingerprint()
+    for seed in range(3):
+        layer(inputs(kind, seed=seed))
+        assert torch.equal(layer.dictionary, atoms)
+        assert layer.fingerprint() == fingerprint
 
 
 @both
@@ -904,8 +917,9 @@ def test_a_warm_start_goes_on_from_the_code_given(kind, method):
 
 
 @both
-def test_a_warm_start_is_a_constant_to_the_gradient(kind):
-    layer = layer_of(kind, backprop=True)
+@pytest.mark.parametrize("settings", [{}, {"gradient": Unrolled(twice=True)}, {"method": Lca(tau=10)}])
+def test_a_warm_start_is_a_constant_to_the_gradient(kind, settings):
+    layer = layer_of(kind, backprop=True, **settings)
     images = inputs(kind)
     first = layer(images)
     second = layer.solution(images, start=first).code
@@ -1156,6 +1170,25 @@ def test_the_bound_is_above_the_largest_eigenvalue_and_not_far(kind):
     bound = lipschitz_bound(layer.operator(inputs(kind)))
     assert largest(layer) <= float(bound) <= 1.2 * largest(layer)
     assert float(layer.lipschitz) == float(bound)
+
+
+def test_the_bound_holds_for_an_atom_that_peaks_between_round_frequencies():
+    atom = [[0.5698, 0.2058, -0.5508], [-0.3089, -0.0674, -0.0343], [-0.2600, -0.2713, 0.2952]]
+    atoms = unit_norm(torch.tensor(atom, dtype=torch.float64).view(1, 1, 3, 3))
+    dictionary = ConvDictionary(atoms, 1, "valid", (64, 64))
+    eigenvalue, _ = largest_eigenvalue(dictionary, draws(1, *dictionary.code_shape, dtype=torch.float64), 500)
+    assert float(eigenvalue) <= float(lipschitz_bound(dictionary))
+
+
+def test_the_step_size_of_many_channels_fits_larger_images_than_the_first():
+    layer = SparseCode2d(65, 70, 3, lambd=0.05, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer.dictionary.add_(0.3 * draws(1, 65, 1, 1))  # atoms that are alike need short steps
+    layer(draws(1, 65, 1, 1))
+    eigenvalue, _ = largest_eigenvalue(layer.operator(torch.empty(1, 65, 10, 10)), draws(1, 70, 10, 10), 50)
+    found = layer.solution(draws(1, 65, 10, 10))
+    assert float(layer.lipschitz) >= float(eigenvalue)
+    assert found.code.any()
 
 
 @both

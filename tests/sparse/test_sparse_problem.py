@@ -296,6 +296,22 @@ def test_the_bound_follows_an_update_that_lifts_another_spatial_frequency():
     assert bounds[0] == pytest.approx(bounds[1], rel=0.02)
 
 
+@pytest.mark.parametrize("side", [3, 5, 7])
+def test_the_bound_of_the_step_size_holds_for_a_single_grating_of_any_frequency(side):
+    # the Rayleigh quotient of any code is below the largest eigenvalue; this one is a wide grating, faded out
+    size = 128
+    places, fade = torch.arange(size, dtype=double), torch.sin(torch.pi * (torch.arange(size) + 0.5) / size)
+    for frequency in torch.linspace(0.1, 3.1, 61).tolist():
+        wave = torch.cos(frequency * torch.arange(side, dtype=double))
+        atoms = unit_norm((wave[:, None] * wave).view(1, 1, side, side))
+        peak = int(torch.fft.rfft(wave, n=4096).abs().argmax()) * 2 * torch.pi / 4096
+        grating = torch.cos(peak * places) * fade
+        dictionary = ConvDictionary(atoms, 1, "same", (size, size))
+        code = (grating[:, None] * grating).view(1, 1, size, size)
+        quotient = dictionary.synthesis(code).square().sum() / code.square().sum()
+        assert float(quotient) < float(lipschitz_bound(dictionary))
+
+
 def test_kkt_residual_is_zero_exactly_at_a_known_solution():
     # one pixel, one atom of weight 1: the solution is max(x - lambda, 0)
     dictionary = ConvDictionary(torch.ones(1, 1, 1, 1, dtype=double), 1, "same", (1, 2))

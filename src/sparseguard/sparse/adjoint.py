@@ -14,7 +14,7 @@ from torch import Tensor
 from sparseguard.sparse.blocks import Layout
 from sparseguard.sparse.dictionary import Codes
 from sparseguard.sparse.iterate import Iterated, Task, iterate
-from sparseguard.sparse.method import Method
+from sparseguard.sparse.method import Method, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 
@@ -171,8 +171,8 @@ class _InverseGram(torch.autograd.Function):
         return code.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Codes) -> tuple[Codes, None, None]:
+        refuse_twice("Implicit()")
         return -ctx.solver(upstream), None, None
 
 

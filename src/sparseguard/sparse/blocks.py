@@ -118,12 +118,17 @@ class Blocks(Layout):
         return F.pad(F.pixel_shuffle(images, self.block * self.origin.stride), (-left, -right, -top, -bottom))
 
 
-def arranged(problem: Problem) -> Layout:
-    """Return the problem as a CPU likes it in single precision: channels last, and few channels in blocks."""
+def arranged(problem: Problem, *, blocks: bool = True) -> Layout:
+    """Return the problem as a CPU likes it in single precision: channels last, and few channels in blocks.
+
+    Args:
+        problem: any problem; others are returned as they are.
+        blocks: whether blocks may be made. Atoms cannot be learned in blocks.
+    """
     dictionary = problem.dictionary
     if not isinstance(dictionary, ConvDictionary) or len(problem.images) == 0 or not _suits(dictionary.atoms):
         return Layout(problem)
-    block = _block(dictionary)
+    block = _block(dictionary) if blocks else 1
     if block == 1:
         return Layout(
             replace(
@@ -135,14 +140,14 @@ def arranged(problem: Problem) -> Layout:
     top, bottom, left, right = _frame(dictionary, block)
     side, margin = block * dictionary.stride, (left, right, top, bottom)
     _, p, q = dictionary.code_shape
-    blocks = BlockDictionary(
+    in_blocks = BlockDictionary(
         _block_atoms(dictionary, block),
         _gather(F.pad(problem.images.new_ones(1, *problem.images.shape[1:]), margin), side),
         (p // block, q // block),
     )
     lambd = problem.lambd.repeat(block**2) if isinstance(problem.lambd, Tensor) else problem.lambd
     images = _gather(F.pad(problem.images, margin), side)
-    return Blocks(replace(problem, images=images, dictionary=blocks, lambd=lambd), block, dictionary)
+    return Blocks(replace(problem, images=images, dictionary=in_blocks, lambd=lambd), block, dictionary)
 
 
 def _suits(atoms: Atoms) -> bool:

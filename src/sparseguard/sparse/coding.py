@@ -17,7 +17,7 @@ from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.learn import Gathered, hebbian_update
 from sparseguard.sparse.method import Method
 from sparseguard.sparse.problem import Penalty, Problem
-from sparseguard.sparse.solve import Solution, solve
+from sparseguard.sparse.solve import Solution, own_precision, solve
 
 REVISION = 2
 """Raised when codes or updates change; part of every key that rests on them."""
@@ -162,7 +162,7 @@ class SparseCoding(nn.Module, ABC):
             DivergedError: when the input or the atoms are not finite.
         """
         dictionary = self.operator(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with own_precision(images.device):
             self._follow_dictionary(dictionary)
             images = images.to(self.dictionary.dtype)
             found = solve(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseguard.sparse.blocks import Layout, arranged
 from sparseguard.sparse.dictionary import Atoms, Codes, Images
-from sparseguard.sparse.method import Iteration, Method, State
+from sparseguard.sparse.method import Iteration, Method, State, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 PerImage = Float[Tensor, "n *ones"]
@@ -94,7 +94,7 @@ class Fista(Method):
         lambd = problem.lambd if isinstance(problem.lambd, Tensor) else None
         if lambd is not None and lambd.requires_grad and not problem.nonnegative:
             return super().unrolled(problem, lipschitz, steps, start, segment)
-        run = _Run(self, problem.detach(), lipschitz, steps, start, segment or 1)
+        run = _Run(self, problem.detach(), lipschitz, steps, start, segment)
         found: Tensor = _Unrolled.apply(problem.images, problem.dictionary.atoms, lambd, run)
         return found, None
 
@@ -155,7 +155,7 @@ class _Run:
     lipschitz: Float[Tensor, ""]
     steps: int
     start: Codes | None
-    segment: int
+    segment: int | None
 
 
 class _Unrolled(torch.autograd.Function):
@@ -170,28 +170,32 @@ class _Unrolled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Images, atoms: Atoms, lambd: Tensor | None, run: _Run) -> Codes:
         ctx.learns = ctx.needs_input_grad[1]
-        layout = Layout(run.problem) if ctx.learns else arranged(run.problem)
+        layout = arranged(run.problem, blocks=not ctx.learns)
         iteration = run.method.bind(layout.problem, run.lipschitz)
         state = iteration.init(None if run.start is None else layout.code_in(run.start))
-        active, inertias, kept = [state.code != 0], [state.inertia], [state]
-        for done in range(1, run.steps):
-            state = iteration.step(state)
+        active, inertias = list[Tensor](), list[Tensor]()
+        points, kept = list[Codes](), list[FistaState]()
+        for done in range(run.steps):
+            state = iteration.step(state) if done else state
             active.append(state.code != 0)
             inertias.append(state.inertia)
-            if ctx.learns and done % run.segment == 0:
+            if not ctx.learns or done == run.steps - 1:  # the last code is the output: to keep it would be a cycle
+                continue
+            if run.segment is None:
+                points.append(state.point)
+            elif done % run.segment == 0:
                 kept.append(state)
-        ctx.run, ctx.layout, ctx.iteration = run, layout, iteration
-        ctx.active, ctx.inertias, ctx.kept = active, inertias, kept if ctx.learns else []
-        ctx.save_for_backward(atoms)
+        ctx.layout, ctx.iteration, ctx.active, ctx.inertias = layout, iteration, active, inertias
+        ctx.points = _Points(iteration, kept, points, run)
+        ctx.save_for_backward(*((atoms, images) if ctx.learns else (atoms,)))
         return layout.code_out(state.code)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Codes) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        (_,) = ctx.saved_tensors  # complains when the atoms were changed since
+        refuse_twice("Unrolled()")
+        _ = ctx.saved_tensors  # complains when they were changed since
         iteration: FistaIteration = ctx.iteration
         dictionary = iteration.problem.dictionary
-        points = _Points(iteration, ctx.kept, ctx.run)
         of_images, of_atoms = torch.zeros_like(iteration.problem.images), torch.zeros_like(dictionary.atoms)
         of_threshold = torch.zeros_like(ctx.active[0], dtype=upstream.dtype) if ctx.needs_input_grad[2] else None
         of_code, of_point, from_next = ctx.layout.code_in(upstream), None, None
@@ -207,7 +211,7 @@ class _Unrolled(torch.autograd.Function):
             if of_threshold is not None:
                 of_threshold -= scaled
             if ctx.learns:
-                point, misfit = points.before(k)
+                point, misfit = ctx.points.before(k)
                 of_atoms -= dictionary.correlate(scaled, misfit)
                 if point is not None:
                     of_atoms -= dictionary.correlate(point, image)
@@ -222,21 +226,26 @@ class _Unrolled(torch.autograd.Function):
 
 
 class _Points:
-    """The points that a run's gradients were taken at, last first, recomputed segment by segment."""
+    """The points that a run's gradients were taken at, last first."""
 
-    def __init__(self, iteration: FistaIteration, kept: list[FistaState], run: _Run) -> None:
+    def __init__(self, iteration: FistaIteration, kept: list[FistaState], points: list[Codes], run: _Run) -> None:
         self.iteration, self.kept, self.run = iteration, kept, run
-        self.segment: list[FistaState] = []
+        self.points, self.first = points, 0
 
     def before(self, k: int) -> tuple[Codes | None, Images]:
         """Return the point that step k started from, and reconstruction minus image there."""
         if k == 0:
             start = self.run.start
             return start, -self.iteration.problem.images if start is None else self.iteration.misfit(start)
-        number, offset = divmod(k - 1, self.run.segment)
-        if offset == self.run.segment - 1 or not self.segment:
-            self.segment = [self.kept[number]]
-            for _ in range(offset):
-                self.segment.append(self.iteration.step(self.segment[-1]))
-        point = self.segment[offset].point
+        if not self.first <= k - 1 < self.first + len(self.points):
+            self._recompute(k)
+        point = self.points[k - 1 - self.first]
         return point, self.iteration.misfit(point)
+
+    def _recompute(self, k: int) -> None:
+        number = (k - 1) // (self.run.segment or 1)
+        state, self.first = self.kept[number], number * (self.run.segment or 1)
+        self.points = [state.point]
+        while self.first + len(self.points) < k:
+            state = self.iteration.step(state)
+            self.points.append(state.point)

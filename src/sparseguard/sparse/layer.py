@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Unpack, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from sparseguard.sparse.coding import CodingSettings, SparseCoding, require_positive
-from sparseguard.sparse.dictionary import ConvDictionary, DenseDictionary, Padding, random_atoms, unit_norm
+from sparseguard.sparse.dictionary import ConvDictionary, DenseDictionary, Images, Padding, random_atoms, unit_norm
 
 
 @final
@@ -65,7 +63,7 @@ class SparseCode2d(SparseCoding):
         super().__init__(random_atoms(features, in_channels, (kernel_size, kernel_size), generator), **settings)
         self.in_channels, self.kernel_size, self.stride, self.padding = in_channels, kernel_size, stride, padding
 
-    def operator(self, images: Float[Tensor, "n c h w"]) -> ConvDictionary:
+    def operator(self, images: Images) -> ConvDictionary:
         """Return the dictionary for images of this size."""
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"expected images (n, {self.in_channels}, h, w), got {tuple(images.shape)}.")
@@ -116,7 +114,7 @@ class SparseCodeDense(SparseCoding):
         super().__init__(unit_norm(torch.randn(features, in_features, generator=generator)), **settings)
         self.in_features = in_features
 
-    def operator(self, images: Float[Tensor, "n d"]) -> DenseDictionary:
+    def operator(self, images: Images) -> DenseDictionary:
         """Return the dictionary."""
         if images.ndim != 2 or images.shape[1] != self.in_features:
             raise ValueError(f"expected inputs (n, {self.in_features}), got {tuple(images.shape)}.")

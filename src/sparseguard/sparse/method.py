@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
@@ -103,3 +104,15 @@ class Method(ABC):
                 state = kind(*tensors)
             done += count
         return iteration.code(state), iteration.potentials(state)
+
+
+def refuse_twice(rule: str) -> None:
+    """Refuse a way back that is itself to be differentiated.
+
+    Raises:
+        RuntimeError: within a backward pass with ``create_graph=True``.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{rule} cannot be differentiated twice (create_graph=True); use gradient=Unrolled(twice=True) for that."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -85,9 +86,8 @@ class Solution:
         with self._as_solved():
             return self.problem.kkt_residual(self.code.detach())
 
-    def _as_solved(self) -> torch.autocast:
-        """Compute in the precision that the problem was solved in."""
-        return torch.autocast(self.code.device.type, enabled=False)
+    def _as_solved(self) -> AbstractContextManager[None]:
+        return own_precision(self.code.device)
 
     def require_finite(self) -> Solution:
         """Return the solution itself.
@@ -163,6 +163,14 @@ def solve(
     )
     found = (gradient or Unrolled()).solve(task) if problem.requires_grad else iterate(task)
     return _assess(plain, found)
+
+
+def own_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which autocast leaves tensors of a device in the precision they have."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    plain: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+    return plain
 
 
 @torch.no_grad()
