@@ -69,7 +69,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.lcapt is not None:
         sys.path.insert(0, str(given.lcapt))
-    console, rows = Console(), list[Row]()
+    console, rows = Console(width=150), list[Row]()
     with console.status("measuring") as status:
         rate = _matrix_product_rate()
         for name in given.problems:

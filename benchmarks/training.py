@@ -3,8 +3,8 @@
 The step: two sparse layers (1 -> 16 -> 28, 5x5) with batch normalization, three dense layers of 500, cross-entropy of
 64 images, backpropagation also into the second layer's atoms, Adam, and the local update. The literal algorithm (tau
 100) runs 25 and 50 steps a layer; time and memory for 500 are scaled from these, and the scaling of the time is
-checked. Every case runs in a process of its own. Memory is what the process needs at most beyond what it needed before, as the
-kernel counts it (Linux only).
+checked. Every case runs in a process of its own. Memory is what the process needs at most beyond what it
+needed before, as the kernel counts it (Linux only).
 
     python benchmarks/training.py [--quick] [--json FILE]
 """

@@ -147,8 +147,7 @@ def test_unrolled_by_formula_is_unrolled_by_autograd_however_many_steps(nonnegat
 def test_unrolled_gradients_hold_from_a_warm_start(name, nonnegative, method):
     dictionary = DICTIONARIES[name]
     problem = instance(dictionary, nonnegative)
-    start = draws(2, *dictionary.code_shape, seed=5)
-    start = start.relu() if nonnegative else start
+    start = warm(problem)
     settings = {"method": method, "steps": 5, "start": start}
     _, expected = gradients(problem, gradient=Unrolled(twice=True), **settings)
     for segment in (None, 3):
@@ -159,10 +158,16 @@ def test_unrolled_gradients_hold_from_a_warm_start(name, nonnegative, method):
     assert not torch.allclose(cold[1], expected[1], rtol=1e-3)  # the start does matter
 
 
+def warm(problem):
+    """Return a code to start from, another for each image."""
+    start = draws(len(problem.images), *problem.dictionary.code_shape, seed=5)
+    return start.relu() if problem.nonnegative else start
+
+
 @methods
 def test_a_start_is_a_constant_to_the_gradient(method):
     problem = instance(DICTIONARIES["valid"])
-    start = draws(2, *problem.dictionary.code_shape, seed=5).relu()
+    start = warm(problem)
     leaf = start.clone().requires_grad_()
     _, expected = gradients(problem, method=method, steps=5, start=start)
     leaves = inputs(problem)
@@ -186,23 +191,27 @@ def test_lca_recomputed_in_segments_has_the_gradient_of_lca_kept(name, penalty):
         assert_same(recomputed, found[0])
 
 
+@pytest.mark.parametrize("started", [False, True], ids=["cold", "warm"])
 @methods
-def test_with_a_tolerance_every_image_has_the_gradient_of_its_own_steps(method):
+def test_with_a_tolerance_every_image_has_the_gradient_of_its_own_steps(method, started):
     problem = instance(DICTIONARIES["valid"], n=3)
-    settings = {"steps": 100, "tolerance": 5e-2, "check_every": 2}
+    start = warm(problem) if started else None
+    settings = {"steps": 100, "tolerance": 5e-2, "check_every": 2, "start": start}
     leaves = inputs(problem)
     found = run(problem, leaves, method=method, **settings)
     assert len(found.steps.unique()) > 1
-    assert torch.autograd.gradcheck(
-        lambda *leaves: run(problem, leaves, method=method, **settings).code, inputs(problem), fast_mode=True
-    )
+    if not started:
+        assert torch.autograd.gradcheck(
+            lambda *leaves: run(problem, leaves, method=method, **settings).code, inputs(problem), fast_mode=True
+        )
     weights = weights_like(found.code)
     total = torch.autograd.grad((found.code * weights).sum(), leaves)
     sums = [torch.zeros_like(each) for each in total]
     for number, steps in enumerate(found.steps.tolist()):
         one = problem.select(torch.tensor([number]))
         alone = inputs(one)
-        code = run(one, alone, method=method, steps=steps).code
+        own = start[number : number + 1] if started else None
+        code = run(one, alone, method=method, steps=steps, start=own).code
         torch.testing.assert_close(code[0], found.code[number], rtol=0, atol=1e-12)
         of_images, *rest = torch.autograd.grad((code * weights[number]).sum(), alone)
         torch.testing.assert_close(of_images[0], total[0][number])
@@ -363,7 +372,7 @@ def test_the_implicit_gradient_is_refused_off_the_solution():
 def test_only_images_that_are_not_solved_get_another_gradient_and_one_warning_tells(otherwise):
     problem, base = settled(DICTIONARIES["valid"], True, n=3)
     start = base.code.clone()
-    start[1] = 0  # the image in the middle begins afresh, and three steps are too few
+    start[1] = draws(*start.shape[1:], seed=5).relu()  # for the image in the middle three steps are too few
     settings = {"steps": 3, "lipschitz": None}
     rule = Implicit(kkt=1e-6, residual=1e-11, otherwise=otherwise)
     with pytest.warns(NotConvergedWarning, match="1 of 3 codes") as caught:

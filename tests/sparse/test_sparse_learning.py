@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def similarity(atoms: Tensor, others: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "settings", [{}, {"stride": 2, "kernel_size": 7}, {"padding": "valid", "stride": 2, "kernel_size": 6}]
 )
-def test_energy_falls_on_real_images_and_on_others(clothes: tuple[Tensor, Tensor], settings: dict[str, int]) -> None:
+def test_energy_falls_on_real_images_and_on_others(clothes: tuple[Tensor, Tensor], settings: dict[str, Any]) -> None:
     images, others = clothes
     layer = SparseCode2d(1, 12, lambd=0.5, steps=30, generator=seeded(), **settings)
     before = energy(layer, others)
@@ -260,7 +261,7 @@ def test_progress_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
         (torch.ones(3, 1, 8, 8), {"rate": float("inf")}, "rate"),
     ],
 )
-def test_what_cannot_be_learned_from_is_refused(images: Tensor, settings: dict[str, float], message: str) -> None:
+def test_what_cannot_be_learned_from_is_refused(images: Tensor, settings: dict[str, Any], message: str) -> None:
     layer = SparseCode2d(1, 4, 3)
     before = layer.dictionary.clone()
     with pytest.raises(ValueError, match=message):

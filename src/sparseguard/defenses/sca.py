@@ -51,7 +51,7 @@ class SparseCodingArchitecture(Defense):
     features: PerPair = (16, 28)
     kernel_size: OddSize = 5
     stride: Annotated[int, Field(ge=1)] = 1
-    steps: PerPair = (30, 12)
+    steps: PerPair = (20, 8)
     hebbian: bool = True
     backprop: bool = True
     rate: Annotated[float, Field(ge=0)] = 0.01

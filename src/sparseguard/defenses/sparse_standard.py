@@ -37,7 +37,7 @@ class SparseStandard(Defense):
     features: Annotated[int, Field(ge=1)] = 16
     channels: Annotated[int, Field(ge=1)] = 28
     kernel_size: OddSize = 5
-    steps: Annotated[int, Field(ge=1)] = 30
+    steps: Annotated[int, Field(ge=1)] = 20
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the sparse layer in front of the stem, as a stage of its own, and the convolution in the stem."""

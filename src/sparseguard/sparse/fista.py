@@ -26,12 +26,14 @@ class FistaState(State):
         point: Y.
         clock: t of the growing momentum.
         inertia: the beta that made ``point``.
+        misfit: reconstruction minus image at the point that ``code`` came from.
     """
 
     code: Codes
     point: Codes
     clock: PerImage
     inertia: PerImage
+    misfit: Images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +115,12 @@ class FistaIteration(Iteration[FistaState]):
         misfit = -self.problem.images if start is None else self.misfit(start)
         code = self._moved(misfit, start)
         ones = code.new_ones(len(code), *(1,) * (code.ndim - 1))
-        return FistaState(code, code, ones, torch.zeros_like(ones))
+        return FistaState(code, code, ones, torch.zeros_like(ones), misfit)
 
     def step(self, state: FistaState) -> FistaState:
         """Take one step from the extrapolated point."""
-        code = self._moved(self.misfit(state.point), state.point)
+        misfit = self.misfit(state.point)
+        code = self._moved(misfit, state.point)
         change = code - state.code
         if self.settings.inertia is None:
             clock = (1 + torch.sqrt(1 + 4 * state.clock**2)) / 2
@@ -129,7 +132,7 @@ class FistaIteration(Iteration[FistaState]):
                 opposes = (state.point - code).mul_(change).sum(dim=tuple(range(1, code.ndim)), keepdim=True) > 0
             inertia = torch.where(opposes, 0.0, inertia)
             clock = torch.where(opposes, 1.0, clock)
-        return FistaState(code, torch.addcmul(code, change, inertia), clock, inertia)
+        return FistaState(code, torch.addcmul(code, change, inertia), clock, inertia, misfit)
 
     def code(self, state: FistaState) -> Codes:
         """Return the codes."""
@@ -174,17 +177,16 @@ class _Unrolled(torch.autograd.Function):
         iteration = run.method.bind(layout.problem, run.lipschitz)
         state = iteration.init(None if run.start is None else layout.code_in(run.start))
         active, inertias = list[Tensor](), list[Tensor]()
-        points, kept = list[Codes](), list[FistaState]()
+        points, kept = list[tuple[Codes | None, Images]](), list[FistaState]()
         for done in range(run.steps):
+            point = state.point if done else run.start
             state = iteration.step(state) if done else state
             active.append(state.code != 0)
             inertias.append(state.inertia)
-            if not ctx.learns or done == run.steps - 1:  # the last code is the output: to keep it would be a cycle
-                continue
-            if run.segment is None:
-                points.append(state.point)
-            elif done % run.segment == 0:
-                kept.append(state)
+            if ctx.learns and run.segment is None:
+                points.append((point, state.misfit))
+            elif ctx.learns and run.segment and done % run.segment == 0 and done < run.steps - 1:
+                kept.append(state)  # but not the last, whose code is the output: that would be a cycle
         ctx.layout, ctx.iteration, ctx.active, ctx.inertias = layout, iteration, active, inertias
         ctx.points = _Points(iteration, kept, points, run)
         ctx.save_for_backward(*((atoms, images) if ctx.learns else (atoms,)))
@@ -226,26 +228,35 @@ class _Unrolled(torch.autograd.Function):
 
 
 class _Points:
-    """The points that a run's gradients were taken at, last first."""
+    """The points that a run's gradients were taken at, and reconstruction minus image there, last first."""
 
-    def __init__(self, iteration: FistaIteration, kept: list[FistaState], points: list[Codes], run: _Run) -> None:
+    def __init__(
+        self,
+        iteration: FistaIteration,
+        kept: list[FistaState],
+        points: list[tuple[Codes | None, Images]],
+        run: _Run,
+    ) -> None:
         self.iteration, self.kept, self.run = iteration, kept, run
         self.points, self.first = points, 0
 
     def before(self, k: int) -> tuple[Codes | None, Images]:
-        """Return the point that step k started from, and reconstruction minus image there."""
-        if k == 0:
-            start = self.run.start
-            return start, -self.iteration.problem.images if start is None else self.iteration.misfit(start)
-        if not self.first <= k - 1 < self.first + len(self.points):
+        """Return the point that step k started from, and the misfit."""
+        if not self.first <= k < self.first + len(self.points):
             self._recompute(k)
-        point = self.points[k - 1 - self.first]
-        return point, self.iteration.misfit(point)
+        return self.points[k - self.first]
 
     def _recompute(self, k: int) -> None:
-        number = (k - 1) // (self.run.segment or 1)
-        state, self.first = self.kept[number], number * (self.run.segment or 1)
-        self.points = [state.point]
+        """Go on from the last state that was kept, up to step k."""
+        if k == 0:
+            start = self.run.start
+            misfit = -self.iteration.problem.images if start is None else self.iteration.misfit(start)
+            self.points, self.first = [(start, misfit)], 0
+            return
+        length = self.run.segment or 1
+        number = (k - 1) // length
+        state, self.points, self.first = self.kept[number], [], number * length + 1
         while self.first + len(self.points) < k:
-            state = self.iteration.step(state)
-            self.points.append(state.point)
+            point, state = state.point, self.iteration.step(state)
+            self.points.append((point, state.misfit))
+        self.points.append((state.point, self.iteration.misfit(state.point)))
