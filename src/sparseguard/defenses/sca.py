@@ -42,7 +42,7 @@ class SparseCodingArchitecture(Defense):
     main text follow the released code.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     summary: ClassVar[str] = "pairs of sparse-coding layer and batch normalization after the image"
     source: ClassVar[str] = "paper, section 3 (SCA)"
     lambd: Annotated[float, Field(ge=0)] | Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (

@@ -30,7 +30,7 @@ class SparseStandard(Defense):
     code's.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     summary: ClassVar[str] = "one sparse-coding layer and one convolution"
     source: ClassVar[str] = "paper, section 4 (Sparse-Standard); Teti et al., ICML 2022"
     lambd: Annotated[float, Field(ge=0)] = 0.25

@@ -19,7 +19,7 @@ from sparseguard.sparse.method import Method
 from sparseguard.sparse.problem import Penalty, Problem
 from sparseguard.sparse.solve import Solution, own_precision, solve
 
-REVISION = 2
+REVISION = 3
 """Raised when codes or updates change; part of every key that rests on them."""
 
 
