@@ -109,7 +109,7 @@ def _measure(name: str, padding: Any, given: argparse.Namespace, repeats: int) -
         lca_gap=goal / optimum - 1,
         steps_to_gap=tuple(to_gap),
         seconds_to_gap=tuple(
-            _median(lambda count=count: solve(task, steps=count, lipschitz=bound), 3)  # type: ignore[misc]
+            _median(lambda count=count: solve(task, steps=count, lipschitz=bound), repeats // 3)  # type: ignore[misc]
             for count in to_gap
         ),
         multiply_adds_per_second=work * (steps - 1) / max(ours - one, 1e-9),
@@ -193,7 +193,8 @@ def _scaled(run: Callable[[int], Any], name: str, repeats: int) -> float:
 
 
 def _median(run: Callable[[], Any], repeats: int) -> float:
-    run()
+    if repeats > 1:
+        run()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
