@@ -111,7 +111,7 @@ def test_every_entry_of_the_unrolled_jacobian_is_a_finite_difference(method, non
 def assert_formula_is_autograd(problem, **settings):
     code, expected = gradients(problem, gradient=Unrolled(twice=True), **settings)
     assert all(float(each.abs().max()) > 0 for each in expected)
-    for segment in (None, 1, 3):
+    for segment in (None, 3):
         same, found = gradients(problem, gradient=Unrolled(segment=segment), **settings)
         torch.testing.assert_close(same, code, rtol=0, atol=1e-12)
         assert_same(found, expected)
@@ -129,8 +129,8 @@ def test_unrolled_by_formula_is_unrolled_by_autograd(dictionary, nonnegative, me
     [
         {"steps": 1},
         {"steps": 2},
-        {"steps": 31},
-        {"steps": 60, "tolerance": 5e-2, "check_every": 1},
+        {"steps": 19},
+        {"steps": 40, "tolerance": 0.1, "check_every": 1},
         {"steps": 7, "trace": True},
     ],
     ids=["one step", "two", "many", "tolerance", "trace"],
@@ -283,10 +283,11 @@ def settled(dictionary, nonnegative, n=2):
     raise AssertionError("no seed gives strict complementarity.")
 
 
-@signs
-@dictionaries
-def test_the_implicit_gradient_is_that_of_the_solution(dictionary, nonnegative):
-    problem, base = settled(dictionary, nonnegative, n=1)
+@pytest.mark.parametrize(
+    ("name", "nonnegative"), [("same, stride 2", True), ("valid", True), ("valid", False), ("dense", False)], ids=str
+)
+def test_the_implicit_gradient_is_that_of_the_solution(name, nonnegative):
+    problem, base = settled(DICTIONARIES[name], nonnegative, n=1)
     leaves = inputs(problem)
     code = run(problem, leaves, gradient=EXACT, **SOLVED).code
     weights = weights_like(code)
@@ -329,7 +330,7 @@ def test_the_implicit_gradient_is_dense_algebra_on_the_support(dictionary, nonne
 @methods
 def test_the_implicit_gradient_is_where_long_unrolling_goes(method):
     problem, _ = settled(DICTIONARIES["valid"], True, n=1)
-    goal = {"method": method, "steps": 600, "lipschitz": None}
+    goal = {"method": method, "steps": 400, "lipschitz": None}
     _, implicit = gradients(problem, gradient=EXACT, **goal)
     _, unrolled = gradients(problem, gradient=Unrolled(segment=10), **goal)
     if method is LCA:  # its equation takes every atom's norm to be 1: it agrees along the sphere, not off it

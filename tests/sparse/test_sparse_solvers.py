@@ -340,7 +340,7 @@ def test_a_start_from_the_solution_stops_at_the_first_look(method, name):
 
 @methods
 def test_a_start_from_a_neighbouring_solution_ends_at_the_same_minimum(method):
-    near, problem = batch(VALID, lambd=0.31), batch(VALID)
+    near, problem = batch(VALID, lambd=0.61), batch(VALID, lambd=0.6)
     goal = {"steps": 3000, "tolerance": 1e-4}
     cold = solve(problem, method, **goal)
     warm = solve(problem, method, **goal, start=solve(near, method, **goal).code)
