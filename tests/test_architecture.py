@@ -22,12 +22,13 @@ ALLOWED = {
     "leak": FOUNDATION,
     "defenses": FOUNDATION | {"sparse"},
     "attacks": FOUNDATION | {"leak"},
+    "bounds": FOUNDATION | {"sparse"},
     "checks": FOUNDATION | {"record"},
     "record": {"errors"},
     "claims": {"errors", "record"},
     "report": {"errors", "record", "claims"},
     "bench": FOUNDATION
-    | {"sparse", "data", "targets", "metrics", "leak", "defenses", "attacks", "checks", "record", "claims"},
+    | {"sparse", "data", "targets", "metrics", "leak", "defenses", "attacks", "bounds", "checks", "record", "claims"},
     **dict.fromkeys(FOUNDATION, FOUNDATION),
 }
 

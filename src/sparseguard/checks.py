@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparseguard.record import Attacker, Leaked, TargetFacts
+from sparseguard.record import Attacker, Comparison, Leaked, TargetFacts
 
 REVISION = 1
 
@@ -19,7 +19,8 @@ class Evidence:
         target: facts of the target.
         leaked: facts of the tap.
         attackers: all attacks and floors of the case with their scores.
-        chosen: knowledge level to metric to the attacker chosen on attacker_val.
+        chosen: level to metric to the attacker chosen on attacker_val.
+        comparisons: attackers side by side.
         randomizes: whether the defense promises different answers to equal queries.
         inactive: why the defense is not at work, by its own account.
     """
@@ -28,6 +29,7 @@ class Evidence:
     leaked: Leaked
     attackers: list[Attacker]
     chosen: dict[str, dict[str, str]]
+    comparisons: list[Comparison]
     randomizes: bool
     inactive: str | None
 

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from sparseguard.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Model(pydantic.BaseModel):
@@ -51,11 +51,35 @@ class Summary(_Model):
     n: int
 
 
+class SetScore(_Model):
+    """A score of many reconstructions at once, or why there is none."""
+
+    value: float | None
+    reason: str | None = None
+    n: int = pydantic.Field(description="reconstructions it was computed from")
+
+
 class Attacker(_Model):
     """One attack of the case and its scores: part -> metric -> summary."""
 
     name: str
     settings: dict[str, Any]
+    setting: dict[str, Any] = pydantic.Field(
+        default={}, description="under which circumstances: repeated queries, a control, other images to learn from"
+    )
+    level: str = pydantic.Field(
+        default="", description="the group it may be chosen from: knowledge, and how often each image is sent"
+    )
+    competes: bool = pydantic.Field(default=True, description="whether it may be chosen; floors and controls may not")
+    index: dict[str, list[int]] = pydantic.Field(
+        default={}, description="part -> places of the images it attacked, where these are not all"
+    )
+    curves: dict[str, list[float]] = pydantic.Field(default={}, description="learning curves, one value an epoch")
+    residuals: dict[str, Summary] = pydantic.Field(
+        default={},
+        description="part -> distance of the reconstruction's features from what leaked, relative to their spread",
+    )
+    sets: dict[str, dict[str, SetScore]] = pydantic.Field(default={}, description="part -> score of the set -> value")
     knowledge: Literal["nothing", "label", "outputs", "+spec", "+weights"]
     floor: bool = pydantic.Field(description="needs no leak: a floor every leak is compared with")
     parameter_change: float | None
@@ -90,6 +114,32 @@ class Leaked(_Model):
         "0 for a deterministic leak"
     )
     queries: dict[str, int] = pydantic.Field(description="images sent through the leak: public and private apart")
+
+
+class Comparison(_Model):
+    """Two attackers on the same images: first minus second, image by image."""
+
+    kind: Literal["level", "control"] = pydantic.Field(
+        description="level: the attacker chosen at another level minus the one chosen at outputs; "
+        "control: a control minus the attack it belongs to"
+    )
+    first: str
+    second: str
+    metric: str
+    part: str
+    mean: float
+    ci95: tuple[float, float] = pydantic.Field(description="bootstrap 95 % interval of the mean over images")
+    n: int
+
+
+class Bound(_Model):
+    """What holds for every attacker, or for one that knows more than any real one."""
+
+    name: str
+    meaning: str
+    values: dict[str, float] = {}
+    reason: str | None = pydantic.Field(default=None, description="why there are no values")
+    n: int = 0
 
 
 class Flag(_Model):
@@ -135,7 +185,13 @@ class Record(_Model):
     leaked: Leaked | None = None
     attackers: list[Attacker] = []
     chosen: dict[str, dict[str, str]] = pydantic.Field(
-        default={}, description="knowledge level -> metric -> the attacker best on attacker_val"
+        default={}, description="level -> metric -> the attacker best on attacker_val"
+    )
+    skipped: dict[str, str] = pydantic.Field(default={}, description="attack -> why it had nothing to do here")
+    comparisons: list[Comparison] = []
+    bounds: list[Bound] = []
+    evaluators: dict[str, float] = pydantic.Field(
+        default={}, description="networks that judge reconstructions -> their own accuracy on test"
     )
     identification: dict[str, int] = pydantic.Field(default={}, description="N of id@1 by part; chance is 1/N")
     flags: list[Flag] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,31 @@ class FixedCode(Protocol):
     def fingerprint(self) -> str:
         """Return a hash of all that the outputs depend on besides the images."""
         ...
+
+
+class Noise(nn.Module):
+    """Fresh noise, independent from value to value, that a defense adds to a stage's output at every query.
+
+    Args:
+        kind: the distribution.
+        scale: sigma of ``gaussian``, b of ``laplace``.
+    """
+
+    def __init__(self, kind: Literal["gaussian", "laplace"], scale: float) -> None:
+        super().__init__()
+        self.kind: Literal["gaussian", "laplace"] = kind
+        self.scale = scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``values`` plus noise from torch's global generator."""
+        if self.kind == "gaussian":
+            return values + self.scale * torch.randn_like(values)
+        uniform = torch.rand_like(values) - 0.5
+        return values - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
+
+    def extra_repr(self) -> str:
+        """Tell the distribution."""
+        return f"{self.kind}, scale={self.scale}"
 
 
 @dataclass(frozen=True)
@@ -157,6 +182,28 @@ class StagedModel(nn.Module):
         """Let ``module`` act on the output of ``stage``, as part of that stage."""
         self.stages[stage] = nn.Sequential(self.stages[stage], module)
 
+    def noise(self) -> tuple[str, Noise] | None:
+        """Return the first noise on the way from image to logits and the stage it is in; None without any."""
+        found = ((name, inner) for name, stage in self.stages.items() for inner in stage.modules())
+        return next(((name, inner) for name, inner in found if isinstance(inner, Noise)), None)
+
+    def untrained_front(self) -> list[str]:
+        """Return the stages from the image on that are known before training: without parameters, or fixed codes."""
+        front = []
+        for name, stage in self.stages.items():
+            fixed = isinstance(stage, FixedCode) and not stage.learns
+            if not fixed and next(stage.parameters(), None) is not None:
+                break
+            front.append(name)
+        return front
+
     def _require(self, stage: str) -> None:
         if stage not in self.stages:
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
+
+
+def without_noise(model: nn.Module) -> nn.Module:
+    """Replace every `Noise` inside ``model`` by nothing, in place, and return it: its average answer to first order."""
+    for name, inner in list(model.named_children()):
+        setattr(model, name, nn.Identity() if isinstance(inner, Noise) else without_noise(inner))
+    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -234,11 +234,13 @@ class Attacked:
         count: how many images.
         observation: what leaked of them; None for attacks that see no leak.
         labels: their classes; None for attacks that are not told.
+        index: their places ``(n,)`` in the part, where only some of it is attacked; None: all of it, in order.
     """
 
     count: int
     observation: Observation | None = None
     labels: Labels | None = None
+    index: Int[Tensor, " n"] | None = None
 
 
 Goal = Mapping[str, Attacked]
@@ -254,11 +256,16 @@ class AttackResult:
         parameter_change: how far the attacker's own parameters moved from their start, relative to their size;
             None for an attacker that has none.
         notes: figures worth keeping (chosen regularization, epochs, validation error).
+        curves: learning curves by what they show, e.g. the PSNR on attacker_val after every epoch.
+        residuals: per part ``(n,)``, how far the features of each reconstruction are from what leaked, relative to the
+            spread of the features; for attacks that can compute it.
     """
 
     reconstructions: Mapping[str, Images]
     parameter_change: float | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    residuals: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)
 
 
 @runtime_checkable

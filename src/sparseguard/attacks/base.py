@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import torch
 
-from sparseguard.errors import TrainingError
+from sparseguard.errors import SparseguardError, TrainingError
 from sparseguard.leak import Leak
 from sparseguard.progress import Progress
-from sparseguard.types import AttackResult, Goal, Knowledge, Public
+from sparseguard.types import Attacked, AttackResult, Goal, Images, Knowledge, Public
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,6 +25,7 @@ class AttackContext:
         device: where to train.
         progress: told how far it is.
         label: its name in `progress`.
+        earlier: what attacks that know no more made of the same images, by their labels.
     """
 
     public: Public
@@ -31,6 +33,11 @@ class AttackContext:
     device: torch.device
     progress: Progress
     label: str
+    earlier: Mapping[str, Mapping[str, Images]] = field(default_factory=dict)
+
+
+class NotApplicable(SparseguardError):  # noqa: N818 - a reason, not a mistake
+    """An attack has nothing to offer against this target; the message says why."""
 
 
 class Attack(ABC):
@@ -43,9 +50,19 @@ class Attack(ABC):
     floor: ClassVar[bool] = False
     """Whether this is what anybody could do without the leak's help: a floor, not an attack."""
 
+    images: ClassVar[int | None] = None
+    """How many images of each part it is given, unless a recipe says otherwise; None for all."""
+
+    starts_from_earlier: ClassVar[bool] = False
+    """Whether it is given what attacks before it in the recipe made."""
+
     @abstractmethod
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
-        """Reconstruct every part of the goal."""
+        """Reconstruct every part of the goal.
+
+        Raises:
+            NotApplicable: when there is nothing it could do against this target that others do not.
+        """
 
     @final
     def __call__(self, leak: Leak, goal: Goal, context: AttackContext) -> tuple[AttackResult, float]:
@@ -70,11 +87,31 @@ class Attack(ABC):
         return replace(result, reconstructions=clipped), outside
 
 
-def observed(goal: Goal) -> dict[str, torch.Tensor]:
-    """Return what leaked of each part, flattened to ``(n, d)``."""
+def released(goal: Goal) -> dict[str, torch.Tensor]:
+    """Return what leaked of each part, ``(n, *tap)``."""
     features = {}
     for part, attacked in goal.items():
         if attacked.observation is None:
             raise TrainingError(f"the attack needs an observation of '{part}'.")
-        features[part] = attacked.observation.features.flatten(1)
+        features[part] = attacked.observation.features
     return features
+
+
+def observed(goal: Goal) -> dict[str, torch.Tensor]:
+    """Return what leaked of each part, flattened to ``(n, d)``."""
+    return {part: features.flatten(1) for part, features in released(goal).items()}
+
+
+def own_images(attacked: Attacked, context: AttackContext) -> Images:
+    """Return the originals of the part attacker_val, which the attacker has."""
+    val = context.public.val
+    return val.images if attacked.index is None else val.batch(attacked.index)
+
+
+def best_earlier(context: AttackContext, goal: Goal) -> Mapping[str, Images] | None:
+    """Return what the best of the earlier attacks made of the goal's images, chosen by error on attacker_val."""
+    if not context.earlier:
+        return None
+    truth = own_images(goal["attacker_val"], context)
+    errors = {label: float((made["attacker_val"] - truth).square().mean()) for label, made in context.earlier.items()}
+    return context.earlier[min(errors, key=lambda label: errors[label])]

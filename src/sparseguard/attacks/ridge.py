@@ -41,14 +41,22 @@ def fit_ridge(
     pixels: Float[Tensor, "n p"],
     val_features: Float[Tensor, "m d"],
     val_pixels: Float[Tensor, "m p"],
+    bounded: bool = True,
 ) -> tuple[RidgeMap, float, float]:
     r"""Fit :math:`\min_A \|X - Z A\|^2 + \alpha\|A\|^2` on centred data, alpha chosen on the validation images.
 
     One symmetric eigendecomposition serves all penalties: of :math:`Z^T Z` (d x d) or, where there are fewer images
     than features, of :math:`Z Z^T` (the dual). In float64.
 
+    Args:
+        features: of the training images.
+        pixels: the training images, or what else is to be predicted.
+        val_features: of the validation images.
+        val_pixels: the validation images.
+        bounded: whether what is predicted lies in [0, 1]; it is clipped then before it is scored.
+
     Returns:
-        The map, the relative penalty chosen, and its mean PSNR on the validation images in dB (pixels clipped).
+        The map, the relative penalty chosen, and its mean PSNR on the validation images in dB.
     """
     feature_mean, pixel_mean = features.double().mean(0), pixels.double().mean(0)
     z, x = features.double() - feature_mean, pixels.double() - pixel_mean
@@ -62,7 +70,7 @@ def fit_ridge(
     for penalty in PENALTIES:
         scale = values.clamp_min(0) + penalty * unit + torch.finfo(torch.float64).tiny
         guess = (val_left / scale) @ right + pixel_mean
-        error = (guess.clamp(0, 1) - val_pixels).square().mean(1).clamp_min(1e-10)
+        error = ((guess.clamp(0, 1) if bounded else guess) - val_pixels).square().mean(1).clamp_min(1e-10)
         scored.append((float(-10 * error.log10().mean()), penalty))
     score, penalty = max(scored)
     scale = values.clamp_min(0) + penalty * unit + torch.finfo(torch.float64).tiny
@@ -77,15 +85,17 @@ class Ridge(Attack):
         copies: versions of each attacker image that are queried (plain, mirrored, shifted by a pixel ...). Where
             images times copies times features is large, the system is still bounded: as many copies are used as
             keep the smaller side below 8,192, at least one.
+        mixes: further versions, made of the halves of two images.
 
     Source: closed form; see docs/attacks.md for why it comes first.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "ridge regression from the raw tap to pixels, closed form"
     source: ClassVar[str] = "closed form"
     knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
     copies: Annotated[int, Field(ge=1, le=18)] = 8
+    mixes: Annotated[int, Field(ge=0, le=8)] = 0
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Fit on attacker-train, choose the penalty on attacker-val, apply."""
@@ -102,7 +112,7 @@ class Ridge(Attack):
         public = context.public
         features: list[Tensor] = []
         pixels: list[Tensor] = []
-        for images in training_queries(public.train, self.copies):
+        for images in training_queries(public.train, self.copies, self.mixes):
             seen = leak.observe(images).features.flatten(1)
             if features and min(seen.shape[1], len(seen) * (len(features) + 1)) > MAX_SYSTEM:
                 break

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseguard import checks, leak, metrics, sparse
-from sparseguard.bench.recipe import Named, Recipe, Threat
+from sparseguard.bench.recipe import Named, NamedAttack, Recipe, Threat
+from sparseguard.bench.setting import Setting
 from sparseguard.settings import describe
 from sparseguard.targets import fit
-from sparseguard.types import Splits
+from sparseguard.types import Knowledge, Splits
 
 
 def digest(values: Any) -> str:
@@ -33,6 +34,22 @@ class Job:
     target_key: str
     attack_keys: dict[str, str]
     record_key: str
+
+
+def earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
+    """Return the attacks before ``attack`` in the recipe whose results it may start from: none that know more."""
+    if not attack.piece.starts_from_earlier:
+        return []
+    levels = list(Knowledge)
+    before = recipe.attacks[: recipe.attacks.index(attack)]
+    return [
+        other
+        for other in before
+        if other.competes
+        and other.setting == Setting(images=other.setting.images)
+        and levels.index(other.knowledge) <= levels.index(attack.knowledge)
+        and other.limit in (None, attack.limit)
+    ]
 
 
 def jobs(recipe: Recipe, splits: Splits) -> list[Job]:
@@ -60,19 +77,19 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
             "seed": seed,
         }
     )
-    attack_keys = {
-        attack.label: digest(
+    attack_keys: dict[str, str] = {}
+    for attack in recipe.attacks:
+        attack_keys[attack.label] = digest(
             {
                 "stage": "attack",
                 "revisions": [leak.REVISION, attack.piece.revision],
                 "target": target_key,
                 "fingerprints": fingerprints,
                 "threat": [threat.name, threat.tap],
-                "attack": [attack.label, attack.described()],
+                "attack": [attack.label, attack.described(), describe(attack.setting)],
+                "earlier": [attack_keys[other.label] for other in earlier(recipe, attack)],
             }
         )
-        for attack in recipe.attacks
-    }
     record_key = digest(
         {
             "stage": "record",

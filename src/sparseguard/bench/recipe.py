@@ -11,12 +11,14 @@ from typing import Any
 
 from sparseguard.attacks import ATTACKS, Attack
 from sparseguard.bench.overrides import apply_override
+from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS
 from sparseguard.data import DATASETS, DataSet
 from sparseguard.defenses import DEFENSES, Defense
 from sparseguard.errors import RecipeError, nearest
 from sparseguard.settings import describe, parse, parse_named, settings
 from sparseguard.targets import BACKBONES, Backbone, Fit
+from sparseguard.types import Knowledge
 
 TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
 """The paper's threat models (section 2) and the tap each of them leaks."""
@@ -57,6 +59,36 @@ class Named:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedAttack(Named):
+    """An attack and the circumstances it is run under."""
+
+    setting: Setting = Setting()
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the attack is given."""
+        level: Knowledge = self.piece.knowledge
+        return level
+
+    @property
+    def level(self) -> str:
+        """Name of the group of attackers one is chosen from: knowledge, and how often each image is sent."""
+        times = f" ×{self.setting.repeats}" if self.setting.repeats > 1 else ""  # noqa: RUF001
+        return f"{self.knowledge}{times}"
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be chosen: floors and controls may not."""
+        return not self.piece.floor and self.setting.competes
+
+    @property
+    def limit(self) -> int | None:
+        """How many images of each part it attacks; None for all."""
+        own: int | None = self.piece.images
+        return self.setting.images if self.setting.images is not None else own
+
+
+@dataclass(frozen=True, kw_only=True)
 class Threat:
     """One setting of the attack: which tap of which backbone leaks."""
 
@@ -81,7 +113,7 @@ class Recipe:
     fit: Fit
     threats: tuple[Threat, ...]
     defenses: tuple[Named, ...]
-    attacks: tuple[Named, ...]
+    attacks: tuple[NamedAttack, ...]
     expected_flags: tuple[ExpectedFlag, ...]
 
     @property
@@ -156,10 +188,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         fit=parse(Fit, _table(table.get("fit", {}), "[fit]"), "[fit]"),
         threats=tuple(_threat(entry) for entry in _entries(table, "threats", list(TAPS))),
         defenses=tuple(_named(entry, DEFENSES, "[[defenses]]") for entry in _entries(table, "defenses", None)),
-        attacks=tuple(
-            _named({"label": entry.get("name"), **entry}, ATTACKS, "[[attacks]]")
-            for entry in _entries(table, "attacks", list(ATTACKS))
-        ),
+        attacks=tuple(_attack(entry) for entry in _entries(table, "attacks", list(ATTACKS))),
         expected_flags=tuple(
             parse(ExpectedFlag, entry, "[[expected_flags]]") for entry in _entries(table, "expected_flags", [])
         ),
@@ -167,8 +196,8 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     _check_labels("defenses", [defense.label for defense in recipe.defenses])
     _check_labels("attacks", [attack.label for attack in recipe.attacks])
     _check_labels("threats", [threat.name for threat in recipe.threats])
-    if all(attack.piece.floor for attack in recipe.attacks):
-        raise RecipeError("[[attacks]]: needs at least one attack that is no floor, e.g. 'ridge'.")
+    if not any(attack.competes and attack.level == Knowledge.OUTPUTS for attack in recipe.attacks):
+        raise RecipeError("[[attacks]]: needs at least one attack on outputs that is no floor or control: 'ridge'.")
     _check_expected(recipe)
     return recipe
 
@@ -206,6 +235,18 @@ def _threat(entry: Mapping[str, Any]) -> Threat:
         raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
     backbone = _entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone")
     return Threat(name=name, tap=tap, backbone=_named(backbone, BACKBONES, f"{where} '{name}' backbone"))
+
+
+def _attack(entry: Mapping[str, Any]) -> NamedAttack:
+    rest = {key: value for key, value in entry.items() if key != "setting"}
+    found = _named({"label": entry.get("name"), **rest}, ATTACKS, "[[attacks]]")
+    where = f"[[attacks]] '{found.label}' setting"
+    setting = parse(Setting, _table(entry.get("setting", {}), where), where)
+    if setting.data is not None and setting.data not in DATASETS:
+        raise RecipeError(f"{where}: unknown data '{setting.data}'. {nearest(setting.data, DATASETS)}")
+    if found.piece.floor and setting != Setting():
+        raise RecipeError(f"{where}: '{found.name}' is a floor; it has no other setting.")
+    return NamedAttack(name=found.name, label=found.label, piece=found.piece, setting=setting)
 
 
 def _named(entry: Mapping[str, Any], pieces: Mapping[str, type[Any]], where: str) -> Named:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseguard.bench.setting import attacked_index
 from sparseguard.metrics import METRICS
-from sparseguard.record import Attacker, Summary
+from sparseguard.record import Summary
 from sparseguard.types import Splits
 
 GALLERY = 64
@@ -39,13 +43,19 @@ def identification_sizes(splits: Splits) -> dict[str, int]:
     return {part: sizes[part] for part in scored_parts(splits)}
 
 
-def score(reconstructions: dict[str, Tensor], splits: Splits) -> dict[str, dict[str, Tensor]]:
-    """Return every metric of every part per image: part -> metric -> ``(n,)``."""
+def score(
+    reconstructions: Mapping[str, Tensor], splits: Splits, index: Mapping[str, Tensor | None]
+) -> dict[str, dict[str, Tensor]]:
+    """Return every metric of every part per image: part -> metric -> ``(n,)``; ``index`` says of which images."""
     parts, against = splits.parts(), pools(splits)
-    return {
-        part: {name: metric.compute(images, parts[part].images, *against[part]) for name, metric in METRICS.items()}
-        for part, images in reconstructions.items()
-    }
+    scores = {}
+    for part, images in reconstructions.items():
+        places = index[part]
+        every = torch.arange(len(parts[part])) if places is None else places
+        originals, (pool, own) = parts[part].batch(every), against[part]
+        own = None if own is None else own[every]
+        scores[part] = {name: metric.compute(images, originals, pool, own) for name, metric in METRICS.items()}
+    return scores
 
 
 def summarize(values: Tensor) -> Summary:
@@ -57,19 +67,36 @@ def summarize(values: Tensor) -> Summary:
     return Summary(mean=mean, std=std, ci95=(mean - half, mean + half), quantiles=(low, middle, high), n=len(scores))
 
 
-def choose(attackers: list[Attacker]) -> dict[str, dict[str, str]]:
-    """Return, by knowledge level and metric, the attack that leaked most on attacker_val; floors do not compete."""
+def choose(contenders: Sequence[Contender]) -> dict[str, dict[str, str]]:
+    """Return, by level and metric, the attack that leaked most on attacker_val, on images all of its level attacked."""
     chosen: dict[str, dict[str, str]] = {}
-    for attacker in attackers:
-        if attacker.floor:
-            continue
-        level = chosen.setdefault(attacker.knowledge, {})
-        for metric in METRICS:
-            rival = next((other for other in attackers if other.name == level.get(metric)), None)
-            reached = attacker.scores["attacker_val"][metric].mean
-            if rival is None or reached > rival.scores["attacker_val"][metric].mean:
-                level[metric] = attacker.name
+    for level in dict.fromkeys(contender.level for contender in contenders):
+        rivals = [contender for contender in contenders if contender.level == level]
+        shared = set.intersection(*(set(rival.places["attacker_val"]) for rival in rivals))
+        means = {
+            rival.name: {metric: rival.mean("attacker_val", metric, shared) for metric in METRICS} for rival in rivals
+        }
+        chosen[level] = {metric: max(means, key=lambda name: means[name][metric]) for metric in METRICS}
     return chosen
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contender:
+    """An attacker's scores per image and the images' places in their parts."""
+
+    name: str
+    level: str
+    places: Mapping[str, list[int]]
+    scores: Mapping[str, Mapping[str, Tensor]]
+
+    def mean(self, part: str, metric: str, shared: set[int]) -> float:
+        """Return the mean over the images at ``shared`` places."""
+        return float(self.at(part, metric, shared).mean())
+
+    def at(self, part: str, metric: str, shared: set[int]) -> Tensor:
+        """Return the scores of the images at ``shared`` places, in their order."""
+        keep = torch.tensor([place in shared for place in self.places[part]])
+        return self.scores[part][metric][keep].double()
 
 
 def effective_rank(features: Tensor) -> float:
@@ -90,8 +117,8 @@ def effective_rank(features: Tensor) -> float:
 
 def gallery_index(count: int) -> Tensor:
     """Return the places of the gallery's images among ``count`` private ones; the same in every case of a data set."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[: min(GALLERY, count)].sort().values
+    places = attacked_index(count, GALLERY)
+    return torch.arange(count) if places is None else places
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -7,20 +7,17 @@ from typing import Any
 
 import torch
 
-from sparseguard.attacks import AttackContext
 from sparseguard.bench.keys import Job
-from sparseguard.bench.recipe import Named, Recipe
-from sparseguard.bench.score import effective_rank, scored_parts
-from sparseguard.bench.store import Store, StoredAttack
+from sparseguard.bench.recipe import Recipe
+from sparseguard.bench.store import Store
 from sparseguard.defenses import Context, Defense
-from sparseguard.errors import RecipeError, TrainingError
-from sparseguard.leak import Leak
+from sparseguard.errors import RecipeError
 from sparseguard.progress import Progress
-from sparseguard.record import Leaked, TargetFacts
+from sparseguard.record import TargetFacts
 from sparseguard.seeds import derive
 from sparseguard.targets import Keep, Target, state_hash, train
 from sparseguard.targets.checkpoint import load_weights
-from sparseguard.types import FLOORS, Attacked, Knowledge, Observation, Public, Released, Splits
+from sparseguard.types import Splits
 
 
 def fit_target(
@@ -82,6 +79,19 @@ def fit_target(
     return Target(model=model, taps=dict(blueprint.taps), epochs=facts["epochs"], best_epoch=facts["best_epoch"]), facts
 
 
+def untrained_target(recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device) -> Target:
+    """Return the case's target as it was before training, with its defense released: a reference for leaks."""
+    defense: Defense = job.defense.piece
+    backbone = job.threat.backbone
+    seed = derive(purpose="fit", dataset=recipe.data.name, backbone=backbone.name, seed=job.seed)
+    found = store.load_target(job.target_key)
+    blueprint = defense.place(backbone.piece.blueprint(len(splits.private.classes)), found[1] if found else {})
+    model = blueprint.build(splits.private.shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
+    model.to(device)
+    defense.release(model)
+    return Target(model=model, taps=dict(blueprint.taps), epochs=0, best_epoch=0)
+
+
 def describe_target(target: Target, splits: Splits, job: Job, device: torch.device) -> TargetFacts:
     """Measure the target's accuracy on test, with the defense active."""
     counts = torch.bincount(splits.test.labels)
@@ -96,86 +106,3 @@ def describe_target(target: Target, splits: Splits, job: Job, device: torch.devi
         state_hash=fingerprint,
         state_hash_after=fingerprint,
     )
-
-
-class Observed:
-    """One target's tap: what leaked of the attacked images, and leaks for attacks to hold.
-
-    Args:
-        target: the released target.
-        model: what is queried; the target's model, or one that remembers its answers.
-        job: the case.
-        splits: the images.
-        device: where the model is.
-    """
-
-    def __init__(self, target: Target, model: Released, job: Job, splits: Splits, device: torch.device) -> None:
-        self._job = job
-        self._splits = splits
-        self._device = device
-        self._stage = target.taps[job.threat.tap]
-        self._model: Released = target.model
-        few = splits.attacker_train.select(torch.arange(min(64, len(splits.attacker_train))))
-        probe = self.leak(Knowledge.OUTPUTS, "probe")
-        first, second = probe.observe(few).features, probe.observe(few).features
-        self.noise_ratio = float((first - second).square().mean().sqrt()) / (float(first.std()) or 1.0)
-        self._model = model
-        runner = self.leak(Knowledge.OUTPUTS, "private")
-        self.observations: dict[str, Observation] = {
-            part: runner.observe(splits.parts()[part]) for part in scored_parts(splits)
-        }
-        self.private_queries = runner.queries
-        self._public = self.leak(Knowledge.OUTPUTS, "rank").observe(splits.attacker_train)
-
-    def leak(self, knowledge: Knowledge, purpose: str) -> Leak:
-        """Return a leak whose noise is its own."""
-        job = self._job
-        seed = derive(purpose=f"leak {purpose}", threat=job.threat.name, tap=job.threat.tap, seed=job.seed)
-        return Leak(
-            self._model, tap=job.threat.tap, stage=self._stage, knowledge=knowledge, seed=seed, device=self._device
-        )
-
-    def describe(self, public_queries: int) -> Leaked:
-        """Return the facts of the tap."""
-        shape = tuple(self._public.features.shape[1:])
-        return Leaked(
-            shape=shape,
-            dimension=int(self._public.features[0].numel()),
-            effective_rank=effective_rank(self._public.features),
-            noise_ratio=self.noise_ratio,
-            queries={"private": self.private_queries, "public": public_queries},
-        )
-
-    def attack(self, named: Named, progress: Progress, store: Store) -> StoredAttack:
-        """Run one attack and keep its reconstructions."""
-        job, splits, piece = self._job, self._splits, named.piece
-        goal = {}
-        for part in scored_parts(splits):
-            images = splits.parts()[part]
-            goal[part] = Attacked(
-                count=len(images),
-                observation=None if piece.knowledge in FLOORS else self.observations[part],
-                labels=images.labels if piece.knowledge == Knowledge.LABEL else None,
-            )
-        label = f"{job.threat.name}: {job.defense.label}: {named.label}"
-        context = AttackContext(
-            public=Public(train=splits.attacker_train, val=splits.attacker_val),
-            seed=derive(purpose="attack", attack=named.name, threat=job.threat.name, seed=job.seed),
-            device=self._device,
-            progress=progress,
-            label=label,
-        )
-        leak = self.leak(piece.knowledge, named.label)
-        started = time.monotonic()
-        try:
-            result, outside = piece(leak, goal, context)
-        except ArithmeticError as error:
-            raise TrainingError(f"{label}: {error}") from error
-        facts = {
-            "parameter_change": result.parameter_change,
-            "outside_range": outside,
-            "notes": dict(result.notes),
-            "public_queries": leak.queries,
-            "seconds": time.monotonic() - started,
-        }
-        return store.save_attack(job.attack_keys[named.label], result.reconstructions, facts)

@@ -2,6 +2,7 @@
 
 from sparseguard.defenses.base import Context, Defense, State
 from sparseguard.defenses.gaussian_noise import GaussianNoise
+from sparseguard.defenses.low_rank import LowRank
 from sparseguard.defenses.none import NoDefense
 from sparseguard.defenses.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_standard import SparseStandard
@@ -10,6 +11,7 @@ from sparseguard.defenses.standardize_only import StandardizeOnly
 DEFENSES: dict[str, type[Defense]] = {
     "none": NoDefense,
     "standardize-only": StandardizeOnly,
+    "low-rank": LowRank,
     "gaussian-noise": GaussianNoise,
     "sparse-standard": SparseStandard,
     "sca": SparseCodingArchitecture,

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from sparseguard.defenses.base import Defense
 from sparseguard.settings import settings
-from sparseguard.stages import StagedModel
-
-
-class AdditiveGaussian(nn.Module):
-    """Add fresh N(0, sigma^2) noise to every value at every call, in training and evaluation mode alike."""
-
-    def __init__(self, sigma: float) -> None:
-        super().__init__()
-        self.sigma = sigma
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return ``values`` plus noise from torch's global generator."""
-        return values + self.sigma * torch.randn_like(values)
-
-    def extra_repr(self) -> str:
-        """Tell the standard deviation."""
-        return f"sigma={self.sigma}"
+from sparseguard.stages import Noise, StagedModel
 
 
 @settings
@@ -54,4 +36,4 @@ class GaussianNoise(Defense):
         """Append the noise to the trained stages."""
         for stage in self.stages:
             if stage in model.stages:
-                model.append_to(stage, AdditiveGaussian(self.sigma))
+                model.append_to(stage, Noise("gaussian", self.sigma))

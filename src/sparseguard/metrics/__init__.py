@@ -1,8 +1,19 @@
-"""Scores of reconstructions, each per image with its unit, range and direction stated."""
+"""Scores of reconstructions, per image or of whole sets, each with its unit, range and direction stated."""
 
 from sparseguard.metrics.base import Metric
 from sparseguard.metrics.identification import identified
 from sparseguard.metrics.image import psnr, ssim
+from sparseguard.metrics.intervals import (
+    Difference,
+    SeedSpread,
+    bootstrap_interval,
+    over_seeds,
+    paired_difference,
+)
+from sparseguard.metrics.lpips import Lpips
+from sparseguard.metrics.networks import FashionNet, FeatureNetwork, Inception2015, TorchvisionNetwork
+from sparseguard.metrics.semantic import recognized
+from sparseguard.metrics.sets import SetScore, frechet_distance, kernel_distance, prdc, subset
 
 REVISION = 1
 
@@ -24,4 +35,27 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
-__all__ = ["METRICS", "REVISION", "Metric", "identified", "psnr", "ssim"]
+__all__ = [
+    "METRICS",
+    "REVISION",
+    "Difference",
+    "FashionNet",
+    "FeatureNetwork",
+    "Inception2015",
+    "Lpips",
+    "Metric",
+    "SeedSpread",
+    "SetScore",
+    "TorchvisionNetwork",
+    "bootstrap_interval",
+    "frechet_distance",
+    "identified",
+    "kernel_distance",
+    "over_seeds",
+    "paired_difference",
+    "prdc",
+    "psnr",
+    "recognized",
+    "ssim",
+    "subset",
+]

@@ -7,6 +7,7 @@ from sparseguard.sparse.adjoint import (
     NotConvergedError,
     NotConvergedWarning,
     OneStep,
+    StraightThrough,
     Unrolled,
 )
 from sparseguard.sparse.bound import largest_eigenvalue, lipschitz_bound
@@ -45,6 +46,7 @@ __all__ = [
     "SparseCoding",
     "StandardizeImage",
     "Status",
+    "StraightThrough",
     "Trace",
     "Unrolled",
     "hebbian_update",

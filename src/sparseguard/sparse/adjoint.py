@@ -101,6 +101,23 @@ class OneStep(Gradient):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StraightThrough(Gradient):
+    r"""The gradient of the drive :math:`X * W`, as if the code were the analysis of its input.
+
+    It reaches coefficients that are zero, whose true gradient is zero. Biased; for attacks that look for a way around
+    gradients that the layer hides.
+
+    Source: Athalye, Carlini and Wagner 2018 (backward pass differentiable approximation).
+    """
+
+    def solve(self, task: Task) -> Iterated:
+        """Run the task without a graph, and attach the drive."""
+        found = iterate(replace(task, problem=task.problem.detach()))
+        drive = task.problem.drive()
+        return replace(found, code=found.code + (drive - drive.detach()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Implicit(Gradient):
     r"""The gradient of the solution itself, by the implicit function theorem.
 

@@ -1,0 +1,126 @@
+"""Ridge regression, corrected by a regression of its own for each image on the nearest of the attacker's queries."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from sparseguard.attacks.base import Attack, AttackContext, observed
+from sparseguard.attacks.queries import training_queries
+from sparseguard.attacks.ridge import MAX_SYSTEM, fit_ridge
+from sparseguard.leak import Leak
+from sparseguard.settings import settings
+from sparseguard.types import AttackResult, Goal, Knowledge
+
+PENALTIES = tuple(10.0**exponent for exponent in range(-3, 3))
+"""Penalties tried, relative to the mean variance of the neighbours."""
+
+CHUNK = 64
+
+
+def local_residual(
+    gram: Float[Tensor, "k k"],
+    cross: Float[Tensor, " k"],
+    residuals: Float[Tensor, "k p"],
+    penalty: float,
+) -> Float[Tensor, " p"]:
+    r"""Predict the residual at one query from its neighbours by kernel ridge regression on centred data.
+
+    With the neighbours' inner products :math:`K` and those with the query :math:`c`, both centred on the neighbours'
+    mean, it is :math:`\bar r + c^\top (K + \alpha \tfrac{\mathrm{tr} K}{k} I)^{-1} (r - \bar r)`. All arguments may
+    have leading batch dimensions.
+
+    Args:
+        gram: inner products of the neighbours' features.
+        cross: inner products of the query's features with theirs.
+        residuals: what ridge left over at the neighbours.
+        penalty: alpha.
+    """
+    rows = gram.mean(-1)
+    whole = rows.mean(-1, keepdim=True)
+    centred = gram - rows.unsqueeze(-1) - rows.unsqueeze(-2) + whole.unsqueeze(-1)
+    seen = cross - cross.mean(-1, keepdim=True) - rows + whole
+    size = centred.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
+    system = centred + (penalty * size)[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    weights = torch.linalg.solve(system, seen.unsqueeze(-1)).squeeze(-1)
+    mean = residuals.mean(-2)
+    return mean + (weights.unsqueeze(-1) * (residuals - mean.unsqueeze(-2))).sum(-2)
+
+
+@settings
+class LocalRidge(Attack):
+    """Look up each image's nearest queries in feature space and let a ridge regression on them alone correct ridge.
+
+    Where the tap bends space (rectifiers, sparse codes), a map that is affine nearby fits better than one map for all.
+    Number of neighbours and penalty are chosen on attacker-val.
+
+    Args:
+        copies: versions of each attacker image that are queried; fewer where that makes more than 8,192.
+        mixes: further versions, made of the halves of two images.
+        neighbours: numbers of neighbours tried.
+
+    Source: ours; locally weighted regression, Cleveland 1979.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "ridge, corrected by ridge on each image's nearest queries"
+    source: ClassVar[str] = "locally weighted regression"
+    knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
+    copies: Annotated[int, Field(ge=1, le=18)] = 4
+    mixes: Annotated[int, Field(ge=0, le=8)] = 0
+    neighbours: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (64, 256)
+
+    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+        """Fit ridge, choose neighbours and penalty, correct."""
+        public = context.public
+        images = torch.cat(list(training_queries(public.train, self.copies, self.mixes)))[:MAX_SYSTEM]
+        features, val = leak.observe(images).features.flatten(1), leak.observe(public.val).features.flatten(1)
+        truth = public.val.images.flatten(1)
+        ridge, penalty, _ = fit_ridge(features, images.flatten(1), val, truth)
+        mean, spread = features.mean(0), features.std(0).clamp_min(1e-6)
+        pool = (features - mean) / spread
+        near = _Neighbours(pool, pool @ pool.T, images.flatten(1) - ridge(features).float())
+
+        def corrected(seen: Tensor, count: int, local: float) -> Tensor:
+            return (ridge(seen).float() + near((seen - mean) / spread, count, local)).clamp(0, 1)
+
+        scored = []
+        counts = sorted({min(count, len(images)) for count in self.neighbours})
+        with context.progress.task(context.label, len(counts) * len(PENALTIES)) as advance:
+            for count in counts:
+                for local in PENALTIES:
+                    error = float((corrected(val, count, local) - truth).square().mean())
+                    scored.append((error, count, local))
+                    advance(1)
+        error, count, local = min(scored)
+        return AttackResult(
+            reconstructions={
+                part: corrected(seen, count, local).view(-1, *public.train.shape)
+                for part, seen in observed(goal).items()
+            },
+            notes={
+                "penalty": penalty,
+                "neighbours": float(count),
+                "local_penalty": local,
+                "attacker_val_mse": error,
+            },
+        )
+
+
+class _Neighbours:
+    def __init__(self, pool: Float[Tensor, "m d"], gram: Float[Tensor, "m m"], residuals: Float[Tensor, "m p"]) -> None:
+        self.pool, self.gram, self.residuals = pool, gram, residuals
+        self.norms = gram.diagonal()
+
+    def __call__(self, seen: Float[Tensor, "n d"], count: int, penalty: float) -> Float[Tensor, "n p"]:
+        return torch.cat([self._chunk(chunk, count, penalty) for chunk in seen.split(CHUNK)])
+
+    def _chunk(self, seen: Tensor, count: int, penalty: float) -> Tensor:
+        cross = seen @ self.pool.T  # (chunk, m)
+        index: Int[Tensor, "n k"] = (self.norms - 2 * cross).topk(count, dim=1, largest=False).indices
+        gram = self.gram[index.unsqueeze(2), index.unsqueeze(1)].double()  # (chunk, k, k)
+        return local_residual(gram, cross.gather(1, index).double(), self.residuals[index].double(), penalty).float()

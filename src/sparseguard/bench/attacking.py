@@ -1,0 +1,161 @@
+"""The attacks of one case: each run once, under its setting, and scored on the images it attacked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sparseguard.attacks import AttackContext
+from sparseguard.attacks.base import NotApplicable
+from sparseguard.bench.keys import Job, earlier
+from sparseguard.bench.observed import Observed
+from sparseguard.bench.recipe import NamedAttack, Recipe
+from sparseguard.bench.score import scored_parts
+from sparseguard.bench.setting import Setting, attacked_index
+from sparseguard.bench.store import Store, StoredAttack
+from sparseguard.data import DATASETS
+from sparseguard.data.splits import balanced_subset
+from sparseguard.errors import RecipeError, TrainingError
+from sparseguard.progress import Progress
+from sparseguard.seeds import derive
+from sparseguard.types import FLOORS, Attacked, Goal, Knowledge, Observation, Public, Splits
+
+
+@dataclass(kw_only=True, eq=False)
+class Attacks:
+    """Runs a case's attacks in the recipe's order and keeps what later ones may start from.
+
+    Args:
+        recipe: the recipe.
+        job: the case.
+        splits: the images.
+        store: where finished attacks are kept.
+        device: where to train.
+        progress: told how far it is.
+        observed: the target's tap.
+        untrained: the tap of the target before training; made when first asked for.
+    """
+
+    recipe: Recipe
+    job: Job
+    splits: Splits
+    store: Store
+    device: torch.device
+    progress: Progress
+    observed: Observed
+    untrained: Callable[[], Observed]
+    done: dict[str, StoredAttack] = field(default_factory=dict)
+
+    def run(self, attack: NamedAttack) -> StoredAttack:
+        """Return what an attack made, now or in an earlier run.
+
+        Raises:
+            NotApplicable: when it has nothing to offer against this target.
+            TrainingError: when its training or its result means nothing.
+        """
+        if attack.setting.repeats > 1 and self.observed.noise_ratio == 0:
+            raise NotApplicable("the target answers equal queries equally, so that repeating them tells nothing")
+        stored = self.store.load_attack(self.job.attack_keys[attack.label]) or self._run(attack)
+        self.done[attack.label] = stored
+        return stored
+
+    def index(self, attack: NamedAttack) -> dict[str, Tensor | None]:
+        """Return, for each part, which images are attacked; None for all of it."""
+        parts = self.splits.parts()
+        return {part: attacked_index(len(parts[part]), attack.limit) for part in self._parts(attack)}
+
+    def _parts(self, attack: NamedAttack) -> list[str]:
+        """An attacker with fewer or other images has no attacker_val that the others have."""
+        own = attack.setting.share == 1 and attack.setting.data is None
+        return [part for part in scored_parts(self.splits) if own or part != "attacker_val"]
+
+    def _run(self, attack: NamedAttack) -> StoredAttack:
+        job, setting, piece = self.job, attack.setting, attack.piece
+        tap = self.untrained() if setting.control == "untrained-target" else self.observed
+        index = self.index(attack)
+        label = f"{job.threat.name}: {job.defense.label}: {attack.label}"
+        context = AttackContext(
+            public=attacker_images(self.splits, setting),
+            seed=derive(purpose="attack", attack=attack.name, threat=job.threat.name, seed=job.seed),
+            device=self.device,
+            progress=self.progress,
+            label=label,
+            earlier={
+                other.label: self._placed(other, index)
+                for other in earlier(self.recipe, attack)
+                if other.label in self.done
+            },
+        )
+        leak = tap.leak(attack.knowledge, attack.label, setting)
+        started = time.monotonic()
+        try:
+            result, outside = piece(leak, self._goal(attack, tap, index), context)
+        except ArithmeticError as error:
+            raise TrainingError(f"{label}: {error}") from error
+        facts = {
+            "parameter_change": result.parameter_change,
+            "outside_range": outside,
+            "notes": dict(result.notes),
+            "curves": {name: [float(value) for value in curve] for name, curve in result.curves.items()},
+            "residuals": {part: values.tolist() for part, values in result.residuals.items()},
+            "public_queries": leak.queries,
+            "seconds": time.monotonic() - started,
+        }
+        return self.store.save_attack(job.attack_keys[attack.label], result.reconstructions, facts)
+
+    def _goal(self, attack: NamedAttack, tap: Observed, index: Mapping[str, Tensor | None]) -> Goal:
+        seen = None if attack.knowledge in FLOORS else tap.observations(attack.setting.repeats)
+        goal = {}
+        for part, places in index.items():
+            images = self.splits.parts()[part]
+            every = torch.arange(len(images)) if places is None else places
+            observation = None
+            if seen is not None:
+                observation = Observation(features=seen[part].features[every], tap=seen[part].tap)
+            goal[part] = Attacked(
+                count=len(every),
+                observation=observation,
+                labels=images.labels[every] if attack.knowledge == Knowledge.LABEL else None,
+                index=places,
+            )
+        return goal
+
+    def _placed(self, attack: NamedAttack, index: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """What ``attack`` made of the images at ``index``: of all of them, if it attacked only the same ones."""
+        whole = attack.limit is None
+        return {
+            part: made if places is None or not whole else made[places]
+            for part, places in index.items()
+            if (made := self.done[attack.label].reconstructions.get(part)) is not None
+        }
+
+
+def attacker_images(splits: Splits, setting: Setting) -> Public:
+    """Return the images an attacker learns from under ``setting``.
+
+    Raises:
+        RecipeError: when the other data set's images have another size.
+        DataError: when it cannot be read, or the share leaves fewer images than classes.
+    """
+    train, val = splits.attacker_train, splits.attacker_val
+    if setting.data is not None:
+        other = DATASETS[setting.data](**({"path": setting.path} if setting.path else {})).load()
+        if other.private.shape != splits.private.shape:
+            raise RecipeError(
+                f"[[attacks]] setting: images of '{setting.data}' have the shape {other.private.shape}, those of "
+                f"'{splits.name}' {splits.private.shape}. Choose another set."
+            )
+        sizes = min(len(train), len(other.attacker_train)), min(len(val), len(other.attacker_val))
+        train = balanced_subset(other.attacker_train, sizes[0], what=f"{setting.data} attacker_train")
+        val = balanced_subset(other.attacker_val, sizes[1], what=f"{setting.data} attacker_val")
+    if setting.share < 1:
+        least = len(splits.private.classes)
+        train, val = (
+            balanced_subset(images, max(least, round(setting.share * len(images))), what="attacker's images")
+            for images in (train, val)
+        )
+    return Public(train=train, val=val)

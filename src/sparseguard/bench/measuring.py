@@ -1,0 +1,153 @@
+"""Attacking, scoring and checking one case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sparseguard.attacks.base import NotApplicable
+from sparseguard.bench.attacking import Attacks
+from sparseguard.bench.comparing import compare
+from sparseguard.bench.keys import Job
+from sparseguard.bench.observed import Observed
+from sparseguard.bench.recipe import NamedAttack
+from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
+from sparseguard.bench.score import Contender, as_bytes, choose, gallery_index, score, summarize
+from sparseguard.bench.stages import describe_target, untrained_target
+from sparseguard.bench.store import StoredAttack
+from sparseguard.checks import Evidence, raised
+from sparseguard.record import Attacker, Record
+from sparseguard.settings import describe
+from sparseguard.targets import Target, state_hash
+from sparseguard.types import Released
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A released target, what it is asked through, how long it trained, and whether on codes computed once."""
+
+    key: str
+    target: Target
+    model: Released
+    seconds: float
+    codes: str
+
+
+def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+    """Return a case's record and the pictures beside it.
+
+    Raises:
+        TrainingError: when an attack ended in values that mean nothing.
+    """
+    target = subject.target
+    facts = describe_target(target, this.splits, job, this.device)
+    observed = Observed(target, subject.model, job, this.splits, this.device)
+    attackers: list[Attacker] = []
+    scored: dict[str, Contender] = {}
+    skipped: dict[str, str] = {}
+    gallery = gallery_index(len(this.splits.private))
+    pictures = {"gallery/original": as_bytes(this.splits.private.batch(gallery))}
+    seconds, public_queries = {"fit": subject.seconds}, 0
+
+    @cache
+    def untrained() -> Observed:
+        before = untrained_target(this.recipe, job, this.splits, this.store, this.device)
+        return Observed(before, before.model, job, this.splits, this.device)
+
+    attacks = Attacks(
+        recipe=this.recipe,
+        job=job,
+        splits=this.splits,
+        store=this.store,
+        device=this.device,
+        progress=this.progress,
+        observed=observed,
+        untrained=untrained,
+    )
+    with this.progress.task(f"{job.threat.name}: {job.defense.label}: attack, score", len(this.recipe.attacks)) as go:
+        for named in this.recipe.attacks:
+            try:
+                stored = attacks.run(named)
+            except NotApplicable as reason:
+                skipped[named.label] = str(reason)
+                continue
+            finally:
+                go(1)
+            index = attacks.index(named)
+            scores = score(stored.reconstructions, this.splits, index)
+            parts = this.splits.parts()
+            places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
+            attackers.append(
+                _attacker(named, stored, scores, {part: places[part] for part, at in index.items() if at is not None})
+            )
+            scored[named.label] = Contender(name=named.label, level=named.level, places=places, scores=scores)
+            pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
+            seconds[f"attack {named.label}"] = stored.facts["seconds"]
+            public_queries = max(public_queries, stored.facts["public_queries"])
+    facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
+    few = this.splits.attacker_train.batch(torch.arange(min(64, len(this.splits.attacker_train)))).to(this.device)
+    with torch.no_grad():
+        inactive = job.defense.piece.inactive(target.model, few)
+    chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
+    evidence = Evidence(
+        target=facts,
+        leaked=observed.describe(public_queries),
+        attackers=attackers,
+        chosen=chosen,
+        comparisons=compare(this.recipe.attacks, scored, chosen),
+        randomizes=job.defense.piece.randomizes,
+        inactive=inactive,
+    )
+    record = record_of(
+        this,
+        job,
+        status="ok",
+        target=facts,
+        leaked=evidence.leaked,
+        attackers=attackers,
+        chosen=chosen,
+        skipped=skipped,
+        comparisons=evidence.comparisons,
+        flags=flags_of(this.recipe, job, raised(evidence)),
+        provenance=provenance_of(this, seconds) | ({"first_sparse_layer": subject.codes} if subject.codes else {}),
+    )
+    return record, pictures
+
+
+def _attacker(
+    named: NamedAttack, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], index: dict[str, list[int]]
+) -> Attacker:
+    facts = stored.facts
+    return Attacker(
+        name=named.label,
+        settings=named.described(),
+        setting=describe(named.setting),
+        knowledge=named.knowledge.value,
+        level=named.level,
+        floor=named.piece.floor,
+        competes=named.competes,
+        index=index,
+        parameter_change=facts["parameter_change"],
+        outside_range=facts["outside_range"],
+        notes=facts["notes"],
+        curves=facts["curves"],
+        residuals={part: summarize(torch.tensor(values)) for part, values in facts["residuals"].items()},
+        scores={
+            part: {metric: summarize(values) for metric, values in metrics.items()} for part, metrics in scores.items()
+        },
+    )
+
+
+def _pictures(
+    label: str, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], places: list[int], gallery: list[int]
+) -> dict[str, Tensor]:
+    """What of the gallery an attack made, and its scores per image; an attack of few images has a shorter gallery."""
+    at = {place: row for row, place in enumerate(places)}
+    rows = [at[place] for place in gallery if place in at]
+    pictures = {f"gallery/{label}": as_bytes(stored.reconstructions["private"][rows])}
+    for part, metrics in scores.items():
+        pictures |= {f"scores/{label}/{part}/{metric}": values for metric, values in metrics.items()}
+    return pictures

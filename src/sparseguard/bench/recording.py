@@ -1,0 +1,134 @@
+"""What is written down of a case besides its measurements."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from sparseguard.bench.keys import Job
+from sparseguard.bench.recipe import Named, Recipe
+from sparseguard.bench.score import gallery_index, identification_sizes
+from sparseguard.bench.store import Store
+from sparseguard.claims import find_claim
+from sparseguard.errors import TrainingError
+from sparseguard.progress import Progress
+from sparseguard.record import Case, Failure, Flag, Record
+from sparseguard.settings import describe
+from sparseguard.types import Splits
+
+LIBRARIES = ("sparseguard", "torch", "torchmetrics", "numpy", "safetensors", "pydantic")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What every case of a run shares."""
+
+    recipe: Recipe
+    splits: Splits
+    store: Store
+    device: torch.device
+    progress: Progress
+
+
+def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
+    failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
+    return record_of(this, job, status="failed", failure=failure, provenance=provenance_of(this, {}))
+
+
+def record_of(this: Run, job: Job, **content: Any) -> Record:
+    recipe, splits = this.recipe, this.splits
+    defense = job.defense
+    data = {
+        "layout": splits.layout,
+        "sizes": {part: len(images) for part, images in splits.parts().items()},
+        "fingerprints": splits.fingerprints(),
+        "gallery_index": gallery_index(len(splits.private)).tolist(),
+        "flips_keep_class": splits.flips_keep_class,
+        "read_by": {
+            "target": ["private (a tenth of it for early stopping only)"],
+            "defense": ["attacker_train"],
+            "attacks": ["attacker_train", "attacker_val"],
+            "accuracy": ["test"],
+            "scores": list(identification_sizes(splits)),
+        },
+    }
+    config = {**config_of(recipe), "case_threat": job.threat.name, "case_defense": defense.described()}
+    return Record(
+        recipe=recipe.name,
+        case=case_of(recipe, job),
+        key=job.record_key,
+        config=config,
+        data=data,
+        identification=identification_sizes(splits),
+        claim=find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
+        **content,
+    )
+
+
+def _one_lambda(defense: Named) -> float | None:
+    lambd = describe(defense.piece).get("lambd")
+    return lambd if isinstance(lambd, float) else None
+
+
+def case_of(recipe: Recipe, job: Job) -> Case:
+    return Case(
+        dataset=recipe.data.name,
+        backbone=job.threat.backbone.label,
+        defense=job.defense.label,
+        threat=job.threat.name,
+        tap=job.threat.tap,
+        seed=job.seed,
+    )
+
+
+def config_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as plain values."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "seeds": list(recipe.seeds),
+        "data": recipe.data.described(),
+        "fit": describe(recipe.fit),
+        "threats": [
+            {"name": threat.name, "tap": threat.tap, "backbone": threat.backbone.described()}
+            for threat in recipe.threats
+        ],
+        "defenses": [{"label": defense.label, **defense.described()} for defense in recipe.defenses],
+        "defense_order": [defense.label for defense in recipe.defenses],
+        "attacks": [
+            {"label": attack.label, **attack.described(), "setting": describe(attack.setting)}
+            for attack in recipe.attacks
+        ],
+        "expected_flags": [describe(flag) for flag in recipe.expected_flags],
+    }
+
+
+def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
+    flags = []
+    for name, message in messages.items():
+        reasons = [
+            expected.reason
+            for expected in recipe.expected_flags
+            if expected.flag == name
+            and expected.defense in (None, job.defense.label)
+            and expected.threat in (None, job.threat.name)
+        ]
+        flags.append(Flag(name=name, message=message, expected=reasons[0] if reasons else None))
+    return flags
+
+
+def provenance_of(this: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "device": str(this.device),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {library: version(library) for library in LIBRARIES},
+    }

@@ -1,0 +1,54 @@
+"""Under which circumstances an attack is run: how often it may ask, what it learns from, whether it is a control."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sparseguard.settings import settings
+
+Control = Literal["none", "shuffled-features", "untrained-target"]
+
+
+@settings
+class Setting:
+    """What surrounds an attack. An attack whose setting is not the plain one stands beside the others as a control.
+
+    Args:
+        repeats: how often each image is sent, in learning and when attacked; the mean of the answers is what is seen.
+            Attackers are chosen apart for each number of repeats. Not run on targets that answer equal queries
+            equally.
+        control: ``shuffled-features`` gives every attacker image another one's features to learn from;
+            ``untrained-target`` attacks the target as it was before training.
+        share: how much of the attacker's images it may learn from.
+        data: name of another data set, whose attacker-side images it has instead.
+        path: where that set lies, if it has to be told.
+        images: of every part, only so many are attacked, the same ones in every case. None: as many as the attack
+            takes by default.
+    """
+
+    repeats: Annotated[int, Field(ge=1)] = 1
+    control: Control = "none"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    data: str | None = None
+    path: str | None = None
+    images: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def competes(self) -> bool:
+        """Whether an attack under this setting may be chosen; controls may not."""
+        return self.control == "none" and self.share == 1 and self.data is None
+
+
+def attacked_index(count: int, limit: int | None) -> Tensor | None:
+    """Return which of ``count`` images of a part are attacked when ``limit`` are; None for all of them.
+
+    A smaller limit gives a subset of a larger one's.
+    """
+    if limit is None or limit >= count:
+        return None
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:limit].sort().values

@@ -1,0 +1,47 @@
+"""The control that narrows the first dense layer and does nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from sparseguard.defenses.base import Defense, State
+from sparseguard.settings import settings
+from sparseguard.stages import Blueprint, Shape
+
+
+@settings
+class LowRank(Defense):
+    r"""Give the first dense layer a weight matrix of low rank, :math:`z = U V x + b`.
+
+    A tap that loses dimensions leaks less without any sparsity; this row tells the two apart.
+
+    Args:
+        rank: of the weight matrix.
+
+    Source: ours (control).
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "control: the first dense layer has a weight matrix of low rank"
+    source: ClassVar[str] = "ours (control)"
+    rank: Annotated[int, Field(ge=1)] = 16
+
+    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+        """Replace the stage ``first`` by two dense layers without a nonlinearity between them."""
+        plain = next(stage for stage in blueprint.stages if stage.name == "first")
+
+        def build(shape: Shape) -> nn.Module:
+            dense = [module for module in plain.build(shape).modules() if isinstance(module, nn.Linear)]
+            if len(dense) != 1:
+                raise ValueError("low-rank needs a stage 'first' with one dense layer")
+            return nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(math.prod(shape), self.rank, bias=False),
+                nn.Linear(self.rank, dense[0].out_features),
+            )
+
+        return blueprint.replace("first", build)
