@@ -97,6 +97,9 @@ class TargetFacts(_Model):
     parameters: int
     epochs: int = pydantic.Field(description="epochs trained")
     best_epoch: int
+    history: list[dict[str, float]] = pydantic.Field(
+        default=[], description="an epoch each: train_loss, held_out_loss, held_out_accuracy"
+    )
     state_hash: str
     state_hash_after: str = pydantic.Field(description="the same after all attacks; equal unless an attack wrote to it")
 
@@ -179,7 +182,7 @@ class Record(_Model):
     failure: Failure | None = None
     config: dict[str, Any] = pydantic.Field(description="resolved settings of data, fit, backbone, defense, attacks")
     data: dict[str, Any] = pydantic.Field(
-        description="layout, sizes, fingerprints, and which component read which part"
+        description="layout, sizes, fingerprints, images that are in two parts, and which component read which part"
     )
     target: TargetFacts | None = None
     leaked: Leaked | None = None

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sparseguard.errors import RecipeError, nearest
 
+M = TypeVar("M", bound=nn.Module)
 Shape = tuple[int, ...]
 Builder = Callable[[Shape], nn.Module]
 NOTHING_KNOWN: Mapping[str, Tensor] = MappingProxyType({})
@@ -202,7 +203,7 @@ class StagedModel(nn.Module):
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
 
 
-def without_noise(model: nn.Module) -> nn.Module:
+def without_noise(model: M) -> M:
     """Replace every `Noise` inside ``model`` by nothing, in place, and return it: its average answer to first order."""
     for name, inner in list(model.named_children()):
         setattr(model, name, nn.Identity() if isinstance(inner, Noise) else without_noise(inner))

@@ -59,13 +59,13 @@ def test_a_pool_by_brute_force(noise: Noise, queries: int) -> None:
     found = pool_bound(features, images, noise=noise, scale=0.8, draws=3, queries=queries, seed=5)
     noises = torch.Generator().manual_seed(5)
     errors, right = [], []
-    for _ in range(3):
-        drawn = [standard_noise(noise, (7, 5), noises).numpy() for _ in range(queries)]
+    drawn = [standard_noise(noise, (21, 5), noises).numpy() for _ in range(queries)]
+    for draw in range(3):
         for i in range(7):
             weights = np.ones(7)
             for j in range(7):
                 for part in drawn:
-                    gap = features[i].double().numpy() + 0.8 * part[i] - features[j].double().numpy()
+                    gap = features[i].double().numpy() + 0.8 * part[7 * draw + i] - features[j].double().numpy()
                     power = (gap**2).sum() / (2 * 0.8**2) if noise == "gaussian" else np.abs(gap).sum() / 0.8
                     weights[j] *= math.exp(-power)
             mean = np.tensordot(weights / weights.sum(), images.double().numpy(), axes=1)

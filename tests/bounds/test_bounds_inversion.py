@@ -85,14 +85,14 @@ def test_complete_active_span_gives_the_input_exactly() -> None:
 
 def test_lambda_to_zero_gives_the_image_and_more_lambda_hides_more() -> None:
     hidden = []
-    for lambd in (1e-3, 0.05, 0.2, 0.5, 1.0, 2.0):
-        problem = _problem(lambd, features=8, n=8)
-        code = solve(problem, steps=20_000, tolerance=1e-7).code
-        found = invert_code(problem.dictionary, code, lambd, tol=1e-8, max_steps=5000)
+    for lambd in (3e-3, 0.2, 1.0, 2.0):
+        problem = _problem(lambd, features=8, n=2)
+        code = solve(problem, steps=10_000, tolerance=1e-5).code
+        found = invert_code(problem.dictionary, code, lambd, tol=1e-7, max_steps=2000)
         ours = hidden_fraction(problem.images, found.projection)
         assert bool((ours <= hidden_fraction(problem.images, problem.dictionary.synthesis(code)) + 1e-9).all())
         hidden.append(float(ours.mean()))
-    assert hidden[0] < 1e-6
+    assert hidden[0] < 1e-5
     assert hidden == sorted(hidden)
     assert hidden[-1] > 0.3
 

@@ -15,7 +15,7 @@ from sparseguard.bounds.waterfall import Descent
 from sparseguard.errors import RecipeError
 from sparseguard.progress import Silent
 from sparseguard.sparse import Lca, SparseCode2d
-from sparseguard.stages import StagedModel
+from sparseguard.stages import Noise, StagedModel
 from sparseguard.types import ImageSet
 
 CPU = torch.device("cpu")
@@ -162,7 +162,7 @@ def test_bounds_of_a_sparse_model() -> None:
 
 
 def test_lambda_zero_gives_the_image() -> None:
-    values = _values(_bounds(_sca(0.0, 1000), "codes"), "optimality-inversion")
+    values = _values(_bounds(_sca(0.0, 100), "codes"), "optimality-inversion")
     assert values["exact_inversion_true_statistics_psnr"] > 60
     assert values["exact_inversion_psnr"] > 40
 
@@ -236,7 +236,7 @@ def test_noise_bound_holds_at_the_first_noised_stage_and_every_later_tap() -> No
         values = _values(early, "noise-pool")
         assert values == _values(late, "noise-pool")
         assert 0 < values["mse"] < 0.1
-        assert values["mse_psnr"] > _values(early, "waterfall")["first.2_psnr"] - 1
+        assert values["mse_psnr"] > _values(early, "waterfall")["first.1_psnr"]
         assert _values(early, "noise-pool", "first")
         assert "no noise" in _reason(_bounds(model, "first"), "noise-pool")
         assert "behind the tap" in _reason(_bounds(model, "input", noise=facts), "noise-pool")
@@ -257,7 +257,13 @@ def test_noise_facts_are_tried_out() -> None:
     torch.testing.assert_close(clean(model, clean=lambda batch: _plain().until(batch, "first")), expected)
     assert "were stated" in str(clean(model, scale=0.5))
     assert "were stated" in str(clean(model, kind="laplace"))
-    assert "were stated" in str(clean(_plain()))
+    assert "another shape" in str(clean(_plain()))
+    assert NoiseFacts.of(_plain()) is None
+    model = _plain(Noise("laplace", 0.2))
+    facts = NoiseFacts.of(model, queries=3)
+    assert facts is not None
+    assert (facts.kind, facts.scale, facts.stage, facts.queries) == ("laplace", 0.2, "first", 3)
+    torch.testing.assert_close(clean_features(model, facts, images, device=CPU, seed=0), expected)
     assert "does not end with a noise module" in str(clean(model, "first_relu"))
     assert "noise before the end" in str(clean(model, "last"))
 

@@ -32,18 +32,18 @@ def _linear(rank: int, out: int = 20) -> nn.Sequential:
 def test_matrix_rank_and_null_space_are_those_of_the_weights(rank: int) -> None:
     layers, images = _linear(rank), torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     found = _mapped(layers, images)
-    weights = 2 * layers[1].weight.double() @ layers[0].weight.double()
-    torch.testing.assert_close(found.weights, weights.detach(), atol=1e-6, rtol=0)
+    weights = (2 * layers[1].weight.double() @ layers[0].weight.double()).detach()
+    torch.testing.assert_close(found.weights, weights, atol=1e-6, rtol=0)
     assert found.rank == rank
     assert not found.complete
-    singular = torch.linalg.svdvals(weights.detach())[:rank]
+    singular = torch.linalg.svdvals(weights)[:rank]
     assert found.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-4)
     public = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     parted = null_space(found, public, images)
     projector = torch.linalg.pinv(weights) @ weights
     x, mean = images.double().flatten(1), public.double().flatten(1).mean(0)
     expected = x @ projector + mean @ (torch.eye(64) - projector)
-    torch.testing.assert_close(parted.from_mean.double().flatten(1), expected.detach(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(parted.from_mean.double().flatten(1), expected, atol=1e-4, rtol=0)
     null = (x - mean) @ (torch.eye(64) - projector)
     assert parted.hidden == pytest.approx(float(null.square().sum() / (x - mean).square().sum()), rel=1e-4)
     for part in (parted.from_mean, parted.estimated):  # whatever is put in the null space, the outputs agree

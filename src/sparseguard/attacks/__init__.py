@@ -2,6 +2,7 @@
 
 from sparseguard.attacks.base import Attack, AttackContext
 from sparseguard.attacks.class_mean import ClassMean
+from sparseguard.attacks.code_decoder import CodeDecoder
 from sparseguard.attacks.gradient_inversion import GradientInversion
 from sparseguard.attacks.local_ridge import LocalRidge
 from sparseguard.attacks.mean_image import MeanImage
@@ -20,6 +21,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "ridge-mlp": RidgeMLP,
     "ridge-conv": RidgeConv,
     "two-stage": TwoStage,
+    "code-decoder": CodeDecoder,
     "gradient-inversion": GradientInversion,
 }
 

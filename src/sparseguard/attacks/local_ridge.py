@@ -48,7 +48,8 @@ def local_residual(
     system = centred + (penalty * size)[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
     weights = torch.linalg.solve(system, seen.unsqueeze(-1)).squeeze(-1)
     mean = residuals.mean(-2)
-    return mean + (weights.unsqueeze(-1) * (residuals - mean.unsqueeze(-2))).sum(-2)
+    predicted: Tensor = mean + (weights.unsqueeze(-1) * (residuals - mean.unsqueeze(-2))).sum(-2)
+    return predicted
 
 
 @settings

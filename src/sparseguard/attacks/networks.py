@@ -32,7 +32,7 @@ class ResidualMLP(nn.Module):
             layers += [nn.Linear(inward, width), nn.LayerNorm(width), nn.SiLU()]
             inward = width
         self.hidden = nn.Sequential(*layers)
-        self.out = _zero(nn.Linear(inward, pixels))
+        self.out = zeroed(nn.Linear(inward, pixels))
 
     def forward(self, features: Float[Tensor, "n *tap"], guess: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the corrected guess, not clipped."""
@@ -59,10 +59,10 @@ class ResidualDecoder(nn.Module):
         c, h, w = shape
         self.sizes = (math.ceil(h / 4), math.ceil(w / 4)), (math.ceil(h / 2), math.ceil(w / 2)), (h, w)
         self.spread = Grid(tap, 4 * width, self.sizes[0])
-        self.at_quarter = _block(4 * width, 2 * width)
-        self.at_half = _block(2 * width, width)
-        self.at_full = nn.Sequential(_block(width + c, width), *(_block(width, width) for _ in range(depth - 1)))
-        self.out = _zero(nn.Conv2d(width, c, 3, padding=1))
+        self.at_quarter = block(4 * width, 2 * width)
+        self.at_half = block(2 * width, width)
+        self.at_full = nn.Sequential(block(width + c, width), *(block(width, width) for _ in range(depth - 1)))
+        self.out = zeroed(nn.Conv2d(width, c, 3, padding=1))
 
     def forward(self, features: Float[Tensor, "n *tap"], guess: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the corrected guess, not clipped."""
@@ -93,13 +93,14 @@ class Grid(nn.Module):
         return grid
 
 
-def _block(inward: int, outward: int) -> nn.Module:
+def block(inward: int, outward: int) -> nn.Module:
+    """Return a 3 x 3 convolution with group normalization and SiLU."""
     return nn.Sequential(
         nn.Conv2d(inward, outward, 3, padding=1), nn.GroupNorm(math.gcd(4, outward), outward), nn.SiLU()
     )
 
 
-def _zero(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+def zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
     """Let a layer answer zero before it is trained."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

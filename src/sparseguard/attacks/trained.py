@@ -141,4 +141,4 @@ def _mse_and_ssim(made: Tensor, images: Tensor) -> Tensor:
     return 1 - similarity + F.mse_loss(made, images)
 
 
-LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "ssim": _mse_and_ssim}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "ssim": _mse_and_ssim}

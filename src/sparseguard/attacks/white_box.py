@@ -27,8 +27,8 @@ class WhiteBox:
     Args:
         model: a copy of the released model up to the tap.
         rule: how gradients pass sparse layers. ``unrolled``: through the solver steps that are run, the exact gradient
-            of what is released. ``implicit``: of the solution, which the layers are solved to then. ``straight-through``:
-            as if the code were the analysis of its input.
+            of what is released. ``implicit``: of the solution, which the layers are solved to then.
+            ``straight-through``: as if the code were the analysis of its input.
     """
 
     model: StagedModel
@@ -56,12 +56,14 @@ class WhiteBox:
 
     def __call__(self, images: Images) -> Float[Tensor, "n d"]:
         """Return the tap's features, flattened."""
-        return self.model(images).flatten(1)
+        features: Tensor = self.model(images)
+        return features.flatten(1)
 
 
 def misfit(box: WhiteBox, images: Images, features: Float[Tensor, "n d"], scale: float) -> Float[Tensor, " n"]:
     r"""Return :math:`\|f(x) - z\|^2 / s` of each image, s the features' total variance: 1 for a typical other image."""
-    return (box(images) - features).square().sum(1) / scale
+    distance: Tensor = (box(images) - features).square().sum(1)
+    return distance / scale
 
 
 def gradient_of(box: WhiteBox, images: Images, features: Tensor, scale: float) -> Images:

@@ -22,6 +22,7 @@ from sparseguard.data.splits import balanced_subset
 from sparseguard.errors import RecipeError, TrainingError
 from sparseguard.progress import Progress
 from sparseguard.seeds import derive
+from sparseguard.settings import parse
 from sparseguard.types import FLOORS, Attacked, Goal, Knowledge, Observation, Public, Splits
 
 
@@ -143,7 +144,8 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
     """
     train, val = splits.attacker_train, splits.attacker_val
     if setting.data is not None:
-        other = DATASETS[setting.data](**({"path": setting.path} if setting.path else {})).load()
+        told = {"path": setting.path} if setting.path else {}
+        other = parse(DATASETS[setting.data], told, f"[[attacks]] setting data '{setting.data}'").load()
         if other.private.shape != splits.private.shape:
             raise RecipeError(
                 f"[[attacks]] setting: images of '{setting.data}' have the shape {other.private.shape}, those of "

@@ -34,6 +34,7 @@ class Subject:
     model: Released
     seconds: float
     codes: str
+    history: list[dict[str, float]]
 
 
 def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
@@ -43,7 +44,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
         TrainingError: when an attack ended in values that mean nothing.
     """
     target = subject.target
-    facts = describe_target(target, this.splits, job, this.device)
+    facts = describe_target(target, subject.history, this.splits, job, this.device)
     observed = Observed(target, subject.model, job, this.splits, this.device)
     attackers: list[Attacker] = []
     scored: dict[str, Contender] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Named:
 class NamedAttack(Named):
     """An attack and the circumstances it is run under."""
 
-    setting: Setting = Setting()
+    setting: Setting = field(default_factory=Setting)
 
     @property
     def knowledge(self) -> Knowledge:

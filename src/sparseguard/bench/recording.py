@@ -36,17 +36,20 @@ class Run:
 
 
 def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
+    """Return the record of a case that has no scores, and why."""
     failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
     return record_of(this, job, status="failed", failure=failure, provenance=provenance_of(this, {}))
 
 
 def record_of(this: Run, job: Job, **content: Any) -> Record:
+    """Return a case's record: what identifies it, and ``content``."""
     recipe, splits = this.recipe, this.splits
     defense = job.defense
     data = {
         "layout": splits.layout,
         "sizes": {part: len(images) for part, images in splits.parts().items()},
         "fingerprints": splits.fingerprints(),
+        "duplicates": duplicates(splits),
         "gallery_index": gallery_index(len(splits.private)).tolist(),
         "flips_keep_class": splits.flips_keep_class,
         "read_by": {
@@ -70,12 +73,20 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
     )
 
 
+def duplicates(splits: Splits) -> dict[str, int]:
+    """Return how many private images are also, pixel by pixel, in each other part; only parts where there are any."""
+    known = {part: {bytes(image.numpy()) for image in images.pixels} for part, images in splits.parts().items()}
+    shared = {part: len(known["private"] & pixels) for part, pixels in known.items() if part != "private"}
+    return {part: count for part, count in shared.items() if count}
+
+
 def _one_lambda(defense: Named) -> float | None:
     lambd = describe(defense.piece).get("lambd")
     return lambd if isinstance(lambd, float) else None
 
 
 def case_of(recipe: Recipe, job: Job) -> Case:
+    """Return the axes of a case."""
     return Case(
         dataset=recipe.data.name,
         backbone=job.threat.backbone.label,
@@ -109,6 +120,7 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
+    """Return flags from the messages of checks, with the recipe's sentence where it expects one."""
     flags = []
     for name, message in messages.items():
         reasons = [
@@ -123,6 +135,7 @@ def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
 
 
 def provenance_of(this: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return times, host and versions."""
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},

@@ -110,7 +110,14 @@ def _subject(this: Run, job: Job) -> Subject | _Unfit:
     few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train))))
     threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
     model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
-    return Subject(key=job.target_key, target=target, model=model, seconds=facts["seconds"], codes=facts["codes"])
+    return Subject(
+        key=job.target_key,
+        target=target,
+        model=model,
+        seconds=facts["seconds"],
+        codes=facts["codes"],
+        history=facts["history"],
+    )
 
 
 def _attempt(this: Run, job: Job, subject: Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:

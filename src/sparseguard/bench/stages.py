@@ -92,7 +92,9 @@ def untrained_target(recipe: Recipe, job: Job, splits: Splits, store: Store, dev
     return Target(model=model, taps=dict(blueprint.taps), epochs=0, best_epoch=0)
 
 
-def describe_target(target: Target, splits: Splits, job: Job, device: torch.device) -> TargetFacts:
+def describe_target(
+    target: Target, history: list[dict[str, float]], splits: Splits, job: Job, device: torch.device
+) -> TargetFacts:
     """Measure the target's accuracy on test, with the defense active."""
     counts = torch.bincount(splits.test.labels)
     fingerprint = state_hash(target.model)
@@ -103,6 +105,7 @@ def describe_target(target: Target, splits: Splits, job: Job, device: torch.devi
         parameters=target.parameters,
         epochs=target.epochs,
         best_epoch=target.best_epoch,
+        history=history,
         state_hash=fingerprint,
         state_hash_after=fingerprint,
     )

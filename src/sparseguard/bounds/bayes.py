@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseguard.bounds.base import decibels
 
 Noise = Literal["gaussian", "laplace"]
-CHUNK = 128
+CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PoolBound:
 @torch.no_grad()
 def pool_bound(
     features: Float[Tensor, "n d"],
-    images: Float[Tensor, "n ..."],
+    images: Float[Tensor, "k *image"],
     *,
     noise: Noise,
     scale: float,
@@ -89,11 +89,10 @@ def pool_bound(
     clean, pixels = features.double(), images.double().flatten(1)
     generator = torch.Generator().manual_seed(seed)
     errors, right = list[Tensor](), list[Tensor]()
-    for _ in range(draws):
-        for index in torch.arange(len(clean)).split(CHUNK):
-            posterior = torch.softmax(_log_likelihood(clean, index, noise, scale, queries, generator), dim=1)
-            errors.append((posterior @ pixels - pixels[index]).square().mean(1))
-            right.append((posterior.argmax(1) == index).double())
+    for index in torch.arange(len(clean)).repeat(draws).split(CHUNK):
+        posterior = torch.softmax(_log_likelihood(clean, index, noise, scale, queries, generator), dim=1)
+        errors.append((posterior @ pixels - pixels[index]).square().mean(1))
+        right.append((posterior.argmax(1) == index).double())
     error, hit = torch.cat(errors), torch.cat(right)
     return PoolBound(
         mse=float(error.mean()),

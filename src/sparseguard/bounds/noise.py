@@ -37,6 +37,12 @@ class NoiseFacts:
     queries: int = 1
     clean: Callable[[Tensor], Tensor] | None = None
 
+    @classmethod
+    def of(cls, model: StagedModel, queries: int = 1) -> NoiseFacts | None:
+        """Return the facts of the first noise in a model; None for a model without any."""
+        found = model.noise()
+        return None if found is None else cls(kind=found[1].kind, scale=found[1].scale, stage=found[0], queries=queries)
+
     @property
     def deviation(self) -> float:
         """Standard deviation of the noise."""
@@ -60,7 +66,10 @@ def clean_features(
         return f"there is noise before the end of stage '{noise.stage}', so its likelihood is not known"
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(purpose="noise facts", seed=seed))
-        error = _run(lambda batch: model.until(batch, noise.stage), images, device) - found
+        released = _run(lambda batch: model.until(batch, noise.stage), images, device)
+    if released.shape != found.shape:
+        return f"without its last module, stage '{noise.stage}' has an output of another shape, so that is no noise"
+    error = released - found
     spread, mean = float(error.std()), float(error.mean())
     allowed = SPREAD_ERROR + 6 / error.numel() ** 0.5
     if abs(spread / noise.deviation - 1) > allowed or abs(mean) > allowed * noise.deviation:

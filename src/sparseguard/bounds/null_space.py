@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.bounds.base import Images, mean_psnr
+from sparseguard.bounds.base import Images, Public, mean_psnr
 from sparseguard.bounds.linear import fit_linear
 
 AFFINE_ERROR = 1e-4
@@ -102,7 +102,7 @@ class NullSpace:
 
 
 @torch.no_grad()
-def null_space(mapping: AffineMap, public: Images, images: Images) -> NullSpace:
+def null_space(mapping: AffineMap, public: Public, images: Images) -> NullSpace:
     r"""Part images into what the map sees and what it does not, :math:`x = V V^T x + (I - V V^T) x`.
 
     The first part every attacker who knows the weights has exactly, up to rounding times the condition number. The

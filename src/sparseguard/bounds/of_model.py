@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparseguard.bounds.base import Bound, Decode, Images, Meaning
+from sparseguard.bounds.base import Bound, Decode, Images, Meaning, Public
 from sparseguard.bounds.bayes import pool_bound
 from sparseguard.bounds.noise import NoiseFacts, clean_features
 from sparseguard.bounds.null_space import null_space
@@ -105,7 +105,7 @@ def bounds_of(
 
 
 def _inversion(
-    here: Passed, layer: SparseCoding, known: Images, images: Images, device: torch.device, progress: Progress
+    here: Passed, layer: SparseCoding, known: Public, images: Images, device: torch.device, progress: Progress
 ) -> Bound:
     name, where = "optimality-inversion", here.wall.name
     if layer.penalty != "l1":
@@ -172,7 +172,7 @@ def _noise_pool(
     return _available(name, noise.stage, values, found.pool)
 
 
-def _null_space(descent: Descent, known: Images, images: Images, tap_stage: str) -> Bound:
+def _null_space(descent: Descent, known: Public, images: Images, tap_stage: str) -> Bound:
     name = "null-space"
     if descent.beginning is None:
         return _unavailable(name, tap_stage, "the first wall is not affine")

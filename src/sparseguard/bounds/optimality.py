@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseguard.bounds.base import Images, mean_psnr
+from sparseguard.bounds.base import Images, Public, mean_psnr
 from sparseguard.bounds.inversion import Inversion, best_steps, hidden_fraction, invert_code
 from sparseguard.bounds.statistics import PixelRange, image_statistics
 from sparseguard.sparse import Problem, Solution, SparseCoding, Status, solve, standardize
@@ -98,7 +98,7 @@ def exact_codes(
     return inverted, float(solved.float().mean())
 
 
-def image_figures(prefix: str, found: Inverted, images: Images, public: Inverted, own: Images) -> dict[str, float]:
+def image_figures(prefix: str, found: Inverted, images: Images, public: Inverted, own: Public) -> dict[str, float]:
     """Return the PSNR of images made of a first layer's codes.
 
     Args:

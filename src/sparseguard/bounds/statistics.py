@@ -45,7 +45,7 @@ class PixelRange:
     regression: LinearMap
 
     @classmethod
-    def fit(cls, standardized: Images, images: Images) -> PixelRange:
+    def fit(cls, standardized: Images, images: Float[Tensor, "k ch hi wi"]) -> PixelRange:
         """Learn from the attacker's own images.
 
         Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparseguard.bounds.base import PSNR_CAP, Decode, Images, mean_psnr
+from sparseguard.bounds.base import PSNR_CAP, Decode, Images, Public, mean_psnr
 from sparseguard.bounds.null_space import AffineMap, affine_map, null_space
 from sparseguard.bounds.optimality import reads_images, released_codes, stable_steps
 from sparseguard.bounds.statistics import PixelRange
@@ -86,7 +86,7 @@ class Descent:
         beginning: the last wall that the network is affine up to, and what it is up to there.
     """
 
-    def __init__(self, public: Images, private: Images, decode: Decode, device: torch.device) -> None:
+    def __init__(self, public: Public, private: Images, decode: Decode, device: torch.device) -> None:
         self._public, self._private, self._decode, self._device = public, private, decode, device
         self._walls = list[Wall]()
         self.beginning: tuple[str, AffineMap] | None = None

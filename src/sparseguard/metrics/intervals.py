@@ -97,7 +97,7 @@ def bootstrap_interval(
 
 def paired_difference(
     first: Float[Tensor, " n"],
-    second: Float[Tensor, " n"],
+    second: Float[Tensor, " m"],
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,

@@ -15,7 +15,8 @@ from torch import Tensor
 from sparseguard.errors import DataError
 from sparseguard.seeds import derive
 
-Features = Float[Tensor, "n d"]
+Real = Float[Tensor, "n d"]
+Made = Float[Tensor, "m e"]  # of another dimension it is refused with an explanation
 CHUNK = 512
 
 
@@ -50,7 +51,7 @@ def subset(count: int, limit: int = 2048) -> Int[Tensor, " m"]:
     return order[:limit].sort().values
 
 
-def frechet_distance(real: Features, made: Features, minimum: int | None = None) -> SetScore:
+def frechet_distance(real: Real, made: Made, minimum: int | None = None) -> SetScore:
     r"""Return :math:`|\mu_r - \mu_m|^2 + \mathrm{tr}(S_r + S_m - 2 (S_r^{1/2} S_m S_r^{1/2})^{1/2})`.
 
     The squared 2-Wasserstein distance of Gaussians with the sets' means and (n - 1) covariances; at least 0, lower is
@@ -87,7 +88,7 @@ def frechet_distance(real: Features, made: Features, minimum: int | None = None)
     return _score(float((shift + first.trace() + second.trace() - 2 * mixed).clamp_min(0)), real, made)
 
 
-def kernel_distance(real: Features, made: Features) -> SetScore:
+def kernel_distance(real: Real, made: Made) -> SetScore:
     r"""Return the squared maximum mean discrepancy under :math:`k(x, y) = (x \cdot y / d + 1)^3` (KID, not times 1000).
 
     :math:`\mathrm{mean}_{i \ne j} k(r_i, r_j) + \mathrm{mean}_{i \ne j} k(m_i, m_j) - 2\, \mathrm{mean}_{ij}
@@ -110,7 +111,7 @@ def kernel_distance(real: Features, made: Features) -> SetScore:
     return _score(within - 2 * _kernel_sum(real, made, diagonal=True) / (len(real) * len(made)), real, made)
 
 
-def prdc(real: Features, made: Features, k: int = 5) -> dict[str, SetScore]:
+def prdc(real: Real, made: Made, k: int = 5) -> dict[str, SetScore]:
     r"""Return precision, recall, density and coverage by balls that reach each point's k-th nearest of its own set.
 
     precision: share of reconstructions in a ball of any original, 0 to 1. recall: share of originals in a ball of any
@@ -151,7 +152,7 @@ def prdc(real: Features, made: Features, k: int = 5) -> dict[str, SetScore]:
     return {name: _score(float(value), real, made) for name, value in zip(names, values, strict=True)}
 
 
-def _checked(real: Features, made: Features) -> tuple[Tensor, Tensor]:
+def _checked(real: Real, made: Made) -> tuple[Tensor, Tensor]:
     if real.shape[1] != made.shape[1]:
         raise DataError(f"features of {real.shape[1]} and of {made.shape[1]} dimensions cannot be compared.")
     if not (torch.isfinite(real).all() and torch.isfinite(made).all()):
