@@ -45,7 +45,7 @@ def components() -> dict[str, tuple[int, list[Path]]]:
         "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in ("checkpoint", "codes", "fit")]),
         "leak": (leak.REVISION, [SOURCE / "leak.py"]),
         "metrics": (metrics.REVISION, sorted((SOURCE / "metrics").glob("*.py"))),
-        "checks": (checks.REVISION, [SOURCE / "checks.py"]),
+        "checks": (checks.REVISION, sorted((SOURCE / "checks").glob("*.py"))),
     }
     for room, table in TABLES.items():
         for name, piece in table.items():

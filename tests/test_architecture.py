@@ -21,7 +21,7 @@ ALLOWED = {
     "metrics": FOUNDATION,
     "leak": FOUNDATION,
     "defenses": FOUNDATION | {"sparse"},
-    "attacks": FOUNDATION | {"leak"},
+    "attacks": FOUNDATION | {"leak", "sparse", "bounds"},
     "bounds": FOUNDATION | {"sparse"},
     "checks": FOUNDATION | {"record"},
     "record": {"errors"},

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseguard.errors import SparseguardError
+from sparseguard.errors import SparseguardError, StoreError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sparseguard.record import Record
+    from sparseguard.record import Pictures, Record
 
 OK, INTERNAL, RECIPE, DATA, STORE, FAILED_CASES, FLAGS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
@@ -74,8 +74,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe's cases that are not yet in the run folder, and show the table."""
-    records, _ = _run(recipe, changes or [], out, device, retry_failed)
-    _show(records, as_json)
+    records, folder = _run(recipe, changes or [], out, device, retry_failed)
+    _show(records, _pictures(folder, records, needed=False), as_json)
     _end_by_status(records)
 
 
@@ -85,8 +85,9 @@ def report(folder: Folder, with_images: Images = False, as_json: Json = False) -
     from sparseguard.record import read_records
 
     records = read_records(folder)
-    page = _write_page(folder, records, with_images)
-    _show(records, as_json)
+    pictures = _pictures(folder, records, needed=with_images)
+    page = _write_page(folder, records, pictures, with_images)
+    _show(records, pictures, as_json)
     if not as_json:
         _console().print(f"page: {page}", soft_wrap=True)
 
@@ -121,8 +122,9 @@ def check(folder: Folder, as_json: Json = False) -> None:
 def demo(out: Out = None, device: Device = "auto", as_json: Json = False) -> None:
     """Run the demo recipe on real images that ship with the package, and write its page with pictures."""
     records, folder = _run("demo", [], out, device, False)
-    page = _write_page(folder, records, with_images=True)
-    _show(records, as_json)
+    pictures = _pictures(folder, records, needed=True)
+    page = _write_page(folder, records, pictures, with_images=True)
+    _show(records, pictures, as_json)
     if not as_json:
         _console().print(f"page: {page}", soft_wrap=True)
     _end_by_status(records)
@@ -170,29 +172,36 @@ def _run(
     return outcome.records, folder
 
 
-def _write_page(folder: Path, records: list[Record], with_images: bool) -> Path:
+def _pictures(folder: Path, records: list[Record], needed: bool) -> dict[str, Pictures]:
+    """Read what lies beside the records; without ``needed``, what cannot be read is left out."""
     from sparseguard.record import read_pictures
+
+    found = {}
+    for record in records:
+        if record.status == "ok":
+            try:
+                found[record.case.slug] = read_pictures(folder / "records" / f"{record.case.slug}.safetensors")
+            except StoreError:
+                if needed:
+                    raise
+    return found
+
+
+def _write_page(folder: Path, records: list[Record], pictures: dict[str, Pictures], with_images: bool) -> Path:
     from sparseguard.report import write_page
 
-    pictures = {}
-    if with_images:
-        pictures = {
-            record.case.slug: read_pictures(folder / "records" / f"{record.case.slug}.safetensors")
-            for record in records
-            if record.status == "ok"
-        }
     page = folder / "report.html"
     write_page(records, pictures, page, with_images)
     return page
 
 
-def _show(records: list[Record], as_json: bool) -> None:
+def _show(records: list[Record], pictures: dict[str, Pictures], as_json: bool) -> None:
     from sparseguard.report import render, to_json
 
     if as_json:
-        _print_json(to_json(records))
+        _print_json(to_json(records, pictures))
         return
-    for table in render(records):
+    for table in render(records, pictures):
         _console().print(table)
 
 

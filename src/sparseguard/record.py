@@ -100,6 +100,7 @@ class TargetFacts(_Model):
     history: list[dict[str, float]] = pydantic.Field(
         default=[], description="an epoch each: train_loss, held_out_loss, held_out_accuracy"
     )
+    held_out_n: int = pydantic.Field(default=0, description="private images kept for early stopping")
     state_hash: str
     state_hash_after: str = pydantic.Field(description="the same after all attacks; equal unless an attack wrote to it")
 
@@ -113,7 +114,7 @@ class Leaked(_Model):
         description="exponential of the entropy of the covariance's spectrum, on attacker_train"
     )
     noise_ratio: float = pydantic.Field(
-        description="root mean square difference of two observations of the same images over the tap's spread; "
+        description="root mean square difference of two observations of the same images over the features' spread; "
         "0 for a deterministic leak"
     )
     queries: dict[str, int] = pydantic.Field(description="images sent through the leak: public and private apart")

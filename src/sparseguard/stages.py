@@ -54,8 +54,8 @@ class Noise(nn.Module):
         """Return ``values`` plus noise from torch's global generator."""
         if self.kind == "gaussian":
             return values + self.scale * torch.randn_like(values)
-        uniform = torch.rand_like(values) - 0.5
-        return values - self.scale * uniform.sign() * torch.log1p(-2 * uniform.abs())
+        signs = torch.randint_like(values, 2) * 2 - 1
+        return values + self.scale * signs * torch.empty_like(values).exponential_()
 
     def extra_repr(self) -> str:
         """Tell the distribution."""

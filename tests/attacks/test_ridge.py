@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import AttackContext
+from sparseguard.attacks.networks import ResidualDecoder
 from sparseguard.attacks.ridge import PENALTIES, Ridge, fit_ridge
-from sparseguard.attacks.ridge_conv import ResidualDecoder, RidgeConv
+from sparseguard.attacks.ridge_conv import RidgeConv
 from sparseguard.leak import Leak
 from sparseguard.progress import Silent
 from sparseguard.stages import StagedModel
@@ -94,7 +95,7 @@ def test_an_invertible_linear_leak_gives_the_images_away(copies):
 
 def test_the_decoder_starts_as_its_guess():
     guess = torch.rand(3, 1, 7, 9)
-    decoder = ResidualDecoder(5, (1, 7, 9), 4)
+    decoder = ResidualDecoder((5,), (1, 7, 9), 4, 1)
     assert torch.equal(decoder(torch.randn(3, 5), guess), guess)
 
 

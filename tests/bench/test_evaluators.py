@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 20})
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 4, "every": 2, "batch": 16})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def colours(side):
     )  # fmt: skip
 
 
-def test_two_evaluators_learn_and_say_how_accurate_they_are(mini, tmp_path):
+def test_two_evaluators_learn_and_say_how_accurate_they_are(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 20, "batch": 48})
     found = evaluators(mini, tmp_path, CPU, Silent())
     assert [evaluator.name for evaluator in found] == list(NETWORKS)
     assert len(found) >= 2
@@ -86,7 +87,7 @@ def test_evaluators_depend_on_the_attackers_images_alone(mini, tmp_path):
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_evaluators_learn_colours_of_other_sizes(side, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 24, "every": 8, "batch": 16})
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 30, "every": 10, "batch": 24})
     for evaluator in evaluators(colours(side), tmp_path, CPU, Silent()):
         assert evaluator.accuracy > 0.9
 

@@ -5,16 +5,26 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import ATTACKS, Attack, AttackContext
+from sparseguard.attacks.base import NotApplicable
 from sparseguard.errors import RecipeError, TrainingError
 from sparseguard.leak import AccessError, Leak
 from sparseguard.progress import Silent
 from sparseguard.settings import describe, parse, settings
-from sparseguard.stages import StagedModel
+from sparseguard.sparse import SparseCode2d
+from sparseguard.stages import Noise, StagedModel
 from sparseguard.targets import state_hash
 from sparseguard.types import FLOORS, Attacked, AttackResult, ImageSet, Knowledge, Public
 
 CPU = torch.device("cpu")
-QUICK = {"ridge": {"copies": 2}, "ridge-conv": {"copies": 2, "epochs": 1, "width": 4}}
+QUICK = {
+    "ridge": {"copies": 2},
+    "local-ridge": {"copies": 2, "neighbours": [4, 8]},
+    "ridge-mlp": {"copies": 2, "epochs": 1, "width": 8},
+    "ridge-conv": {"copies": 2, "epochs": 1, "width": 4},
+    "two-stage": {"copies": 2, "epochs": 1, "width": 4},
+    "code-decoder": {"copies": 1, "epochs": 1, "width": 4},
+    "gradient-inversion": {"steps": 4, "probe_steps": 2, "probe_images": 3, "tv": [0.0, 0.1], "prior": [0.1]},
+}
 BLIND = [name for name, attack in ATTACKS.items() if attack.knowledge in FLOORS]
 
 
@@ -27,13 +37,42 @@ def images(count, seed):
     )
 
 
-def model():
+def dense():
     torch.manual_seed(0)
-    return StagedModel({"flat": nn.Flatten(), "first": nn.Linear(64, 40), "head": nn.Linear(40, 3)}).eval()
+    first = nn.Sequential(nn.Flatten(), nn.Linear(64, 40))
+    return StagedModel({"stem": nn.Identity(), "first": first, "head": nn.Linear(40, 3)}).eval()
 
 
-def leak_of(target, knowledge):
-    return Leak(target, tap="t", stage="first", knowledge=knowledge, seed=0, device=CPU)
+def sparse():
+    torch.manual_seed(0)
+    codes = SparseCode2d(1, 4, 3, lambd=0.2, steps=4)
+    first = nn.Sequential(nn.Flatten(), nn.Linear(256, 40))
+    return StagedModel({"codes": codes, "first": first, "head": nn.Linear(40, 3)}).eval()
+
+
+def noisy():
+    target = dense()
+    target.append_to("first", Noise("gaussian", 0.1))
+    return target.eval()
+
+
+def spatial():
+    torch.manual_seed(0)
+    return StagedModel({"first": nn.Conv2d(1, 3, 3, padding=1), "head": nn.Flatten()}).eval()
+
+
+TARGETS = {"dense": dense, "sparse": sparse, "noisy": noisy, "spatial": spatial}
+NEEDS = {"code-decoder": "sparse"}
+"""Attacks that have something to offer against one kind of target only."""
+CASES = [(name, kind) for name in ATTACKS for kind in TARGETS if NEEDS.get(name, kind) == kind]
+
+
+def model(name="mean-image"):
+    return TARGETS[NEEDS.get(name, "dense")]()
+
+
+def leak_of(target, knowledge, **more):
+    return Leak(target, tap="t", stage="first", knowledge=knowledge, seed=0, device=CPU, released=target, **more)
 
 
 def context(seed=0):
@@ -44,7 +83,7 @@ def context(seed=0):
 def goal_for(knowledge, target):
     goal = {}
     for part, count in (("private", 9), ("attacker_val", 12)):
-        private = images(count, 7)
+        private = images(count, 7) if part == "private" else context().public.val
         seen = None if knowledge in FLOORS else leak_of(target, knowledge).observe(private)
         goal[part] = Attacked(
             count=count, observation=seen, labels=None if knowledge is Knowledge.NOTHING else private.labels
@@ -62,9 +101,9 @@ def run(name, target, seed=0):
     return (*attack(leak, goal_for(attack.knowledge, target), context(seed)), leak)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_it_reconstructs_every_part_within_range_and_leaves_the_target_alone(name):
-    target = model()
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_it_reconstructs_every_part_within_range_and_leaves_the_target_alone(name, kind):
+    target = TARGETS[kind]()
     before = state_hash(target)
     result, outside, _ = run(name, target)
     assert {part: tuple(made.shape) for part, made in result.reconstructions.items()} == {
@@ -84,7 +123,7 @@ def test_it_reconstructs_every_part_within_range_and_leaves_the_target_alone(nam
 def test_the_same_seed_gives_the_same_reconstructions(name):
     results = []
     for stir in (1, 2):
-        target = model()
+        target = model(name)
         torch.manual_seed(stir)  # the surroundings' randomness is not the attack's
         results.append(run(name, target, seed=3)[0].reconstructions)
     for part in results[0]:
@@ -96,6 +135,58 @@ def test_a_blind_floor_never_queries(name):
     assert run(name, model())[2].queries == 0
     with pytest.raises(AccessError, match="may not query"):
         leak_of(model(), ATTACKS[name].knowledge).observe(images(2, 1))
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_attack_says_so_where_it_has_nothing_to_offer(name):
+    with pytest.raises(NotApplicable, match="sparse layer"):
+        run(name, dense())
+
+
+@pytest.mark.parametrize("level", [level for level in Knowledge if level is not Knowledge.WEIGHTS])
+def test_only_weights_opens_the_box(level):
+    leak = leak_of(sparse(), level)
+    with pytest.raises(AccessError, match="may not have the weights"):
+        leak.white_box()
+    if level is Knowledge.SPEC:
+        assert list(leak.front().stages) == ["codes"]
+    else:
+        with pytest.raises(AccessError, match="may not know the defense"):
+            leak.front()
+
+
+def test_a_white_box_is_a_copy_up_to_the_tap():
+    target = sparse()
+    box = leak_of(target, Knowledge.WEIGHTS).white_box()
+    assert list(box.stages) == ["codes", "first"]
+    assert not any(parameter.requires_grad for parameter in box.parameters())
+    before = state_hash(target)
+    with torch.no_grad():
+        next(iter(box.parameters())).add_(1)
+    assert state_hash(target) == before
+
+
+def test_what_was_trained_is_not_part_of_the_specification():
+    target = sparse()
+    target.stages["codes"].hebbian = True
+    assert list(leak_of(target, Knowledge.SPEC).front().stages) == []
+
+
+def test_repeated_queries_are_averaged_and_counted():
+    few = images(5, 1)
+    once, often = leak_of(noisy(), Knowledge.OUTPUTS), leak_of(noisy(), Knowledge.OUTPUTS, repeats=64)
+    clean = dense().until(few.images, "first").detach()
+    errors = [float((leak.observe(few).features - clean).square().mean()) for leak in (once, often)]
+    assert errors[0] == pytest.approx(0.01, rel=0.3)
+    assert errors[1] == pytest.approx(0.01 / 64, rel=0.3)
+    assert (once.queries, often.queries) == (5, 5 * 64)
+
+
+def test_shuffled_features_are_the_same_ones_in_another_order():
+    few = images(20, 1)
+    true, shuffled = (leak_of(dense(), Knowledge.OUTPUTS, shuffled=how).observe(few).features for how in (False, True))
+    assert not torch.equal(true, shuffled)
+    assert torch.equal(true.sort(0).values, shuffled.sort(0).values)
 
 
 def test_queries_are_counted():
@@ -135,6 +226,14 @@ def test_an_unknown_key_is_refused(name):
         ("ridge-conv", {"batch_size": 1}),
         ("ridge-conv", {"width": 0}),
         ("ridge-conv", {"patience": 0}),
+        ("ridge-conv", {"loss": "l3"}),
+        ("ridge-mlp", {"depth": 0}),
+        ("local-ridge", {"neighbours": []}),
+        ("two-stage", {"mixes": -1}),
+        ("code-decoder", {"copies": 0}),
+        ("gradient-inversion", {"steps": 0}),
+        ("gradient-inversion", {"tv": [-1.0]}),
+        ("gradient-inversion", {"prior": []}),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(name, bad):

@@ -19,10 +19,13 @@ ATTACKS: Means = {
 CHOSEN = {"outputs": {"psnr": "ridge", "ssim": "ridge-conv", "id@1": "ridge"}}
 PARTS = {"private": 0.0, "test": -1.0}
 """What is added to the PSNR of a part."""
+SIZES = {"private": 3000, "test": 900}
+GALLERY = list(range(3, 53, 4))
+"""Places of the 13 private images of the gallery."""
 
 
-def summary(mean: float) -> Summary:
-    return Summary(mean=mean, std=1.0, ci95=(mean - 0.1, mean + 0.1), quantiles=(mean - 2, mean, mean + 2), n=50)
+def summary(mean: float, n: int = 50) -> Summary:
+    return Summary(mean=mean, std=1.0, ci95=(mean - 0.1, mean + 0.1), quantiles=(mean - 2, mean, mean + 2), n=n)
 
 
 def attacker(name: str, means: Mapping[str, float], floor: bool, parts: Mapping[str, float] = PARTS) -> Attacker:
@@ -35,7 +38,10 @@ def attacker(name: str, means: Mapping[str, float], floor: bool, parts: Mapping[
         outside_range=0.0 if floor else 0.03,
         notes={} if floor else {"penalty": 0.001},
         scores={
-            part: {metric: summary(mean + (added if metric == "psnr" else 0.0)) for metric, mean in means.items()}
+            part: {
+                metric: summary(mean + (added if metric == "psnr" else 0.0), SIZES[part])
+                for metric, mean in means.items()
+            }
             for part, added in parts.items()
         },
     )
@@ -69,7 +75,7 @@ def record(
         "config": config | ({} if order is None else {"defense_order": order}),
         "data": {
             "sizes": {"private": 3000, "attacker_train": 1500, "attacker_val": 300, "test": 900},
-            "gallery_index": list(range(10, 20)),
+            "gallery_index": GALLERY,
         },
         "target": TargetFacts(
             accuracy=accuracy,
@@ -106,15 +112,15 @@ def failed(defense: str = "sca lambd=0.5", threat: str = "split", seed: int = 0,
 
 
 def pictures(channels: int = 1, side: int = 28) -> Pictures:
-    """Make gradients as originals and noisy ones as reconstructions, with the scores of 50 private images."""
+    """Make gradients as originals and noisy ones as reconstructions, with the scores of all private images."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 255, side)
-    angles = np.linspace(0, np.pi / 2, 64)
+    angles = np.linspace(0, np.pi / 2, len(GALLERY))
     flat = np.stack([np.cos(angle) * ramp[:, None] + np.sin(angle) * ramp[None, :] for angle in angles])
     originals = np.repeat(flat[:, None].clip(0, 255), channels, axis=1)
     gallery = {"original": originals.astype(np.uint8)}
     for name, noise in (("ridge", 20.0), ("ridge-conv", 40.0)):
         noisy = originals + rng.normal(0.0, noise, originals.shape)
         gallery[name] = noisy.clip(0, 255).astype(np.uint8)
-    scores = {f"{name}/private/psnr": np.arange(50, dtype=np.float32) for name in ("ridge", "ridge-conv")}
+    scores = {f"{name}/private/psnr": np.arange(SIZES["private"], dtype=np.float32) for name in ("ridge", "ridge-conv")}
     return Pictures(gallery=gallery, scores=scores)

@@ -15,7 +15,7 @@ from sparseguard.errors import StoreError
 from sparseguard.record import Flag
 from sparseguard.report import write_page
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 class Balance(html.parser.HTMLParser):
@@ -56,6 +56,10 @@ def grid():
     ]
 
 
+def words_of(text):
+    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+
+
 @pytest.mark.parametrize("with_images", [False, True])
 def test_page_is_well_formed_and_loads_nothing(tmp_path, with_images):
     text = written(tmp_path, grid(), with_images)
@@ -70,9 +74,9 @@ def test_page_is_well_formed_and_loads_nothing(tmp_path, with_images):
 
 
 def test_numbers_claims_flags_and_failures_are_on_the_page(tmp_path):
-    text = " ".join(re.sub(r"<[^>]+>", " ", written(tmp_path, grid())).split())
+    text = words_of(written(tmp_path, grid(), pictures={}))
     for piece in (
-        "20.00 floor 12.00 leak +8.00",
+        "20.00 [19.90, 20.10] floor 12.00 leak +8.00",
         "leak -1.00",
         "paper claims Table 3 0.766 16.49 0.302",
         "Few epochs.",
@@ -121,14 +125,14 @@ def test_pictures_are_the_gallerys(tmp_path, channels, side, mode, width):
     held = made.pictures(channels, side)
     text = written(tmp_path, [record], with_images=True, pictures={record.case.slug: held})
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)" width="(\d+)"', text)
-    assert len(found) == 16
+    assert len(found) == 18
     assert {int(shown) for _, shown in found} == {width}
     first = Image.open(io.BytesIO(base64.b64decode(found[0][0])))
     assert first.mode == mode
     if side <= 128:
-        expected = held.gallery["original"][0].transpose(1, 2, 0)
+        expected = held.gallery["original"][-1].transpose(1, 2, 0)
         assert first.tobytes() == expected.tobytes()
-    assert [f"{score:.1f} dB" in text for score in (10, 17, 18)] == [True, True, False]
+    assert [f"{score:.1f} dB" in text for score in (51, 27, 3, 15)] == [True, True, True, False]
 
 
 def test_cases_without_pictures_are_named(tmp_path):

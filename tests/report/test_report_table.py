@@ -52,6 +52,7 @@ def test_each_knowledge_level_has_its_row():
 def test_private_minus_test_needs_equal_numbers_for_identification():
     (row,) = rows([made.record()])
     assert row.memorization == {"psnr": 1.0, "ssim": 0.0, "id@1": None}
+    assert row.memorization_of_floors == {"psnr": 1.0, "ssim": 0.0, "id@1": None}
     (row,) = rows([made.record(identification={"private": 900, "test": 900})])
     assert row.memorization["id@1"] == 0.0
 

@@ -25,7 +25,8 @@ class AttackContext:
         device: where to train.
         progress: told how far it is.
         label: its name in `progress`.
-        earlier: what attacks that know no more made of the same images, by their labels.
+        earlier: by level of knowledge, what the attack before this one that was best on attacker_val made of the same
+            images; of those that know no more.
     """
 
     public: Public
@@ -106,12 +107,3 @@ def own_images(attacked: Attacked, context: AttackContext) -> Images:
     """Return the originals of the part attacker_val, which the attacker has."""
     val = context.public.val
     return val.images if attacked.index is None else val.batch(attacked.index)
-
-
-def best_earlier(context: AttackContext, goal: Goal) -> Mapping[str, Images] | None:
-    """Return what the best of the earlier attacks made of the goal's images, chosen by error on attacker_val."""
-    if not context.earlier:
-        return None
-    truth = own_images(goal["attacker_val"], context)
-    errors = {label: float((made["attacker_val"] - truth).square().mean()) for label, made in context.earlier.items()}
-    return context.earlier[min(errors, key=lambda label: errors[label])]

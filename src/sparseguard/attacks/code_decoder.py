@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from sparseguard.attacks.base import Attack, AttackContext, NotApplicable, released
+from sparseguard.attacks.base import Attack, AttackContext, NotApplicable, own_images, released
 from sparseguard.attacks.networks import Grid, ImageShape, block, zeroed
 from sparseguard.attacks.queries import is_stochastic, training_queries
 from sparseguard.attacks.ridge import RidgeMap, fit_ridge
@@ -32,7 +32,7 @@ SUPPORT_WEIGHT, AMPLITUDE_WEIGHT = 0.02, 0.002
 
 
 class CodeNetwork(nn.Module):
-    """From features, a guess of the image and the guess's codes to codes, and to an image corrected by them.
+    """From features, a guess of the image and one of its codes to codes, and to an image corrected by them.
 
     Args:
         tap: shape of one observation.
@@ -52,6 +52,7 @@ class CodeNetwork(nn.Module):
         self.spread = Grid(tap, 2 * width, self.coarse)
         self.trunk = nn.Sequential(block(2 * width + features + channels, width), block(width, width))
         self.support = nn.Conv2d(width, features, 3, padding=1)
+        self.sharpness = nn.Parameter(torch.ones(()))
         self.amplitude = zeroed(nn.Conv2d(width, features, 3, padding=1))
         self.refine = nn.Sequential(
             block(width + 2 * channels, width), zeroed(nn.Conv2d(width, channels, 3, padding=1))
@@ -63,7 +64,7 @@ class CodeNetwork(nn.Module):
         grid = F.interpolate(self.spread(features), size=size, mode="bilinear")
         small = F.interpolate(guess, size=size) if guess.shape[2:] != size else guess
         trunk = self.trunk(torch.cat([grid, guessed, small], 1))
-        logits = self.support(trunk)
+        logits = self.support(trunk) + self.sharpness * guessed
         amplitudes = torch.relu(guessed + self.amplitude(trunk))
         drawn = self.dictionary.synthesis(torch.sigmoid(logits) * amplitudes)
         wide = F.interpolate(trunk, size=guess.shape[2:]) if guess.shape[2:] != size else trunk
@@ -76,10 +77,11 @@ class CodeDecoder(Attack):
     r"""Decode the first sparse layer's codes, since dictionary and lambda are known, and the image from them.
 
     The attacker runs the known layer on its own queries. One network learns the codes' support (cross-entropy) and
-    amplitudes (squared error on the support) and corrects ridge's image, seeing the reconstruction :math:`R * W` of
-    its own codes. Three answers are tried on attacker_val, the best is given: :math:`R * W` and the
+    amplitudes (squared error on the support) and corrects ridge's image and codes, seeing the reconstruction
+    :math:`R * W` of its own codes. Three answers are tried on attacker_val, the best is given: :math:`R * W` and the
     optimality-condition inversion of the decoded codes, both with the mean and contrast that standardization removed
-    estimated from the pixel range, and the network's refined image.
+    estimated from the pixel range, and the network's refined image. If what the best attack before it made is nearer,
+    that is the answer: who knows the layer need not use it.
 
     Args:
         epochs: at most this many passes over the queries.
@@ -96,6 +98,7 @@ class CodeDecoder(Attack):
     summary: ClassVar[str] = "decodes the known sparse layer's codes, then the image from them"
     source: ClassVar[str] = "ours"
     knowledge: ClassVar[Knowledge] = Knowledge.SPEC
+    starts_from_earlier: ClassVar[bool] = True
     epochs: Annotated[int, Field(ge=1)] = 8
     copies: Annotated[int, Field(ge=1, le=18)] = 2
     width: Annotated[int, Field(ge=1)] = 16
@@ -117,10 +120,14 @@ class CodeDecoder(Attack):
         public, device, shape = context.public, context.device, context.public.train.shape
         images = torch.cat(list(training_queries(public.train, self.copies)))
         seen, val_seen = leak.observe(images).features, leak.observe(public.val).features
-        ridge, _, _ = fit_ridge(seen.flatten(1), images.flatten(1), val_seen.flatten(1), public.val.images.flatten(1))
+        codes, val_codes = known.codes(images), known.codes(public.val.images)
+        (image, *_), (code, *_) = (
+            fit_ridge(seen.flatten(1), wanted.flatten(1), val_seen.flatten(1), val_wanted.flatten(1), bounded=bounded)
+            for wanted, val_wanted, bounded in ((images, public.val.images, True), (codes, val_codes, False))
+        )
         mean, spread = standardizing(seen)
-        prepare = _Prepared(ridge=ridge, mean=mean, spread=spread, known=known, shape=shape)
-        codes = known.codes(images).half()
+        prepare = _Prepared(image=image, code=code, mean=mean, spread=spread, shapes=(shape, tuple(codes.shape[1:])))
+        codes = codes.half()
         fresh, first = is_stochastic(leak, public.val), (*prepare(seen), codes, images)
 
         def data(epoch: int) -> Batch:
@@ -146,10 +153,17 @@ class CodeDecoder(Attack):
         }
         errors = {name: float(F.mse_loss(way(val), public.val.images)) for name, way in ways.items()}
         best = min(errors, key=lambda name: errors[name])
+        made: Mapping[str, Images] = {part: ways[best](prepare(values)) for part, values in released(goal).items()}
+        for level, earlier in context.earlier.items():
+            errors[f"earlier, {level}"] = float(
+                F.mse_loss(earlier["attacker_val"], own_images(goal["attacker_val"], context))
+            )
+            if errors[f"earlier, {level}"] < errors[best]:
+                best, made = f"earlier, {level}", earlier
         notes = {f"attacker_val_mse, {name}": error for name, error in errors.items()}
-        notes |= _support(network, val, known.codes(public.val.images), device)
+        notes |= _support(network, val, val_codes, device)
         return AttackResult(
-            reconstructions={part: ways[best](prepare(values)) for part, values in released(goal).items()},
+            reconstructions={part: made[part] for part in goal},
             parameter_change=trained.change,
             notes={**trained.notes, **notes},
             curves={"attacker_val PSNR": trained.curve},
@@ -191,17 +205,19 @@ class _Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Prepared:
-    """From features to the network's inputs: standardized features, ridge's guess, its codes."""
+    """From features to the network's inputs: standardized features, ridge's image and ridge's codes."""
 
-    ridge: RidgeMap
+    image: RidgeMap
+    code: RidgeMap
     mean: Tensor
     spread: Tensor
-    known: _Known
-    shape: ImageShape
+    shapes: tuple[ImageShape, tuple[int, ...]]
 
     def __call__(self, features: Tensor) -> Batch:
-        guess = self.ridge(features.flatten(1)).float().clamp(0, 1).view(-1, *self.shape)
-        return (features - self.mean) / self.spread, guess, self.known.codes(guess)
+        flat = features.flatten(1)
+        guess = self.image(flat).float().clamp(0, 1).view(-1, *self.shapes[0])
+        guessed = self.code(flat).float().clamp_min(0).view(-1, *self.shapes[1])
+        return (features - self.mean) / self.spread, guess, guessed
 
 
 def _hard(logits: Codes, amplitudes: Codes) -> Codes:

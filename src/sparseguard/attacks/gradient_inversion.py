@@ -35,7 +35,7 @@ class Plan:
         rule: how gradients pass sparse layers.
         start: name of the image searched from.
         tv: weight of total variation.
-        anchor: weight of the distance to the best decoder's image.
+        prior: weight of the distance to the best earlier image.
         homotopy: begin with a smaller lambda.
         steps: how many.
     """
@@ -43,35 +43,40 @@ class Plan:
     rule: Rule
     start: str
     tv: float
-    anchor: float
+    prior: float
     homotopy: bool
     steps: int
 
 
 @settings
 class GradientInversion(Attack):
-    r"""Minimize the distance in feature space by Adam on the pixels, kept in [0, 1], with priors on the image.
+    r"""Minimize the distance in feature space by Adam, with priors on the image.
 
-    .. math:: \min_x \frac{\|f(x) - z\|^2}{s} + \alpha \, TV(x) + \beta \, \frac{\|x - x_0\|^2}{\text{pixels}}
+    .. math:: \min_y \frac{\|f(x) - z\|^2}{s} + \alpha \, TV(x) + \beta \, \frac{\|y\|^2}{\text{pixels}},
+              \qquad x = \operatorname{clip}_{[0, 1]}(x_0 + V \sigma y)
 
     f is the target without its noise, z what leaked, s the total variance of the features, TV the mean squared
     difference of neighbouring pixels, :math:`x_0` what the best attack before this one made (the mean image, if there
-    was none). Tried on some attacker_val images, in this order, and the best kept: the rule by which gradients pass
-    sparse layers and a lambda that starts small (both by the distance in feature space), the start (zeros, mean image,
-    the result of each earlier attack), and alpha with beta (both by the error in pixels). If no search comes nearer to
-    the attacker_val images than :math:`x_0`, :math:`x_0` is the answer.
+    was none). The columns of V are the principal components of the attacker's images, :math:`\sigma_i` is how far
+    :math:`x_0` is off along the i-th on attacker_val: the search moves where :math:`x_0` is likely to be wrong.
+
+    Tried on some attacker_val images, in this order, and the best kept: the rule by which gradients pass sparse layers
+    and a lambda that starts small (both by the distance in feature space); the start (zeros, mean image, the best
+    result of each level of knowledge), then beta, then alpha (by the error in pixels). If the search comes no nearer
+    to the attacker_val images than :math:`x_0`, :math:`x_0` is the answer.
 
     Args:
         steps: of Adam; every image keeps the iterate of lowest objective, so that more never hurt the objective.
-        lr: step size in pixel values, with cosine decay.
+        lr: step size in units of y, with cosine decay.
         tv: values of alpha tried.
-        anchor: values of beta tried.
+        prior: values of beta tried.
         probe_images: attacker_val images the choices are made on.
         probe_steps: steps of each trial.
         batch_size: images searched at once.
 
     Source: He, Zhang and Lee 2019, "Model inversion attacks against collaborative inference" (white-box, regularized
-    maximum likelihood). Deviations: the anchor, starts other than zero, [0, 1] enforced, the choice of alpha.
+    maximum likelihood). Deviations: the prior and its coordinates, starts other than zero, [0, 1] enforced, alpha
+    chosen.
     """
 
     revision: ClassVar[int] = 1
@@ -80,12 +85,12 @@ class GradientInversion(Attack):
     knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
     images: ClassVar[int | None] = 32
     starts_from_earlier: ClassVar[bool] = True
-    steps: Annotated[int, Field(ge=1)] = 100
-    lr: Annotated[float, Field(gt=0)] = 0.03
-    tv: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
-    anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.3, 3.0)
+    steps: Annotated[int, Field(ge=1)] = 80
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    tv: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.3)
+    prior: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.003, 0.03, 0.3, 3.0)
     probe_images: Annotated[int, Field(ge=1)] = 8
-    probe_steps: Annotated[int, Field(ge=1)] = 25
+    probe_steps: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
@@ -120,24 +125,25 @@ class _Search:
             name: float((made["attacker_val"] - self.truth).square().mean()) for name, made in self.starts.items()
         }
         self.anchor = min(errors, key=lambda name: errors[name])
+        self.basis = likely_errors(public.images, self.truth - self.starts[self.anchor]["attacker_val"])
         self.notes: dict[str, float] = {"start_attacker_val_mse": errors[self.anchor]}
 
     def plan(self) -> Plan:
         """Choose one thing after the other on a few attacker_val images."""
         attack = self.attack
         few = slice(0, min(attack.probe_images, len(self.truth)))
-        middle = attack.anchor[len(attack.anchor) // 2]
-        plan = Plan(rule="unrolled", start=self.anchor, tv=0.0, anchor=0.0, homotopy=False, steps=attack.probe_steps)
+        middle = attack.prior[len(attack.prior) // 2]
+        plan = Plan(rule="unrolled", start="mean image", tv=0.0, prior=0.0, homotopy=False, steps=attack.probe_steps)
         self._gradients(few)
-        plan = self._best([replace(plan, rule=rule, start="mean image") for rule in self.boxes], few, by_pixels=False)
+        plan = self._best([replace(plan, rule=rule) for rule in self.boxes], few, by_pixels=False)
         if self.boxes[plan.rule].sparse:
             plan = self._best([plan, replace(plan, homotopy=True)], few, by_pixels=False)
-        plan = self._best([replace(plan, start=name, anchor=middle) for name in self.starts], few, by_pixels=True)
-        grid = [replace(plan, tv=tv, anchor=anchor) for tv in attack.tv for anchor in attack.anchor]
-        plan = self._best(grid, few, by_pixels=True)
+        plan = self._best([replace(plan, start=name, prior=middle) for name in self.starts], few, by_pixels=True)
+        plan = self._best([replace(plan, prior=prior) for prior in attack.prior], few, by_pixels=True)
+        plan = self._best([replace(plan, tv=tv) for tv in attack.tv], few, by_pixels=True)
         self.notes |= {
             "tv": plan.tv,
-            "anchor": plan.anchor,
+            "prior": plan.prior,
             "homotopy": float(plan.homotopy),
             "rule": float(RULES.index(plan.rule)),
             "start": float(list(self.starts).index(plan.start)),
@@ -210,17 +216,22 @@ class _Search:
         self, plan: Plan, start: Images, anchor: Images, features: Tensor
     ) -> tuple[Images, Float[Tensor, " steps"]]:
         """Return every image's iterate of lowest objective, and the mean misfit at every step."""
-        box = self.boxes[plan.rule]
-        images = start.clone().requires_grad_()
-        optimizer = torch.optim.Adam([images], lr=self.attack.lr)
+        box, basis = self.boxes[plan.rule], self.basis.to(start.device)
+        away = torch.linalg.solve(basis, (start - anchor).flatten(1).T).T  # y of the start, (n, pixels)
+        away = away.contiguous().requires_grad_()
+        optimizer = torch.optim.Adam([away], lr=self.attack.lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.steps)
         best, lowest = start.clone(), torch.full((len(start),), torch.inf, device=start.device)
         misfits = []
         for step in range(plan.steps + 1):
             factor = min(1.0, WEAK + (1 - WEAK) * 2 * step / plan.steps) if plan.homotopy else 1.0
             box.scale_lambda(factor)
+            moved = anchor + (away @ basis.T).view_as(anchor)
+            outside = moved - moved.clamp(0, 1)
+            images = moved - outside.detach()  # clipped; the gradient passes, so that no pixel stays at the border
             distance = misfit(box, images, features, self.scale)
-            objective = distance + plan.tv * variation(images) + plan.anchor * _mean_squared(images - anchor)
+            priors = plan.tv * variation(images) + plan.prior * _mean_squared(away) + _mean_squared(outside)
+            objective = distance + priors
             with torch.no_grad():
                 better = (objective < lowest) & (factor == 1.0)
                 lowest = torch.where(better, objective, lowest)
@@ -232,9 +243,21 @@ class _Search:
             objective.sum().backward()
             optimizer.step()
             decay.step()
-            with torch.no_grad():
-                images.clamp_(0, 1)
         return best, torch.stack(misfits)
+
+
+def likely_errors(images: Images, errors: Float[Tensor, "m c h w"], least: float = 0.02) -> Float[Tensor, "p p"]:
+    r"""Return :math:`V \sigma`: principal components of images, each as long as errors are along it.
+
+    Args:
+        images: the attacker's.
+        errors: of what is to be corrected, on other images.
+        least: a component is at least this long, relative to the longest, so that nothing is ruled out.
+    """
+    flat = images.flatten(1)
+    components: Tensor = torch.linalg.eigh(torch.cov(flat.T)).eigenvectors
+    lengths = (errors.flatten(1) @ components).square().mean(0).sqrt()
+    return components * lengths.clamp_min(least * float(lengths.max()) + torch.finfo(lengths.dtype).tiny)
 
 
 def variation(images: Images) -> Float[Tensor, " n"]:

@@ -23,16 +23,15 @@ CHUNK = 64
 
 
 def local_residual(
-    gram: Float[Tensor, "k k"],
-    cross: Float[Tensor, " k"],
-    residuals: Float[Tensor, "k p"],
+    gram: Float[Tensor, "*b k k"],
+    cross: Float[Tensor, "*b k"],
+    residuals: Float[Tensor, "*b k p"],
     penalty: float,
-) -> Float[Tensor, " p"]:
+) -> Float[Tensor, "*b p"]:
     r"""Predict the residual at one query from its neighbours by kernel ridge regression on centred data.
 
     With the neighbours' inner products :math:`K` and those with the query :math:`c`, both centred on the neighbours'
-    mean, it is :math:`\bar r + c^\top (K + \alpha \tfrac{\mathrm{tr} K}{k} I)^{-1} (r - \bar r)`. All arguments may
-    have leading batch dimensions.
+    mean, it is :math:`\bar r + c^\top (K + \alpha \tfrac{\mathrm{tr} K}{k} I)^{-1} (r - \bar r)`.
 
     Args:
         gram: inner products of the neighbours' features.

@@ -85,11 +85,7 @@ class Attacks:
             device=self.device,
             progress=self.progress,
             label=label,
-            earlier={
-                other.label: self._placed(other, index)
-                for other in earlier(self.recipe, attack)
-                if other.label in self.done
-            },
+            earlier=self._earlier(attack, index),
         )
         leak = tap.leak(attack.knowledge, attack.label, setting)
         started = time.monotonic()
@@ -124,6 +120,22 @@ class Attacks:
                 index=places,
             )
         return goal
+
+    def _earlier(self, attack: NamedAttack, index: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor]]:
+        """Of the attacks before, the best of each level of knowledge."""
+        if "attacker_val" not in index:
+            return {}
+        places, val = index["attacker_val"], self.splits.attacker_val
+        truth = val.images if places is None else val.batch(places)
+        best: dict[str, tuple[float, dict[str, Tensor]]] = {}
+        for other in earlier(self.recipe, attack):
+            if other.label in self.done:
+                made = self._placed(other, index)
+                error = float((made["attacker_val"] - truth).square().mean())
+                best[other.knowledge] = min(
+                    best.get(other.knowledge, (error, made)), (error, made), key=lambda one: one[0]
+                )
+        return {level: made for level, (_, made) in best.items()}
 
     def _placed(self, attack: NamedAttack, index: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """What ``attack`` made of the images at ``index``: of all of them, if it attacked only the same ones."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseguard.bench.keys import digest
+from sparseguard.bench.digest import digest
 from sparseguard.errors import TrainingError
 from sparseguard.files import read_tensors, write_folder, write_tensors
 from sparseguard.metrics.semantic import recognized
@@ -40,26 +40,33 @@ class Evaluator:
     accuracy: float
 
 
-def pooling_net(channels: int, classes: int) -> nn.Sequential:
-    """Return three blocks of 3 x 3 convolutions, batch normalization and maxima, then means over quarters."""
+def pooling_net(shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+    """Return three blocks of 3 x 3 convolutions, batch normalization and maxima, then means over quarters.
+
+    From 48 pixels a side on, the first convolution takes every second pixel.
+    """
     layers: list[nn.Module] = []
-    for before, width in ((channels, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    first = 2 if min(shape[1:]) >= 48 else 1
+    for before, width, stride in ((shape[0], 16, first), (16, 32, 1), (32, 64, 1)):
+        layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         layers += [nn.MaxPool2d(2, ceil_mode=True)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, classes))
 
 
-def striding_net(channels: int, classes: int) -> nn.Sequential:
+def striding_net(shape: tuple[int, int, int], classes: int) -> nn.Sequential:
     """Return two strided 5 x 5 convolutions and a dense layer that weighs every place, without normalization."""
     layers: list[nn.Module] = []
-    for before, width in ((channels, 24), (24, 48)):
+    for before, width in ((shape[0], 24), (24, 48)):
         layers += [nn.Conv2d(before, width, 5, stride=2, padding=2), nn.LeakyReLU(0.1)]
     layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Dropout(0.3), nn.Linear(48 * 49, 128), nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers, nn.Dropout(0.3), nn.Linear(128, classes))
 
 
-NETWORKS: dict[str, Callable[[int, int], nn.Sequential]] = {"pooling": pooling_net, "striding": striding_net}
-"""From channels and classes to an untrained evaluator; the two read images by different means."""
+NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Sequential]] = {
+    "pooling": pooling_net,
+    "striding": striding_net,
+}
+"""From an image's shape and the number of classes to an untrained evaluator; the two read images by different means."""
 
 
 def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Progress) -> list[Evaluator]:
@@ -103,7 +110,8 @@ def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Pro
 
 def _read(name: str, home: Path, splits: Splits, device: torch.device) -> Evaluator:
     weights, facts = read_tensors(home / f"{name}.safetensors")
-    module = NETWORKS[name](splits.test.shape[0], len(splits.test.classes))
+    with torch.random.fork_rng():  # building draws weights
+        module = NETWORKS[name](splits.test.shape, len(splits.test.classes))
     module.load_state_dict(weights)
     return Evaluator(name=name, module=module.to(device).eval().requires_grad_(False), accuracy=facts["accuracy"])
 
@@ -115,7 +123,7 @@ def _trained(name: str, splits: Splits, device: torch.device, progress: Progress
     steps, every = int(BUDGET["steps"]), int(BUDGET["every"])
     with torch.random.fork_rng(), progress.task(f"evaluator {name}", steps) as advance:
         torch.manual_seed(seed)
-        module = NETWORKS[name](images.shape[0], len(images.classes)).to(device)
+        module = NETWORKS[name](images.shape, len(images.classes)).to(device)
         optimizer = torch.optim.Adam(module.parameters(), lr=BUDGET["rate"])
         best, lowest, stale = copy.deepcopy(module.state_dict()), math.inf, 0
         for step in range(steps):

@@ -6,22 +6,16 @@ integer revision each component declares. Versions of libraries are recorded, no
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
-from sparseguard import checks, leak, metrics, sparse
+from sparseguard import bounds, checks, leak, metrics, sparse
+from sparseguard.bench import evaluators, judging
+from sparseguard.bench.digest import digest
 from sparseguard.bench.recipe import Named, NamedAttack, Recipe, Threat
 from sparseguard.bench.setting import Setting
 from sparseguard.settings import describe
 from sparseguard.targets import fit
 from sparseguard.types import Knowledge, Splits
-
-
-def digest(values: Any) -> str:
-    """Return the key of plain values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +27,7 @@ class Job:
     seed: int
     target_key: str
     attack_keys: dict[str, str]
+    bounds_key: str
     record_key: str
 
 
@@ -94,6 +89,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         {
             "stage": "record",
             "revisions": [metrics.REVISION, checks.REVISION, recipe.dataset.revision],
+            "judge": [judging.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.judge)],
             "recipe": [recipe.name, recipe.description],
             "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
             "attacks": attack_keys,
@@ -106,5 +102,15 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         seed=seed,
         target_key=target_key,
         attack_keys=attack_keys,
+        bounds_key=digest(
+            {
+                "stage": "bounds",
+                "revision": bounds.REVISION,
+                "target": target_key,
+                "tap": threat.tap,
+                "images": recipe.judge.bounds_images,
+                "fingerprints": fingerprints,
+            }
+        ),
         record_key=record_key,
     )

@@ -11,15 +11,17 @@ from torch import Tensor
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.bench.attacking import Attacks
 from sparseguard.bench.comparing import compare
+from sparseguard.bench.judging import perfect_attacker
 from sparseguard.bench.keys import Job
 from sparseguard.bench.observed import Observed
 from sparseguard.bench.recipe import NamedAttack
-from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
+from sparseguard.bench.recording import Run, duplicates, flags_of, provenance_of, record_of
 from sparseguard.bench.score import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.bench.stages import describe_target, untrained_target
 from sparseguard.bench.store import StoredAttack
 from sparseguard.checks import Evidence, raised
-from sparseguard.record import Attacker, Record
+from sparseguard.record import Attacker, Bound, Record, SetScore
+from sparseguard.seeds import derive
 from sparseguard.settings import describe
 from sparseguard.targets import Target, state_hash
 from sparseguard.types import Released
@@ -79,11 +81,11 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
                 go(1)
             index = attacks.index(named)
             scores = score(stored.reconstructions, this.splits, index)
+            sets = _judged(this, named, stored, index, scores)
             parts = this.splits.parts()
             places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
-            attackers.append(
-                _attacker(named, stored, scores, {part: places[part] for part, at in index.items() if at is not None})
-            )
+            some = {part: places[part] for part, at in index.items() if at is not None}
+            attackers.append(_attacker(named, stored, scores, sets, some))
             scored[named.label] = Contender(name=named.label, level=named.level, places=places, scores=scores)
             pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
             seconds[f"attack {named.label}"] = stored.facts["seconds"]
@@ -101,6 +103,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
         comparisons=compare(this.recipe.attacks, scored, chosen),
         randomizes=job.defense.piece.randomizes,
         inactive=inactive,
+        duplicates=duplicates(this.splits),
     )
     record = record_of(
         this,
@@ -112,14 +115,51 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
         chosen=chosen,
         skipped=skipped,
         comparisons=evidence.comparisons,
+        bounds=_bounds(this, job, target),
         flags=flags_of(this.recipe, job, raised(evidence)),
         provenance=provenance_of(this, seconds) | ({"first_sparse_layer": subject.codes} if subject.codes else {}),
     )
     return record, pictures
 
 
+def _judged(
+    this: Run,
+    named: NamedAttack,
+    stored: StoredAttack,
+    index: dict[str, Tensor | None],
+    scores: dict[str, dict[str, Tensor]],
+) -> dict[str, dict[str, SetScore]]:
+    """Add the scores of the recipe's judges to ``scores``, and return those of whole sets, by part."""
+    sets = {}
+    for part, made in stored.reconstructions.items():
+        images = this.splits.parts()[part]
+        places = index[part]
+        every = torch.arange(len(images)) if places is None else places
+        originals = images.batch(every)
+        scores[part] |= this.bench.per_image(made, originals, images.labels[every])
+        if part != "attacker_val" and (named.competes or named.piece.floor):
+            sets[part] = this.bench.of_set(made, originals)
+    return sets
+
+
+def _bounds(this: Run, job: Job, target: Target) -> list[Bound]:
+    if not this.recipe.judge.bounds:
+        return []
+    found = this.store.load_bounds(job.bounds_key)
+    if found is None:
+        stage = target.taps[job.threat.tap]
+        seed = derive(purpose="bounds", threat=job.threat.name, seed=job.seed)
+        found = perfect_attacker(this.recipe.judge, target.model, stage, this.splits, this.device, seed, this.progress)
+        this.store.save_bounds(job.bounds_key, found)
+    return found
+
+
 def _attacker(
-    named: NamedAttack, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], index: dict[str, list[int]]
+    named: NamedAttack,
+    stored: StoredAttack,
+    scores: dict[str, dict[str, Tensor]],
+    sets: dict[str, dict[str, SetScore]],
+    index: dict[str, list[int]],
 ) -> Attacker:
     facts = stored.facts
     return Attacker(
@@ -136,6 +176,7 @@ def _attacker(
         notes=facts["notes"],
         curves=facts["curves"],
         residuals={part: summarize(torch.tensor(values)) for part, values in facts["residuals"].items()},
+        sets=sets,
         scores={
             part: {metric: summarize(values) for metric, values in metrics.items()} for part, metrics in scores.items()
         },

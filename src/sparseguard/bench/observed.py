@@ -38,7 +38,8 @@ class Observed:
         few = splits.attacker_train.select(torch.arange(min(PROBES, len(splits.attacker_train))))
         probe = self._leak(Knowledge.OUTPUTS, "probe", target.model)
         first, second = probe.observe(few).features, probe.observe(few).features
-        self.noise_ratio = float((first - second).square().mean().sqrt()) / (float(first.std()) or 1.0)
+        spread = float(first.flatten(1).var(0).mean().sqrt())
+        self.noise_ratio = float((first - second).square().mean().sqrt()) / (spread or 1.0)
 
     def observations(self, repeats: int) -> dict[str, Observation]:
         """Return what leaked of every scored part when each image is sent ``repeats`` times."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseguard.attacks import ATTACKS, Attack
+from sparseguard.bench.judging import Judge
 from sparseguard.bench.overrides import apply_override
 from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS
@@ -25,7 +26,7 @@ TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
 
 BACKBONE_OF = {"end-to-end": "linear", "split": "linear-shallow"}
 
-KEYS = ("name", "description", "seeds", "data", "fit", "threats", "defenses", "attacks", "expected_flags")
+KEYS = ("name", "description", "seeds", "data", "fit", "threats", "defenses", "attacks", "judge", "expected_flags")
 
 
 @settings
@@ -114,6 +115,7 @@ class Recipe:
     threats: tuple[Threat, ...]
     defenses: tuple[Named, ...]
     attacks: tuple[NamedAttack, ...]
+    judge: Judge
     expected_flags: tuple[ExpectedFlag, ...]
 
     @property
@@ -189,6 +191,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         threats=tuple(_threat(entry) for entry in _entries(table, "threats", list(TAPS))),
         defenses=tuple(_named(entry, DEFENSES, "[[defenses]]") for entry in _entries(table, "defenses", None)),
         attacks=tuple(_attack(entry) for entry in _entries(table, "attacks", list(ATTACKS))),
+        judge=parse(Judge, _table(table.get("judge", {}), "[judge]"), "[judge]"),
         expected_flags=tuple(
             parse(ExpectedFlag, entry, "[[expected_flags]]") for entry in _entries(table, "expected_flags", [])
         ),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sparseguard.bench.judging import Bench
 from sparseguard.bench.keys import Job
 from sparseguard.bench.recipe import Named, Recipe
 from sparseguard.bench.score import gallery_index, identification_sizes
@@ -33,6 +34,7 @@ class Run:
     store: Store
     device: torch.device
     progress: Progress
+    bench: Bench
 
 
 def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
@@ -68,6 +70,7 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
         config=config,
         data=data,
         identification=identification_sizes(splits),
+        evaluators={judge.name: judge.accuracy for judge in this.bench.evaluators},
         claim=find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
         **content,
     )
@@ -115,6 +118,7 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
             {"label": attack.label, **attack.described(), "setting": describe(attack.setting)}
             for attack in recipe.attacks
         ],
+        "judge": describe(recipe.judge),
         "expected_flags": [describe(flag) for flag in recipe.expected_flags],
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sparseguard.bench.judging import bench
 from sparseguard.bench.keys import Job, jobs
 from sparseguard.bench.measuring import Subject, measured
 from sparseguard.bench.memo import remembering
@@ -79,9 +80,11 @@ def run(
     shown = progress or Silent()
     place = _device(device)
     splits = recipe.dataset.load()
-    this = Run(recipe=recipe, splits=splits, store=Store(out), device=place, progress=shown)
+    store = Store(out)
     outcome = Outcome()
-    with this.store.locked():
+    with store.locked():
+        judges = bench(recipe.judge, splits, out, place, shown)
+        this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges)
         grid = jobs(recipe, splits)
         slugs = [case_of(recipe, job).slug for job in grid]
         this.store.set_aside_all_but(set(slugs))

@@ -106,6 +106,7 @@ def describe_target(
         epochs=target.epochs,
         best_epoch=target.best_epoch,
         history=history,
+        held_out_n=len(splits.private) // 10,
         state_hash=fingerprint,
         state_hash_after=fingerprint,
     )

@@ -4,6 +4,8 @@ OUT/targets/KEY/            model.safetensors, facts.json, and state.safetensors
 OUT/targets/KEY.checkpoint.safetensors   while the target is being trained
 OUT/codes/                  the first sparse layers' codes of the images targets train on; may be removed at any time
 OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes)
+OUT/bounds/KEY.json
+OUT/evaluators/KEY/            networks that judge reconstructions
 OUT/records/CASE.json       and CASE.safetensors
 OUT/records/earlier/        records of earlier recipes in the same folder
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import pydantic
 import torch
 from torch import Tensor
 
@@ -31,7 +34,9 @@ from sparseguard.files import (
     write_tensors,
     write_text,
 )
-from sparseguard.record import Record, read_record
+from sparseguard.record import Bound, Record, read_record
+
+BOUNDS = pydantic.TypeAdapter(list[Bound])
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,15 @@ class Store:
             lambda aside: write_tensors(aside / "reconstructions.safetensors", kept, facts),
         )
         return StoredAttack({part: images.float() for part, images in kept.items()}, dict(facts))
+
+    def load_bounds(self, key: str) -> list[Bound] | None:
+        """Return finished bounds, or None."""
+        path = self.folder / "bounds" / f"{key}.json"
+        return BOUNDS.validate_json(path.read_bytes()) if path.exists() else None
+
+    def save_bounds(self, key: str, bounds: list[Bound]) -> None:
+        """Keep finished bounds."""
+        write_text(self.folder / "bounds" / f"{key}.json", BOUNDS.dump_json(bounds, indent=1).decode())
 
     def record_path(self, slug: str) -> Path:
         """Return a record's file."""

@@ -4,6 +4,7 @@ from sparseguard.bounds.base import Bound, Decode, Meaning
 from sparseguard.bounds.bayes import PoolBound, pool_bound
 from sparseguard.bounds.inversion import Inversion, hidden_fraction, invert_code
 from sparseguard.bounds.linear import LinearMap, fit_linear
+from sparseguard.bounds.metamers import Metamer, NeedsScipyError, find_metamer
 from sparseguard.bounds.noise import NoiseFacts
 from sparseguard.bounds.null_space import AffineMap, NullSpace, affine_map, null_space
 from sparseguard.bounds.of_model import BOUNDS, bounds_of
@@ -24,6 +25,8 @@ __all__ = [
     "Level",
     "LinearMap",
     "Meaning",
+    "Metamer",
+    "NeedsScipyError",
     "NoiseFacts",
     "NullSpace",
     "PixelRange",
@@ -32,6 +35,7 @@ __all__ = [
     "Waterfall",
     "affine_map",
     "bounds_of",
+    "find_metamer",
     "fit_linear",
     "hidden_fraction",
     "invert_code",

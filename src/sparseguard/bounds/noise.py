@@ -72,7 +72,7 @@ def clean_features(
     error = released - found
     spread, mean = float(error.std()), float(error.mean())
     allowed = SPREAD_ERROR + 6 / error.numel() ** 0.5
-    if abs(spread / noise.deviation - 1) > allowed or abs(mean) > allowed * noise.deviation:
+    if not (abs(spread / noise.deviation - 1) <= allowed and abs(mean) <= allowed * noise.deviation):
         return (
             f"the noise of stage '{noise.stage}' has standard deviation {spread:.3g} and mean {mean:.2g}; "
             f"{noise.deviation:.3g} and 0 were stated"

@@ -25,7 +25,8 @@ BOUNDS: dict[str, Meaning] = {
     "optimality-inversion": Meaning(
         summary="what a sparse layer's code says about its input, from the optimality condition",
         meaning="exact for exact codes: the input's part in the span of the active atoms is known to whoever has the "
-        "code, without training; an estimate for codes that are no solution (see kkt and misfit)",
+        "code, without training. For codes that are no solution it is an estimate (see kkt and misfit). An attacker "
+        "who also uses the inactive atoms, or a prior, may know more",
         applies="every sparse layer (l1) before the tap; in pixels for a layer that reads the image",
         source="optimality conditions of the lasso",
     ),

@@ -111,8 +111,8 @@ def image_figures(prefix: str, found: Inverted, images: Images, public: Inverted
     mean, spread = image_statistics(images)
     figures = dict[str, float]()
     for name, ours, theirs in (
-        ("synthesis", found.synthesis, public.synthesis),
-        ("inversion", found.inversion.projection, public.inversion.projection),
+        ("synthesis", found.synthesis.cpu(), public.synthesis.cpu()),
+        ("inversion", found.inversion.projection.cpu(), public.inversion.projection.cpu()),
     ):
         figures[f"{prefix}_{name}_true_statistics_psnr"] = mean_psnr(mean + spread * ours, images)
         figures[f"{prefix}_{name}_psnr"] = mean_psnr(PixelRange.fit(theirs, own)(ours), images)

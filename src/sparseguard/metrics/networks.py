@@ -29,6 +29,7 @@ from sparseguard.files import read_tensors
 BATCH = 64
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of ``weights-inception-2015-12-05-6726825d.pth``, the file torch-fidelity and pytorch-fid publish."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CONVERT = (
     "Convert it once: import safetensors.torch, torch; "
     'safetensors.torch.save_file(torch.load("weights.pth", weights_only=True), "weights.safetensors")'
@@ -143,30 +144,22 @@ class TorchvisionNetwork(FeatureNetwork):
         models = _optional("torchvision.models", "download", f"FD({model})")
         if model not in models.list_models():
             raise DataError(f"unknown torchvision model '{model}'. {nearest(model, models.list_models())}")
-        network: nn.Module = (
-            models.get_model(model, weights=None, init_weights=False)
-            if model
-            in (
-                "googlenet",
-                "inception_v3",
-            )
-            else models.get_model(model, weights=None)
-        )
+        network: nn.Module = models.get_model(model, weights=None)
         dense = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
         if not dense:
             raise DataError(f"{model} ends in no dense layer, so it has no features of one vector an image.")
         dimension = int(network.get_submodule(dense[-1]).in_features)  # type: ignore[arg-type]
         network.set_submodule(dense[-1], nn.Identity())
         kept = {name: value for name, value in read_weights(weights).items() if not name.startswith(f"{dense[-1]}.")}
-        _load(network, kept, weights, model)
+        try:
+            network.load_state_dict(kept)
+        except RuntimeError as error:
+            raise DataError(f"{weights}: not the weights of {model}. {' '.join(str(error).split())[:300]}") from None
         super().__init__(name=model, dimension=dimension, minimum=dimension + 1, module=network, device=device)
 
     def _embed(self, images: Tensor) -> Tensor:
         resized = F.interpolate(_three_channels(images), (224, 224), mode="bilinear", antialias=True)
-        mean, deviation = (
-            torch.tensor(values, device=images.device).view(3, 1, 1)
-            for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        )
+        mean, deviation = resized.new_tensor(IMAGENET).view(2, 3, 1, 1)
         features: Tensor = self.module((resized - mean) / deviation)
         return features
 
@@ -196,11 +189,9 @@ class Inception2015(FeatureNetwork):
     def __init__(self, weights: Path | None = None, device: torch.device | str = "cpu") -> None:
         theirs = _optional("torch_fidelity.feature_extractor_inceptionv3", "metrics", "FID")
         self.published = weights is None or _is_published(weights)
-        settings: dict[str, Any] = {"name": "inception-v3-compat", "features_list": ["2048"]}
         if weights is None or self.published:
-            settings["feature_extractor_weights_path"] = None if weights is None else str(weights)
             try:
-                network = theirs.FeatureExtractorInceptionV3(**settings)
+                network = theirs.FeatureExtractorInceptionV3("inception", ["2048"], weights)
             except (OSError, RuntimeError) as error:
                 raise DataError(
                     f"FID: torch-fidelity could not get its weights ({error}). Without a network, give the file's path."
@@ -210,9 +201,11 @@ class Inception2015(FeatureNetwork):
             # its constructor can only read a pickle or download; the latter's answer is given here instead
             with mock.patch.object(theirs, "load_state_dict_from_url", return_value=state):
                 try:
-                    network = theirs.FeatureExtractorInceptionV3(**settings)
+                    network = theirs.FeatureExtractorInceptionV3("inception", ["2048"])
                 except RuntimeError as error:
-                    raise DataError(f"{weights}: not the weights of inception-v3. {_first_lines(error)}") from None
+                    raise DataError(
+                        f"{weights}: not the weights of inception-v3. {' '.join(str(error).split())[:300]}"
+                    ) from None
         super().__init__(name="inception-v3", dimension=2048, minimum=2048, module=network, device=device)
 
     def label(self, metric: str) -> str:
@@ -238,17 +231,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return dict(safetensors.torch.load_file(path))
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"{path}: not a safetensors file ({error}). {CONVERT}") from None
-
-
-def _load(network: nn.Module, weights: Mapping[str, Tensor], path: Path, model: str) -> None:
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise DataError(f"{path}: not the weights of {model}. {_first_lines(error)}") from None
-
-
-def _first_lines(error: RuntimeError) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _optional(module: str, extra: str, what: str) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparseguard.report.axis import linear
 from sparseguard.report.table import Row
 from sparseguard.report.wording import METRICS, MISSING, gain, number
 
@@ -56,18 +57,15 @@ class Chart:
 def draw(rows: Sequence[Row]) -> Chart:
     """Return the chart of a section's rows, in their order, with one scale for all of them."""
     leaks = [leak for row in rows for part in ("private", "test") if (leak := _leak(row, part)) is not None]
-    step = _step(max(leaks, default=1.0) - min(0.0, *leaks, 0.0))
-    low = step * math.floor(min([0.0, *leaks]) / step)
-    high = max(step * math.ceil(max([0.0, *leaks]) / step), low + step)
+    axis = linear(leaks or [1.0], zero=True, least=1.0)
 
     def across(leak: float) -> float:
-        return LABEL_WIDTH + LEAK_WIDTH * (leak - low) / (high - low)
+        return LABEL_WIDTH + LEAK_WIDTH * axis.share(leak)
 
-    ticks = [low + step * index for index in range(round((high - low) / step) + 1)]
-    several = len({row.knowledge for row in rows if row.knowledge}) > 1
+    several = len({row.level for row in rows if row.level}) > 1
     lines = []
     for index, row in enumerate(rows):
-        label = f"{row.defense} ({row.knowledge})" if several and row.knowledge else row.defense
+        label = _label(row, several)
         private, test = _leak(row, "private"), _leak(row, "test")
         lines.append(
             Line(
@@ -88,21 +86,22 @@ def draw(rows: Sequence[Row]) -> Chart:
         width=WIDTH,
         height=TOP + ROW_HEIGHT * len(rows) + 12,
         zero=across(0.0),
-        leak_ticks=tuple((across(tick), f"{tick + 0.0:g}") for tick in ticks),
+        leak_ticks=tuple((across(tick), words) for tick, words in axis.ticks),
         accuracy_ticks=tuple((ACCURACY_LEFT + ACCURACY_WIDTH * tick, f"{tick:g}") for tick in (0.0, 0.5, 1.0)),
         lines=tuple(lines),
     )
 
 
+def _label(row: Row, several: bool) -> str:
+    attacked = row.partial.get("private")
+    words = [row.level or "" if several else "", f"n = {attacked[0]}" if attacked else ""]
+    told = ", ".join(word for word in words if word)
+    return f"{row.defense} ({told})" if told else row.defense
+
+
 def _leak(row: Row, part: str) -> float | None:
     measure = row.measures["psnr"].get(part)
     return measure.leak if measure and measure.leak is not None and math.isfinite(measure.leak) else None
-
-
-def _step(span: float) -> float:
-    rough = max(span, 1.0) / 4
-    magnitude = 10.0 ** math.floor(math.log10(rough))
-    return magnitude * next(factor for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
 
 
 def _words(row: Row, words: str) -> str:

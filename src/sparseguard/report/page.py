@@ -12,18 +12,28 @@ from typing import Any
 import jinja2
 
 from sparseguard.errors import StoreError
-from sparseguard.record import Pictures, Record
+from sparseguard.record import Attacker, Record
+from sparseguard.report.bounds import BoundTable, bound_tables
 from sparseguard.report.chart import Chart, draw
-from sparseguard.report.gallery import Strip, strips
+from sparseguard.report.controls import Control, cell_controls
+from sparseguard.report.curves import CurveChart, curve_charts
+from sparseguard.report.differences import DefenseDifference, between_defenses
+from sparseguard.report.gallery import Sheet, sheet
+from sparseguard.report.intervals import Interval
+from sparseguard.report.levels import chosen_at, is_control, level_of, level_sentence, setting_words
 from sparseguard.report.order import cells, sections
-from sparseguard.report.table import Row, rows, scale
+from sparseguard.report.samples import Held
+from sparseguard.report.scale import scale
+from sparseguard.report.spread import intervals
+from sparseguard.report.table import Row, rows
 from sparseguard.report.wording import (
-    KNOWLEDGE,
     METRICS,
     PARTS,
     chance,
     gain,
     identification_sentence,
+    interval,
+    metric_of,
     number,
     threat_sentence,
 )
@@ -40,16 +50,22 @@ class Section:
     identification: str
     rows: list[Row]
     chart: Chart
-    strips: list[Strip]
+    differences: list[DefenseDifference]
+    controls: list[Control]
+    sheet: Sheet | None
+    curves: list[CurveChart]
+    bounds: list[BoundTable]
+    intervals: dict[str, dict[tuple[str, str, str], Interval]]
     records: list[Record]
 
 
-def write_page(records: Sequence[Record], pictures: Mapping[str, Pictures], path: Path, with_images: bool) -> None:
+def write_page(records: Sequence[Record], pictures: Held, path: Path, with_images: bool) -> None:
     """Write records as one HTML page that loads nothing from elsewhere.
 
     Args:
         records: the cases to show; failed ones are shown with their reason.
-        pictures: what lies beside the records, keyed by ``record.case.slug``; read only when ``with_images``.
+        pictures: what lies beside the records, by ``record.case.slug``. Its scores are always used: for intervals,
+            floors on the same images and differences between defenses. Its pictures are, when ``with_images``.
         path: the page; it appears whole or not at all.
         with_images: put private images and their reconstructions into the page.
 
@@ -59,12 +75,10 @@ def write_page(records: Sequence[Record], pictures: Mapping[str, Pictures], path
     text = _template().render(
         recipes=", ".join(sorted({record.recipe for record in records})),
         scale=scale(records),
-        sections=[_section(own, pictures if with_images else {}) for own in sections(records)],
+        sections=[_section(own, pictures, with_images) for own in sections(records)],
         with_images=with_images,
+        with_scores=bool(pictures),
         shared=_shared_provenance(records),
-        metrics=METRICS,
-        parts=PARTS,
-        knowledge=KNOWLEDGE,
     )
     aside = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
@@ -78,8 +92,8 @@ def write_page(records: Sequence[Record], pictures: Mapping[str, Pictures], path
         raise StoreError(f"{path}: the page cannot be written ({error.strerror or error}).") from error
 
 
-def _section(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> Section:
-    own = rows(records)
+def _section(records: Sequence[Record], pictures: Held, with_images: bool) -> Section:
+    own = rows(records, pictures)
     first = own[0]
     return Section(
         title=f"{first.threat} · {first.dataset} · {first.backbone}",
@@ -89,22 +103,47 @@ def _section(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> Sec
         identification=identification_sentence(next((row.identification for row in own if row.identification), {})),
         rows=own,
         chart=draw(own),
-        strips=strips(records, pictures) if pictures else [],
+        differences=between_defenses(records, pictures),
+        controls=[control for cell in cells(records) for control in cell_controls(cell, pictures)],
+        sheet=sheet(records, pictures) if with_images else None,
+        curves=curve_charts(records),
+        bounds=bound_tables(records),
+        intervals={record.case.slug: intervals(record, pictures) for record in records},
         records=[record for cell in cells(records) for record in cell],
     )
 
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, gain=gain, chance=chance, flat=_flat)
-    source = importlib.resources.files("sparseguard.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    environment.filters.update(
+        number=number,
+        gain=gain,
+        chance=chance,
+        interval=interval,
+        flat=_flat,
+        metric=metric_of,
+        level=level_of,
+        level_sentence=level_sentence,
+        words=setting_words,
+        is_control=is_control,
+    )
+    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen)
+    return environment.get_template("page.html.j2")
+
+
+def _source(name: str) -> str:
+    return importlib.resources.files("sparseguard.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _is_chosen(record: Record, attacker: Attacker, metric: str) -> bool:
+    return any(chosen_at(record, level, metric) == attacker for level in record.chosen)
 
 
 def _shared_provenance(records: Sequence[Record]) -> dict[str, str]:

@@ -1,35 +1,46 @@
-"""Records to rows: one row a defense and knowledge level, averaged over seeds."""
+"""Records to rows: one row a defense and level, averaged over seeds."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import pydantic
+import numpy as np
 
-from sparseguard.record import SCHEMA_VERSION, Claim, Failure, Flag, Record
+from sparseguard.record import Attacker, Claim, Failure, Flag, Record
+from sparseguard.report.intervals import Interval, bootstrap_interval
+from sparseguard.report.levels import BASE, chosen_at, in_order, split_level
 from sparseguard.report.order import cells
-from sparseguard.report.wording import KNOWLEDGE, METRICS, PARTS
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean over seeds and the standard deviation over them, which one seed does not have."""
-
-    mean: float
-    std: float | None
+from sparseguard.report.samples import Held, over_seeds, sample
+from sparseguard.report.spread import Difference, Spread, compared, of_comparisons, spread
+from sparseguard.report.wording import METRICS, PARTS
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric on one part: the chosen attacker, the best floor, and the leak, which is their difference."""
+    """One metric on one part: the chosen attacker, the best floor, and the leak, which is their difference.
+
+    ``ci95`` is the interval of the mean over images: by the bootstrap where per-image scores are at hand, else the
+    record's, which it has for one seed. Of ``of`` images ``n`` were attacked; the floor is of the same images, and
+    None where the records do not tell it for these. ``to_outputs`` is the difference on the same images to the
+    attacker chosen at outputs.
+    """
 
     leaked: Spread | None
     floor: float | None
     floor_names: tuple[str, ...]
     leak: float | None
+    ci95: Interval | None
+    n: int | None
+    of: int | None
+    to_outputs: Difference | None
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some images were attacked."""
+        return self.n is not None and self.of is not None and self.n < self.of
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,11 @@ class FailedSeed:
 
 @dataclass(frozen=True)
 class Row:
-    """One defense at one knowledge level, over its seeds.
+    """One defense at one level, over its seeds.
 
+    ``level`` is the knowledge and how often each image is sent, ``knowledge`` and ``repeats`` the two apart.
     ``measures`` is by metric, then by part. ``memorization`` is private minus test, for id@1 only where both parts
-    have as many images to choose among.
+    have as many images to choose among; ``memorization_of_floors`` is the same of the best floors.
     """
 
     dataset: str
@@ -53,12 +65,15 @@ class Row:
     threat: str
     tap: str
     defense: str
+    level: str | None
     knowledge: str | None
+    repeats: int
     status: Literal["ok", "failed"]
     seeds: int
     accuracy: Spread | None
     measures: dict[str, dict[str, Measure]]
     memorization: dict[str, float | None]
+    memorization_of_floors: dict[str, float | None]
     chosen: dict[str, tuple[str, ...]]
     identification: dict[str, int]
     dimension: int | None
@@ -68,75 +83,64 @@ class Row:
     failures: tuple[FailedSeed, ...]
     claim: Claim | None
 
-
-def rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of records: by threat, then in the recipe's order of defenses; failed cases keep a row."""
-    return [row for cell in cells(records) for row in cell_rows(cell)]
-
-
-def to_json(records: Sequence[Record]) -> dict[str, Any]:
-    """Return the rows and the scale of records as plain values, ready for ``json.dumps``."""
-    plain = pydantic.TypeAdapter(list[Row]).dump_python(rows(records), mode="json")
-    return {"schema_version": SCHEMA_VERSION, "scale": scale(records), "rows": plain}
-
-
-def scale(records: Sequence[Record]) -> str:
-    """Return how large the run was, one sentence a dataset: images by part, epochs, seeds."""
-    datasets = sorted({record.case.dataset for record in records})
-    return " ".join(_dataset_scale([one for one in records if one.case.dataset == name]) for name in datasets)
+    @property
+    def partial(self) -> dict[str, tuple[int, int]]:
+        """Part to how many of how many images were attacked, where for some metric these are not all."""
+        partial: dict[str, tuple[int, int]] = {}
+        for by_part in self.measures.values():
+            for part, measure in by_part.items():
+                if measure.partial:
+                    partial.setdefault(part, (measure.n or 0, measure.of or 0))
+        return partial
 
 
-def cell_rows(cell: Sequence[Record]) -> list[Row]:
-    """Return the rows of records that differ in nothing but the seed, one a knowledge level."""
+def rows(records: Sequence[Record], held: Held | None = None) -> list[Row]:
+    """Return the rows of records: by threat, then in the recipe's order of defenses; failed cases keep a row.
+
+    Args:
+        records: the cases.
+        held: what lies beside them, by ``record.case.slug``; with it, floors of attackers that attacked only some
+            images are known, and intervals are by the bootstrap.
+    """
+    return [row for cell in cells(records) for row in cell_rows(cell, held or {})]
+
+
+def cell_rows(cell: Sequence[Record], held: Held) -> list[Row]:
+    """Return the rows of records that differ in nothing but the seed, one a level."""
     measured = [record for record in cell if record.status == "ok"]
-    present = {level for record in measured for level in record.chosen}
-    if not present:
-        return [_row(cell, measured, None)]
-    levels = [level for level in KNOWLEDGE if level in present] + sorted(present.difference(KNOWLEDGE))
-    return [_row(cell, measured, level) for level in levels]
+    levels = in_order(level for record in measured for level in record.chosen)
+    return [_row(cell, measured, held, level) for level in levels or (None,)]
 
 
-def _dataset_scale(records: Sequence[Record]) -> str:
-    largest = max((record.data.get("sizes") or {} for record in records), key=len)
-    sizes = ", ".join(f"{size:,} {part.replace('_', '-')}" for part, size in largest.items())
-    epochs = {record.config.get("fit", {}).get("epochs") for record in records} - {None}
-    layouts = {record.data.get("layout") for record in records} - {None}
-    seeds = sorted({record.case.seed for record in records})
-    layout = f" (layout {', '.join(sorted(map(str, layouts)))})" if layouts else ""
-    return (
-        f"{records[0].case.dataset}{layout}: "
-        + (f"{sizes} images; " if sizes else "sizes not recorded; ")
-        + (f"{' or '.join(map(str, sorted(epochs)))} epochs at most; " if epochs else "")
-        + f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}."
-    )
-
-
-def _row(cell: Sequence[Record], measured: Sequence[Record], level: str | None) -> Row:
+def _row(cell: Sequence[Record], measured: Sequence[Record], held: Held, level: str | None) -> Row:
     own = [record for record in measured if level is None or level in record.chosen]
     case = cell[0].case
     measures = {
-        metric: {part: _measure(own, level, metric, part) for part in PARTS if _has_part(own, part)}
+        metric: {part: _measure(own, held, level, metric, part) for part in PARTS if _has_part(own, part)}
         for metric in METRICS
     }
     pools = next((record.identification for record in own if record.identification), {})
     sizes = {part: pools[part] for part in PARTS if part in pools}
     leaks = [record.leaked for record in own if record.leaked]
+    knowledge, repeats = (None, 1) if level is None else split_level(level)
     return Row(
         dataset=case.dataset,
         backbone=case.backbone,
         threat=case.threat,
         tap=case.tap,
         defense=case.defense,
-        knowledge=level,
+        level=level,
+        knowledge=knowledge,
+        repeats=repeats,
         status="ok" if measured else "failed",
         seeds=len(own),
-        accuracy=_spread(record.target.accuracy for record in own if record.target),
+        accuracy=spread(record.target.accuracy for record in own if record.target),
         measures=measures,
-        memorization={
-            metric: _difference(by_part) if metric != "id@1" or len(set(sizes.values())) == 1 else None
-            for metric, by_part in measures.items()
+        memorization={metric: _private_minus_test(by_part, sizes, metric)[0] for metric, by_part in measures.items()},
+        memorization_of_floors={
+            metric: _private_minus_test(by_part, sizes, metric)[1] for metric, by_part in measures.items()
         },
-        chosen={metric: _chosen(own, level, metric) for metric in METRICS},
+        chosen={metric: _names(own, level, metric) for metric in METRICS},
         identification=sizes,
         dimension=leaks[0].dimension if leaks else None,
         effective_rank=statistics.fmean(leak.effective_rank for leak in leaks) if leaks else None,
@@ -155,40 +159,61 @@ def _has_part(records: Iterable[Record], part: str) -> bool:
     return any(part in attacker.scores for record in records for attacker in record.attackers)
 
 
-def _spread(values: Iterable[float]) -> Spread | None:
-    known = list(values)
-    if not known:
-        return None
-    return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+def _measure(records: Sequence[Record], held: Held, level: str | None, metric: str, part: str) -> Measure:
+    chosen = [(record, chosen_at(record, level, metric)) for record in records]
+    scored = [(record, one) for record, one in chosen if one and metric in one.scores.get(part, {})]
+    summaries = [one.scores[part][metric] for _, one in scored]
+    leaked = spread(summary.mean for summary in summaries)
+    best = [_best_floor(record, held, one, metric, part) for record, one in chosen]
+    known = [found for found in best if found]
+    floor = statistics.fmean(mean for mean, _ in known) if known and len(known) == len(best) else None
+    together = over_seeds([sample(record, held, one, part, metric) for record, one in scored])
+    ci95 = bootstrap_interval(together.values) if together else None
+    differences = [
+        (record, found)
+        for record, one in scored
+        if level != BASE and (found := compared(record, "level", one.name, metric, part))
+    ]
+    return Measure(
+        leaked=leaked,
+        floor=floor,
+        floor_names=tuple(sorted({name for _, name in known})) if floor is not None else (),
+        leak=leaked.mean - floor if leaked and floor is not None else None,
+        ci95=ci95 or (summaries[0].ci95 if len(summaries) == 1 else None),
+        n=min((summary.n for summary in summaries), default=None),
+        of=next((size for record in records if (size := (record.data.get("sizes") or {}).get(part))), None),
+        to_outputs=of_comparisons(differences, held),
+    )
 
 
-def _measure(records: Sequence[Record], level: str | None, metric: str, part: str) -> Measure:
-    names = [record.chosen.get(level or "", {}).get(metric, "") for record in records]
-    means = [_means(record, part, metric) for record in records]
-    leaked = _spread(mean[name] for mean, name in zip(means, names, strict=True) if name in mean)
-    best = [found for record in records if (found := _best_floor(record, part, metric))]
-    floor = statistics.fmean(mean for mean, _ in best) if best else None
-    leak = leaked.mean - floor if leaked and floor is not None else None
-    return Measure(leaked, floor, tuple(sorted({name for _, name in best})), leak)
+def _best_floor(
+    record: Record, held: Held, chosen: Attacker | None, metric: str, part: str
+) -> tuple[float, str] | None:
+    """Return the best floor on the images that the chosen attacker attacked, and its name."""
+    floors = [one for one in record.attackers if one.floor and metric in one.scores.get(part, {})]
+    wanted = chosen.index.get(part) if chosen else None
+    found = []
+    for floor in floors:
+        if floor.index.get(part) == wanted:
+            found.append((floor.scores[part][metric].mean, floor.name))
+        elif wanted is not None and (own := sample(record, held, floor, part, metric)):
+            values = own.at(np.asarray(wanted))
+            found += [] if values is None else [(float(values.mean()), floor.name)]
+    return max(found, default=None)
 
 
-def _means(record: Record, part: str, metric: str) -> dict[str, float]:
-    scored = [one for one in record.attackers if metric in one.scores.get(part, {})]
-    return {one.name: one.scores[part][metric].mean for one in scored}
+def _private_minus_test(
+    by_part: dict[str, Measure], sizes: dict[str, int], metric: str
+) -> tuple[float | None, float | None]:
+    """Return the difference of the chosen attacker's scores, and of the floors."""
+    if len(by_part) < len(PARTS) or (metric == "id@1" and len(set(sizes.values())) != 1):
+        return None, None
+    private, test = (by_part[part] for part in PARTS)
+    own = private.leaked.mean - test.leaked.mean if private.leaked and test.leaked else None
+    floors = None if private.floor is None or test.floor is None else private.floor - test.floor
+    return own, floors
 
 
-def _best_floor(record: Record, part: str, metric: str) -> tuple[float, str] | None:
-    floors = {one.name for one in record.attackers if one.floor}
-    return max(((mean, name) for name, mean in _means(record, part, metric).items() if name in floors), default=None)
-
-
-def _difference(by_part: dict[str, Measure]) -> float | None:
-    leaked = [measure.leaked for part in PARTS if (measure := by_part.get(part))]
-    if len(leaked) < len(PARTS) or leaked[0] is None or leaked[1] is None:
-        return None
-    return leaked[0].mean - leaked[1].mean
-
-
-def _chosen(records: Iterable[Record], level: str | None, metric: str) -> tuple[str, ...]:
-    names = {record.chosen.get(level or "", {}).get(metric) for record in records}
-    return tuple(sorted(name for name in names if name))
+def _names(records: Iterable[Record], level: str | None, metric: str) -> tuple[str, ...]:
+    found = {one.name for record in records if (one := chosen_at(record, level, metric))}
+    return tuple(sorted(found))

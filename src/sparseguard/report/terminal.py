@@ -9,40 +9,52 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseguard.record import Record
+from sparseguard.report.differences import AGAINST, between_defenses
 from sparseguard.report.order import sections
-from sparseguard.report.table import Measure, Row, rows, scale
+from sparseguard.report.samples import Held
+from sparseguard.report.scale import scale
+from sparseguard.report.spread import Difference
+from sparseguard.report.table import Measure, Row, rows
 from sparseguard.report.wording import (
     DIRECTION,
     METRICS,
     MISSING,
     PARTS,
     chance,
+    gain,
     identification_sentence,
+    interval,
     number,
     threat_sentence,
 )
 
 
-def render(records: Sequence[Record]) -> list[Table]:
-    """Return one table a threat, dataset and backbone, each fitting in 100 columns."""
-    return [_table(section) for section in sections(records)]
+def render(records: Sequence[Record], held: Held | None = None) -> list[Table]:
+    """Return the tables, each fitting in 100 columns.
+
+    Each threat, dataset and backbone has one with the scores, and one with differences on the same images where there
+    are any: of levels to outputs, and of defenses to none.
+
+    Args:
+        records: the cases.
+        held: what lies beside them, by ``record.case.slug``; without it no defenses are compared image by image.
+    """
+    return [table for section in sections(records) for table in _tables(section, held or {})]
 
 
-def _table(section: Sequence[Record]) -> Table:
-    own = rows(section)
-    first = own[0]
-    table = Table(
-        title=Text(f"{first.threat} · {first.dataset} · {first.backbone}"),
-        caption=Text("\n".join(["", *_notes(section, own)]), justify="left"),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+def _tables(section: Sequence[Record], held: Held) -> list[Table]:
+    own = rows(section, held)
+    differences = _differences(section, own, held)
+    return [_table(section, own), *([differences] if differences.row_count else [])]
+
+
+def _table(section: Sequence[Record], own: Sequence[Row]) -> Table:
+    table = _empty(_title(own[0]), _notes(section, own))
     table.add_column("defense", overflow="fold", max_width=17)
     table.add_column("accuracy", overflow="fold", max_width=9)
     for metric in METRICS.values():
         table.add_column(f"{metric.label}\nprivate/test", overflow="fold", max_width=15)
-    table.add_column("attacker\n(knowing)", overflow="fold", max_width=13)
+    table.add_column("attacker\n(level)", overflow="fold", max_width=13)
     table.add_column("flags", overflow="fold", max_width=15)
     for row in own:
         table.add_row(*map(Text, _cells(row)))
@@ -54,6 +66,55 @@ def _table(section: Sequence[Record]) -> Table:
                 style="dim",
             )
     return table
+
+
+def _differences(section: Sequence[Record], own: Sequence[Row], held: Held) -> Table:
+    notes = [
+        "Image by image on the same private images; in brackets the bootstrap 95 % interval of the mean over images.",
+        *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in own) else []),
+    ]
+    table = _empty(f"{_title(own[0])}: differences", notes)
+    table.add_column("first minus second", overflow="fold", max_width=34)
+    for metric in METRICS.values():
+        table.add_column(metric.label, overflow="fold", max_width=18)
+    table.add_column("n", overflow="fold", max_width=8)
+    part = PARTS[0]
+    for row in own:
+        measures = {metric: measure for metric in METRICS if (measure := row.measures[metric].get(part))}
+        levels = {metric: one.to_outputs for metric, one in measures.items() if one.to_outputs}
+        if levels:
+            table.add_row(*map(Text, _line(f"{row.defense}: {row.level} minus outputs", levels)))
+    for found in between_defenses(section, held):
+        defenses = {metric: by_part[part] for metric, by_part in found.measures.items() if part in by_part}
+        if defenses:
+            table.add_row(*map(Text, _line(f"{found.level}: {found.defense} minus {AGAINST}", defenses)))
+    return table
+
+
+def _line(words: str, found: dict[str, Difference]) -> list[str]:
+    counts = sorted({one.n for one in found.values()})
+    scores = [_difference(found[name], METRICS[name].digits) if name in found else MISSING for name in METRICS]
+    return [words, *scores, " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1])))]
+
+
+def _difference(found: Difference, digits: int) -> str:
+    spread = "" if found.std is None else f" ±{number(found.std, digits)}"
+    below = interval(found.ci95, digits, signed=True)
+    return f"{gain(found.mean, digits)}{spread}" + (f"\n{below}" if below else "")
+
+
+def _empty(title: str, notes: Sequence[str]) -> Table:
+    return Table(
+        title=Text(title),
+        caption=Text("\n".join(["", *notes]), justify="left"),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+
+
+def _title(row: Row) -> str:
+    return f"{row.threat} · {row.dataset} · {row.backbone}"
 
 
 def _cells(row: Row) -> list[str]:
@@ -77,7 +138,10 @@ def _scores(row: Row, metric: str) -> str:
         below = list(dict.fromkeys(chance(size) for size in row.identification.values()))
     else:
         below = [_number(measure.floor if measure else None, digits) for measure in measures]
-    return f"{means}\n({'/'.join(below)})" if below else means
+    lines = [means, *([f"({'/'.join(below)})"] if below else [])]
+    if any(measure and measure.partial for measure in measures):
+        lines.append(f"n={'/'.join(str(measure.n) if measure and measure.n else 'n/a' for measure in measures)}")
+    return "\n".join(lines)
 
 
 def _mean(measure: Measure | None, digits: int) -> str:
@@ -90,7 +154,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _attackers(row: Row) -> str:
     names = dict.fromkeys(name for own in row.chosen.values() for name in own)
-    return f"{', '.join(names)}\n({row.knowledge})" if row.knowledge else MISSING
+    return f"{', '.join(names)}\n({row.level})" if row.level else MISSING
 
 
 def _flags(row: Row) -> str:
@@ -100,13 +164,16 @@ def _flags(row: Row) -> str:
 def _notes(section: Sequence[Record], own: Sequence[Row]) -> list[str]:
     failures = [(row.defense, one) for row in own for one in row.failures]
     sizes = next((row.identification for row in own if row.identification), {})
+    every = [measure for row in own if row.seeds for by_part in row.measures.values() for measure in by_part.values()]
     incomplete = any(len(by_part) < len(PARTS) for row in own if row.seeds for by_part in row.measures.values())
+    partial = any(row.partial for row in own)
     return [
         scale(section),
         f"{threat_sentence(own[0].threat)} Tap: {', '.join(dict.fromkeys(row.tap for row in own))}.",
         f"{DIRECTION} In brackets: the best floor, what needs no inversion; for id@1 chance.",
         identification_sentence(sizes),
+        *(["n: so many images were attacked there, not all; floors are of the same images."] if partial else []),
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in own) else []),
-        *(["n/a: not available."] if incomplete else []),
+        *(["n/a: not available."] if incomplete or any(measure.floor is None for measure in every) else []),
         *(f"Failed: {defense}, seed {one.seed}: {one.reason}" for defense, one in dict.fromkeys(failures)),
     ]

@@ -84,3 +84,26 @@ def gain(value: float | None, digits: int) -> str:
         ('+1.00', '+0.00')
     """
     return MISSING if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def interval(ends: tuple[float, float] | None, digits: int, signed: bool = False) -> str:
+    """Return an interval in square brackets, nothing where there is none.
+
+    Example:
+        >>> interval((1.0, 2.5), 1), interval((-1.0, 2.5), 1, signed=True), interval(None, 1)
+        ('[1.0, 2.5]', '[-1.0, +2.5]', '')
+    """
+    if ends is None:
+        return ""
+    words = [gain(end, digits) if signed else number(end, digits) for end in ends]
+    return f"[{', '.join(words)}]"
+
+
+def metric_of(name: str) -> Metric:
+    """Return how a metric is printed; one that this version does not know has its own name and three digits.
+
+    Example:
+        >>> metric_of("psnr").unit, metric_of("recognized by a network").label
+        ('dB', 'recognized by a network')
+    """
+    return METRICS.get(name, Metric(name, "", 3))

@@ -1,0 +1,112 @@
+"""Checks of attackers: whether they learned all they could, and what their scores can mean."""
+
+from __future__ import annotations
+
+import math
+
+from sparseguard.checks.evidence import Evidence, joined, late_gain, psnr
+
+ROUNDING = 1e-6
+"""In pixel values. Less than float32 can tell apart from 1 after a few operations."""
+
+ABOVE_FLOOR = 0.1
+"""dB. 2 % of the squared error: attackers this near the floor are ranked by chance."""
+
+STILL_GAINING = 0.1
+"""dB. A decoder that gained so much in a fifth of its epochs had not come to rest."""
+
+CURVE = "attacker_val PSNR"
+
+MEMORIZED = 0.2
+"""dB. Smaller differences, however sure on many images, change no conclusion."""
+
+MEMORIZED_Z = 3.0
+"""Standard errors: by chance once in 700 cases, so that a grid of some hundred raises hardly ever for nothing."""
+
+
+def attacker_did_not_learn(evidence: Evidence) -> str | None:
+    """Look for attackers that ended with the parameters they started from."""
+    still = [a.name for a in evidence.attackers if a.parameter_change is not None and not a.parameter_change > 0]
+    return f"parameters did not move: {', '.join(still)}" if still else None
+
+
+def still_improving(evidence: Evidence) -> str | None:
+    """Look at the end of the chosen attackers' learning curves."""
+    gains = {a.name: late_gain(a.curves.get(CURVE, [])) for a in evidence.picked("psnr")}
+    return joined(
+        f"{name}: gained {gain:.2f} dB on attacker_val in the last fifth of its epochs, more than {STILL_GAINING}"
+        for name, gain in gains.items()
+        if gain > STILL_GAINING
+    )
+
+
+def no_better_than_mean(evidence: Evidence) -> str | None:
+    """Compare the chosen attackers with the mean image."""
+    mean = evidence.reference("mean-image")
+    if mean is None:
+        return None
+    return joined(
+        f"{attacker.name}: {psnr(attacker):.2f} dB, the mean image has {psnr(mean):.2f} dB"
+        for attacker in evidence.picked_on_all("psnr")
+        if psnr(attacker) <= psnr(mean)
+    )
+
+
+def at_its_floor(evidence: Evidence) -> str | None:
+    """Compare the chosen attackers with the best floor."""
+    floors = {attacker.name: psnr(attacker) for attacker in evidence.attackers if attacker.floor}
+    if not floors:
+        return None
+    best = max(floors, key=lambda name: floors[name])
+    return joined(
+        f"{attacker.name}: {psnr(attacker):.2f} dB, less than {ABOVE_FLOOR} dB above {best} with {floors[best]:.2f} dB"
+        for attacker in evidence.picked_on_all("psnr")
+        if psnr(attacker) < floors[best] + ABOVE_FLOOR
+    )
+
+
+def worse_than_ridge(evidence: Evidence) -> str | None:
+    """Compare the chosen attackers with ridge on the outputs."""
+    ridge = evidence.reference("ridge")
+    if ridge is None:
+        return None
+    return joined(
+        f"{attacker.name}: {psnr(attacker):.2f} dB on private images, {ridge.name} has {psnr(ridge):.2f} dB"
+        for attacker in evidence.picked_on_all("psnr")
+        if psnr(attacker) < psnr(ridge)
+    )
+
+
+def memorization(evidence: Evidence) -> str | None:
+    """Compare the chosen attackers' scores on private images with those on test images, by Welch's z."""
+    found = []
+    for attacker in evidence.picked_on_all("psnr"):
+        if "test" not in attacker.scores:
+            continue
+        private, test = attacker.scores["private"]["psnr"], attacker.scores["test"]["psnr"]
+        more = private.mean - test.mean
+        error = math.sqrt(private.std**2 / private.n + test.std**2 / test.n)
+        if more > MEMORIZED and more > MEMORIZED_Z * error:
+            found.append(
+                f"{attacker.name}: {private.mean:.2f} dB on private images, {test.mean:.2f} dB on test images, "
+                f"{more:.2f} dB more with a standard error of {error:.2f}"
+            )
+    return joined(found)
+
+
+def out_of_range(evidence: Evidence) -> str | None:
+    """Look for values that had to be clipped."""
+    outside = {a.name: a.outside_range for a in evidence.attackers if a.outside_range > ROUNDING}
+    return joined(f"{name}: by up to {by:.3g}" for name, by in outside.items())
+
+
+def not_finite(evidence: Evidence) -> str | None:
+    """Look for scores that mean nothing."""
+    bad = [
+        f"{attacker.name}: {part} {metric}"
+        for attacker in evidence.attackers
+        for part, metrics in attacker.scores.items()
+        for metric, summary in metrics.items()
+        if not math.isfinite(summary.mean)
+    ]
+    return f"not finite: {', '.join(bad)}" if bad else None

@@ -1,0 +1,70 @@
+"""The report as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from sparseguard.record import SCHEMA_VERSION, Bound, Case, Record
+from sparseguard.report.controls import Control, cell_controls
+from sparseguard.report.differences import DefenseDifference, between_defenses
+from sparseguard.report.order import cells
+from sparseguard.report.samples import Held
+from sparseguard.report.scale import scale
+from sparseguard.report.table import Row, rows
+
+
+@dataclass(frozen=True)
+class CellControls:
+    """The controls of one defense, with where they belong."""
+
+    dataset: str
+    backbone: str
+    threat: str
+    controls: list[Control]
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is told of a case apart from rows."""
+
+    case: Case
+    bounds: list[Bound]
+    skipped: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Plain:
+    schema_version: int
+    scale: str
+    rows: list[Row]
+    controls: list[CellControls]
+    differences: list[DefenseDifference]
+    cases: list[CaseFacts]
+
+
+def to_json(records: Sequence[Record], held: Held | None = None) -> dict[str, Any]:
+    """Return the report of records as plain values, ready for ``json.dumps``.
+
+    Args:
+        records: the cases.
+        held: what lies beside them, by ``record.case.slug``; without it there are no differences between defenses.
+    """
+    plain = _Plain(
+        schema_version=SCHEMA_VERSION,
+        scale=scale(records),
+        rows=rows(records, held),
+        controls=[
+            CellControls(case.dataset, case.backbone, case.threat, found)
+            for cell in cells(records)
+            for case in (cell[0].case,)
+            if (found := cell_controls(cell, held or {}))
+        ],
+        differences=between_defenses(records, held or {}),
+        cases=[CaseFacts(record.case, record.bounds, record.skipped) for record in records],
+    )
+    values: dict[str, Any] = pydantic.TypeAdapter(_Plain).dump_python(plain, mode="json")
+    return values
