@@ -20,8 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparseguard import checks, leak, metrics, sparse
+from sparseguard import bounds, checks, leak, metrics, sparse, stages
 from sparseguard.attacks import ATTACKS
+from sparseguard.bench import evaluators, judging, score, setting
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
 from sparseguard.targets import BACKBONES, fit
@@ -44,6 +45,12 @@ def components() -> dict[str, tuple[int, list[Path]]]:
         "sparse": (sparse.REVISION, sorted((SOURCE / "sparse").glob("*.py"))),
         "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in ("checkpoint", "codes", "fit")]),
         "leak": (leak.REVISION, [SOURCE / "leak.py"]),
+        "stages": (stages.REVISION, [SOURCE / "stages.py"]),
+        "bounds": (bounds.REVISION, sorted((SOURCE / "bounds").glob("*.py"))),
+        "bench/settings": (setting.REVISION, _bench("setting", "attacking", "observed")),
+        "bench/scores": (score.REVISION, _bench("score", "comparing", "set_scores")),
+        "bench/judging": (judging.REVISION, _bench("judging")),
+        "bench/evaluators": (evaluators.REVISION, _bench("evaluators")),
         "metrics": (metrics.REVISION, sorted((SOURCE / "metrics").glob("*.py"))),
         "checks": (checks.REVISION, sorted((SOURCE / "checks").glob("*.py"))),
     }
@@ -51,6 +58,10 @@ def components() -> dict[str, tuple[int, list[Path]]]:
         for name, piece in table.items():
             found[f"{room}/{name}"] = (piece.revision, files_of(Path(inspect.getfile(piece)).resolve()))
     return dict(sorted(found.items()))
+
+
+def _bench(*names: str) -> list[Path]:
+    return [SOURCE / "bench" / f"{name}.py" for name in names]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -117,7 +117,9 @@ class Leaked(_Model):
         description="root mean square difference of two observations of the same images over the features' spread; "
         "0 for a deterministic leak"
     )
-    queries: dict[str, int] = pydantic.Field(description="images sent through the leak: public and private apart")
+    queries: dict[str, int] = pydantic.Field(
+        description="images sent through the leak: by the attack that asked most (public), to be scored (private)"
+    )
 
 
 class Comparison(_Model):
@@ -213,7 +215,8 @@ class Pictures(_Model):
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     gallery: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
-        description="(64, c, h, w) uint8: 'original' and one entry an attacker, the same private images in every case"
+        description="(64, c, h, w) uint8: 'original' and one entry an attacker, the same private images in every case; "
+        "fewer for an attacker of few images"
     )
     scores: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
         description="(n,) float32 per image, named attacker/part/metric"

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from sparseguard.errors import RecipeError, nearest
 
+REVISION = 1
+"""Of noise and of what counts as known before training."""
+
 M = TypeVar("M", bound=nn.Module)
 Shape = tuple[int, ...]
 Builder = Callable[[Shape], nn.Module]
@@ -142,6 +145,7 @@ class StagedModel(nn.Module):
     def __init__(self, stages: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.stages = nn.ModuleDict(stages)
+        self._front: list[str] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(n, classes)``."""
@@ -189,14 +193,21 @@ class StagedModel(nn.Module):
         return next(((name, inner) for name, inner in found if isinstance(inner, Noise)), None)
 
     def untrained_front(self) -> list[str]:
-        """Return the stages from the image on that are known before training: without parameters, or fixed codes."""
+        """Return the stages from the image on that are known before training: without any state, or fixed codes."""
+        if self._front is not None:
+            return self._front
         front = []
         for name, stage in self.stages.items():
-            fixed = isinstance(stage, FixedCode) and not stage.learns
-            if not fixed and next(stage.parameters(), None) is not None:
+            fixed = not stage.learns if isinstance(stage, FixedCode) else not stage.state_dict()
+            if not fixed:
                 break
             front.append(name)
         return front
+
+    def freeze(self) -> None:
+        """Put the model into evaluation mode for good; what learned until now stays known (`untrained_front`)."""
+        self._front = self.untrained_front()
+        self.eval().requires_grad_(False)
 
     def _require(self, stage: str) -> None:
         if stage not in self.stages:

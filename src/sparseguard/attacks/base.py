@@ -54,6 +54,9 @@ class Attack(ABC):
     images: ClassVar[int | None] = None
     """How many images of each part it is given, unless a recipe says otherwise; None for all."""
 
+    learns_from_features: ClassVar[bool] = True
+    """Whether what it makes depends on the features of the attacker's own images, as a control supposes."""
+
     starts_from_earlier: ClassVar[bool] = False
     """Whether it is given what attacks before it in the recipe made."""
 

@@ -16,6 +16,7 @@ from sparseguard.attacks.base import Attack, AttackContext, NotApplicable, own_i
 from sparseguard.attacks.networks import Grid, ImageShape, block, zeroed
 from sparseguard.attacks.queries import is_stochastic, training_queries
 from sparseguard.attacks.ridge import RidgeMap, fit_ridge
+from sparseguard.attacks.trained import CURVE
 from sparseguard.attacks.training import Batch, Budget, fit, in_chunks, standardizing
 from sparseguard.bounds import PixelRange, invert_code
 from sparseguard.leak import Leak
@@ -94,7 +95,7 @@ class CodeDecoder(Attack):
     Source: ours (design, section 4).
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "decodes the known sparse layer's codes, then the image from them"
     source: ClassVar[str] = "ours"
     knowledge: ClassVar[Knowledge] = Knowledge.SPEC
@@ -110,7 +111,7 @@ class CodeDecoder(Attack):
         """Train on codes of the attacker's own queries, choose the way from codes to image, apply."""
         front = leak.front().to(context.device)
         layer = list(front.stages.values())[-1] if len(front.stages) else None
-        if not isinstance(layer, SparseCode2d):
+        if not isinstance(layer, SparseCode2d) or layer.in_channels != context.public.train.shape[0]:
             raise NotApplicable("no sparse layer is known before training, so the specification adds nothing")
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
@@ -161,12 +162,13 @@ class CodeDecoder(Attack):
             if errors[f"earlier, {level}"] < errors[best]:
                 best, made = f"earlier, {level}", earlier
         notes = {f"attacker_val_mse, {name}": error for name, error in errors.items()}
+        notes[f"given: {best}"] = 1.0
         notes |= _support(network, val, val_codes, device)
         return AttackResult(
             reconstructions={part: made[part] for part in goal},
             parameter_change=trained.change,
             notes={**trained.notes, **notes},
-            curves={"attacker_val PSNR": trained.curve},
+            curves={CURVE: trained.curve},
         )
 
 

@@ -79,11 +79,12 @@ class GradientInversion(Attack):
     chosen.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "search by gradients through the weights for the image with these features"
     source: ClassVar[str] = "He et al., ACSAC 2019"
     knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
     images: ClassVar[int | None] = 32
+    learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
     steps: Annotated[int, Field(ge=1)] = 80
     lr: Annotated[float, Field(gt=0)] = 0.1
@@ -145,22 +146,23 @@ class _Search:
             "tv": plan.tv,
             "prior": plan.prior,
             "homotopy": float(plan.homotopy),
-            "rule": float(RULES.index(plan.rule)),
-            "start": float(list(self.starts).index(plan.start)),
+            f"rule: {plan.rule}": 1.0,
+            f"start: {plan.start}": 1.0,
         }
         return replace(plan, steps=attack.steps)
 
     def result(self, plan: Plan) -> AttackResult:
         """Carry the plan out on every part; where it does not help on attacker_val, answer with the anchor."""
-        made, curves = {}, {}
-        for part in self.goal:
-            made[part], curve = self._search(plan, part, slice(None))
-            curves[f"{part} misfit"] = curve
-        error = float((made["attacker_val"] - self.truth).square().mean())
+        made = {part: images.clone() for part, images in self.starts[self.anchor].items() if part in self.goal}
+        tried, curve = self._search(plan, "attacker_val", slice(None))
+        curves = {"attacker_val misfit": curve}
+        error = float((tried - self.truth).square().mean())
         helped = error < self.notes["start_attacker_val_mse"]
-        if not helped:
-            made = {part: images.clone() for part, images in self.starts[self.anchor].items() if part in self.goal}
-        self.notes |= {"attacker_val_mse": error, "searched": float(helped)}
+        if helped:
+            made["attacker_val"] = tried
+            for part in [part for part in self.goal if part != "attacker_val"]:
+                made[part], curves[f"{part} misfit"] = self._search(plan, part, slice(None))
+        self.notes |= {"search_attacker_val_mse": error, "searched": float(helped)}
         box = self.boxes["unrolled"]
         with torch.no_grad():
             residuals = {
@@ -235,7 +237,7 @@ class _Search:
             with torch.no_grad():
                 better = (objective < lowest) & (factor == 1.0)
                 lowest = torch.where(better, objective, lowest)
-                best[better] = images[better]
+                best = torch.where(better.view(-1, 1, 1, 1), images, best)
                 misfits.append(distance.detach().mean())
             if step == plan.steps:
                 break

@@ -14,7 +14,7 @@ from sparseguard.attacks.queries import training_queries
 from sparseguard.attacks.ridge import MAX_SYSTEM, fit_ridge
 from sparseguard.leak import Leak
 from sparseguard.settings import settings
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.types import AttackResult, Goal, Images, ImageSet, Knowledge
 
 PENALTIES = tuple(10.0**exponent for exponent in range(-3, 3))
 """Penalties tried, relative to the mean variance of the neighbours."""
@@ -44,7 +44,9 @@ def local_residual(
     centred = gram - rows.unsqueeze(-1) - rows.unsqueeze(-2) + whole.unsqueeze(-1)
     seen = cross - cross.mean(-1, keepdim=True) - rows + whole
     size = centred.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
-    system = centred + (penalty * size)[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    system = centred + (penalty * size)[..., None, None] * torch.eye(
+        gram.shape[-1], dtype=gram.dtype, device=gram.device
+    )
     weights = torch.linalg.solve(system, seen.unsqueeze(-1)).squeeze(-1)
     mean = residuals.mean(-2)
     predicted: Tensor = mean + (weights.unsqueeze(-1) * (residuals - mean.unsqueeze(-2))).sum(-2)
@@ -59,7 +61,8 @@ class LocalRidge(Attack):
     Number of neighbours and penalty are chosen on attacker-val.
 
     Args:
-        copies: versions of each attacker image that are queried; fewer where that makes more than 8,192.
+        copies: versions of each attacker image that are queried; fewer where that makes more than 8,192, and of
+            images alone at most 8,192.
         mixes: further versions, made of the halves of two images.
         neighbours: numbers of neighbours tried.
 
@@ -77,7 +80,7 @@ class LocalRidge(Attack):
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Fit ridge, choose neighbours and penalty, correct."""
         public = context.public
-        images = torch.cat(list(training_queries(public.train, self.copies, self.mixes)))[:MAX_SYSTEM]
+        images = bounded_queries(public.train, self.copies, self.mixes)
         features, val = leak.observe(images).features.flatten(1), leak.observe(public.val).features.flatten(1)
         truth = public.val.images.flatten(1)
         ridge, penalty, _ = fit_ridge(features, images.flatten(1), val, truth)
@@ -104,11 +107,24 @@ class LocalRidge(Attack):
             },
             notes={
                 "penalty": penalty,
+                "queries": float(len(images)),
                 "neighbours": float(count),
                 "local_penalty": local,
                 "attacker_val_mse": error,
             },
         )
+
+
+def bounded_queries(images: ImageSet, copies: int, mixes: int) -> Images:
+    """Return as many whole versions of the images as stay within 8,192 queries, at least one, cut there."""
+    versions: list[Tensor] = []
+    count = 0
+    for version in training_queries(images, copies, mixes):
+        if versions and count + len(version) > MAX_SYSTEM:
+            break
+        versions.append(version)
+        count += len(version)
+    return torch.cat(versions)[:MAX_SYSTEM]
 
 
 class _Neighbours:

@@ -87,7 +87,7 @@ def fit(
     start = _copy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=budget.lr)
     network.eval()
-    errors, best, best_epoch, epoch = [error(network)], start, 0, 0
+    errors, best, best_epoch, epoch = [_finite(error(network), 0, context)], start, 0, 0
     rows = data(0)
     steps = math.ceil(len(rows[0]) / budget.batch_size)
     with context.progress.task(context.label, budget.epochs * steps) as advance:

@@ -23,7 +23,10 @@ from sparseguard.errors import RecipeError, TrainingError
 from sparseguard.progress import Progress
 from sparseguard.seeds import derive
 from sparseguard.settings import parse
-from sparseguard.types import FLOORS, Attacked, Goal, Knowledge, Observation, Public, Splits
+from sparseguard.types import FLOORS, Attacked, Goal, ImageSet, Knowledge, Observation, Public, Splits
+
+SAME = 1e-5
+"""Answers that differ by less, relative to the features' spread, differ by rounding."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,8 +61,10 @@ class Attacks:
             NotApplicable: when it has nothing to offer against this target.
             TrainingError: when its training or its result means nothing.
         """
-        if attack.setting.repeats > 1 and self.observed.noise_ratio == 0:
+        if attack.setting.repeats > 1 and self.observed.noise_ratio < SAME:
             raise NotApplicable("the target answers equal queries equally, so that repeating them tells nothing")
+        if attack.setting.control == "shuffled-features" and not attack.piece.learns_from_features:
+            raise NotApplicable("it does not learn from features, so shuffling them changes nothing")
         stored = self.store.load_attack(self.job.attack_keys[attack.label]) or self._run(attack)
         self.done[attack.label] = stored
         return stored
@@ -91,7 +96,7 @@ class Attacks:
         started = time.monotonic()
         try:
             result, outside = piece(leak, self._goal(attack, tap, index), context)
-        except ArithmeticError as error:
+        except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise TrainingError(f"{label}: {error}") from error
         facts = {
             "parameter_change": result.parameter_change,
@@ -148,7 +153,10 @@ class Attacks:
 
 
 def attacker_images(splits: Splits, setting: Setting) -> Public:
-    """Return the images an attacker learns from under ``setting``.
+    """Return the images an attacker learns from under ``setting``: no private ones, and none of test.
+
+    Another data set may hold copies of images to be reconstructed, as when one was drawn from the other; they are left
+    out.
 
     Raises:
         RecipeError: when the other data set's images have another size.
@@ -163,9 +171,13 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
                 f"[[attacks]] setting: images of '{setting.data}' have the shape {other.private.shape}, those of "
                 f"'{splits.name}' {splits.private.shape}. Choose another set."
             )
-        sizes = min(len(train), len(other.attacker_train)), min(len(val), len(other.attacker_val))
-        train = balanced_subset(other.attacker_train, sizes[0], what=f"{setting.data} attacker_train")
-        val = balanced_subset(other.attacker_val, sizes[1], what=f"{setting.data} attacker_val")
+        train, val = (
+            balanced_subset(strangers, min(len(own), len(strangers)), what=f"images of {setting.data}")
+            for own, strangers in (
+                (train, _without(other.attacker_train, splits)),
+                (val, _without(other.attacker_val, splits)),
+            )
+        )
     if setting.share < 1:
         least = len(splits.private.classes)
         train, val = (
@@ -173,3 +185,9 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
             for images in (train, val)
         )
     return Public(train=train, val=val)
+
+
+def _without(images: ImageSet, splits: Splits) -> ImageSet:
+    known = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
+    kept = [place for place, image in enumerate(images.pixels) if bytes(image.numpy()) not in known]
+    return images.select(torch.tensor(kept, dtype=torch.int64))

@@ -22,7 +22,7 @@ def compare(
 ) -> list[Comparison]:
     """Return every level's chosen attacker minus that of outputs, and every control minus the attack it belongs to.
 
-    A control belongs to the attack of the same name and settings that has all images and sends each one once.
+    A control belongs to the attack of the same name and settings that has all images and no control.
 
     Args:
         attacks: the recipe's attacks.
@@ -34,7 +34,8 @@ def compare(
     for level, by_metric in chosen.items():
         if level != Knowledge.OUTPUTS:
             for metric, label in by_metric.items():
-                made += _differences("level", scored[label], scored[base[metric]], metric)
+                if metric in base:
+                    made += _differences("level", scored[label], scored[base[metric]], metric)
     for attack in attacks:
         own = _belongs_to(attack, attacks)
         if attack.label in scored and own is not None and own.label in scored:
@@ -44,10 +45,13 @@ def compare(
 
 
 def _belongs_to(attack: NamedAttack, attacks: Sequence[NamedAttack]) -> NamedAttack | None:
-    if attack.setting == replace(Setting(), images=attack.setting.images):
+    if attack.competes or attack.piece.floor:
         return None
-    same = (other for other in attacks if other.piece == attack.piece and other.competes and other.setting.repeats == 1)
-    return next(same, None)
+    plain = Setting(repeats=attack.setting.repeats)
+    return next(
+        (other for other in attacks if other.piece == attack.piece and replace(other.setting, images=None) == plain),
+        None,
+    )
 
 
 def _differences(

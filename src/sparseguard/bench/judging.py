@@ -42,7 +42,7 @@ class Judge:
         bounds_images: how many private images bounds are means over.
 
     Raises:
-        RecipeError: when a torchvision network has no model or weights.
+        pydantic.ValidationError: when a torchvision network has no model or weights, or another one is given them.
     """
 
     network: Literal["none", "fashion-net", "inception", "torchvision"] = "none"
@@ -58,6 +58,10 @@ class Judge:
     def _complete(self) -> Judge:
         if self.network == "torchvision" and (self.model is None or self.weights is None):
             raise ValueError("network 'torchvision' needs model= and weights=")
+        if self.model is not None and self.network != "torchvision":
+            raise ValueError("model names a network of network = 'torchvision'")
+        if self.weights is not None and self.network not in ("torchvision", "inception"):
+            raise ValueError("weights are those of network = 'torchvision' or 'inception'")
         return self
 
 

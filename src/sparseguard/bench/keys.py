@@ -6,13 +6,14 @@ integer revision each component declares. Versions of libraries are recorded, no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sparseguard import bounds, checks, leak, metrics, sparse
-from sparseguard.bench import evaluators, judging
+from sparseguard import bounds, checks, leak, metrics, sparse, stages
+from sparseguard.bench import evaluators, judging, score, setting
 from sparseguard.bench.digest import digest
 from sparseguard.bench.recipe import Named, NamedAttack, Recipe, Threat
-from sparseguard.bench.setting import Setting
+from sparseguard.data import DATASETS
+from sparseguard.record import SCHEMA_VERSION
 from sparseguard.settings import describe
 from sparseguard.targets import fit
 from sparseguard.types import Knowledge, Splits
@@ -32,7 +33,10 @@ class Job:
 
 
 def earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
-    """Return the attacks before ``attack`` in the recipe whose results it may start from: none that know more."""
+    """Return the attacks before ``attack`` in the recipe whose results it may start from.
+
+    None that know more, ask more often, are of its own kind, or were run under another control.
+    """
     if not attack.piece.starts_from_earlier:
         return []
     levels = list(Knowledge)
@@ -40,8 +44,10 @@ def earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
     return [
         other
         for other in before
-        if other.competes
-        and other.setting == Setting(images=other.setting.images)
+        if other.name != attack.name
+        and not other.piece.floor
+        and other.setting == replace(attack.setting, images=other.setting.images, repeats=other.setting.repeats)
+        and other.setting.repeats <= attack.setting.repeats
         and levels.index(other.knowledge) <= levels.index(attack.knowledge)
         and other.limit in (None, attack.limit)
     ]
@@ -77,7 +83,14 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         attack_keys[attack.label] = digest(
             {
                 "stage": "attack",
-                "revisions": [leak.REVISION, attack.piece.revision],
+                "revisions": [
+                    leak.REVISION,
+                    stages.REVISION,
+                    bounds.REVISION,
+                    setting.REVISION,
+                    attack.piece.revision,
+                    DATASETS[attack.setting.data].revision if attack.setting.data else None,
+                ],
                 "target": target_key,
                 "fingerprints": fingerprints,
                 "threat": [threat.name, threat.tap],
@@ -88,7 +101,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
     record_key = digest(
         {
             "stage": "record",
-            "revisions": [metrics.REVISION, checks.REVISION, recipe.dataset.revision],
+            "revisions": [metrics.REVISION, score.REVISION, checks.REVISION, recipe.dataset.revision, SCHEMA_VERSION],
             "judge": [judging.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.judge)],
             "recipe": [recipe.name, recipe.description],
             "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
@@ -107,7 +120,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
                 "stage": "bounds",
                 "revision": bounds.REVISION,
                 "target": target_key,
-                "tap": threat.tap,
+                "threat": [threat.name, threat.tap],
                 "images": recipe.judge.bounds_images,
                 "fingerprints": fingerprints,
             }

@@ -15,7 +15,7 @@ from sparseguard.bench.judging import perfect_attacker
 from sparseguard.bench.keys import Job
 from sparseguard.bench.observed import Observed
 from sparseguard.bench.recipe import NamedAttack
-from sparseguard.bench.recording import Run, duplicates, flags_of, provenance_of, record_of
+from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
 from sparseguard.bench.score import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.bench.stages import describe_target, untrained_target
 from sparseguard.bench.store import StoredAttack
@@ -24,7 +24,7 @@ from sparseguard.record import Attacker, Bound, Record, SetScore
 from sparseguard.seeds import derive
 from sparseguard.settings import describe
 from sparseguard.targets import Target, state_hash
-from sparseguard.types import Released
+from sparseguard.types import FLOORS, Released
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,15 +95,16 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
     with torch.no_grad():
         inactive = job.defense.piece.inactive(target.model, few)
     chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
+    asked = [named for named in this.recipe.attacks if named.label in scored and named.knowledge not in FLOORS]
     evidence = Evidence(
         target=facts,
-        leaked=observed.describe(public_queries),
+        leaked=observed.describe(public_queries, {named.setting.repeats for named in asked}),
         attackers=attackers,
         chosen=chosen,
         comparisons=compare(this.recipe.attacks, scored, chosen),
         randomizes=job.defense.piece.randomizes,
         inactive=inactive,
-        duplicates=duplicates(this.splits),
+        duplicates=this.duplicates,
     )
     record = record_of(
         this,
@@ -137,8 +138,9 @@ def _judged(
         every = torch.arange(len(images)) if places is None else places
         originals = images.batch(every)
         scores[part] |= this.bench.per_image(made, originals, images.labels[every])
-        if part != "attacker_val" and (named.competes or named.piece.floor):
-            sets[part] = this.bench.of_set(made, originals)
+        wanted = part != "attacker_val" and (named.competes or named.piece.floor)
+        if wanted and (found := this.bench.of_set(made, originals)):
+            sets[part] = found
     return sets
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from sparseguard.bench.keys import Job
@@ -34,7 +36,6 @@ class Observed:
         self._splits = splits
         self._device = device
         self._observations: dict[int, dict[str, Observation]] = {}
-        self.private_queries = 0
         few = splits.attacker_train.select(torch.arange(min(PROBES, len(splits.attacker_train))))
         probe = self._leak(Knowledge.OUTPUTS, "probe", target.model)
         first, second = probe.observe(few).features, probe.observe(few).features
@@ -48,7 +49,6 @@ class Observed:
             leak = self._leak(Knowledge.OUTPUTS, purpose, self._model, repeats=repeats)
             parts = self._splits.parts()
             self._observations[repeats] = {part: leak.observe(parts[part]) for part in scored_parts(self._splits)}
-            self.private_queries += leak.queries
         return self._observations[repeats]
 
     def leak(self, knowledge: Knowledge, purpose: str, setting: Setting) -> Leak:
@@ -61,15 +61,17 @@ class Observed:
             shuffled=setting.control == "shuffled-features",
         )
 
-    def describe(self, public_queries: int) -> Leaked:
-        """Return the facts of the tap."""
+    def describe(self, public_queries: int, repeats: Collection[int]) -> Leaked:
+        """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
+        parts = self._splits.parts()
+        private_queries = sum(repeats) * sum(len(parts[part]) for part in scored_parts(self._splits))
         seen = self._leak(Knowledge.OUTPUTS, "rank", self._model).observe(self._splits.attacker_train).features
         return Leaked(
             shape=tuple(seen.shape[1:]),
             dimension=int(seen[0].numel()),
             effective_rank=effective_rank(seen),
             noise_ratio=self.noise_ratio,
-            queries={"private": self.private_queries, "public": public_queries},
+            queries={"private": private_queries, "public": public_queries},
         )
 
     def _leak(

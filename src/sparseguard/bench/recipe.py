@@ -26,6 +26,9 @@ TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
 
 BACKBONE_OF = {"end-to-end": "linear", "split": "linear-shallow"}
 
+RESERVED = ("private", "probe", "rank")
+"""Labels that seeds of other things are derived from."""
+
 KEYS = ("name", "description", "seeds", "data", "fit", "threats", "defenses", "attacks", "judge", "expected_flags")
 
 
@@ -196,6 +199,8 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
             parse(ExpectedFlag, entry, "[[expected_flags]]") for entry in _entries(table, "expected_flags", [])
         ),
     )
+    if any(attack.setting.data == data_name for attack in recipe.attacks):
+        raise RecipeError(f"[[attacks]] setting: data '{data_name}' is the set under attack. Name another one.")
     _check_labels("defenses", [defense.label for defense in recipe.defenses])
     _check_labels("attacks", [attack.label for attack in recipe.attacks])
     _check_labels("threats", [threat.name for threat in recipe.threats])
@@ -244,6 +249,8 @@ def _attack(entry: Mapping[str, Any]) -> NamedAttack:
     rest = {key: value for key, value in entry.items() if key != "setting"}
     found = _named({"label": entry.get("name"), **rest}, ATTACKS, "[[attacks]]")
     where = f"[[attacks]] '{found.label}' setting"
+    if found.label in RESERVED:
+        raise RecipeError(f"[[attacks]]: no attack may have the label '{found.label}'. Choose another.")
     setting = parse(Setting, _table(entry.get("setting", {}), where), where)
     if setting.data is not None and setting.data not in DATASETS:
         raise RecipeError(f"{where}: unknown data '{setting.data}'. {nearest(setting.data, DATASETS)}")

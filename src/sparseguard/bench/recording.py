@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +38,11 @@ class Run:
     progress: Progress
     bench: Bench
 
+    @cached_property
+    def duplicates(self) -> dict[str, int]:
+        """How many private images are also in each other part."""
+        return duplicates(self.splits)
+
 
 def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
     """Return the record of a case that has no scores, and why."""
@@ -51,13 +58,15 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
         "layout": splits.layout,
         "sizes": {part: len(images) for part, images in splits.parts().items()},
         "fingerprints": splits.fingerprints(),
-        "duplicates": duplicates(splits),
+        "duplicates": this.duplicates,
         "gallery_index": gallery_index(len(splits.private)).tolist(),
         "flips_keep_class": splits.flips_keep_class,
         "read_by": {
             "target": ["private (a tenth of it for early stopping only)"],
             "defense": ["attacker_train"],
-            "attacks": ["attacker_train", "attacker_val"],
+            "attacks": ["attacker_train", "attacker_val", "other sets where their setting names one"],
+            "evaluators": ["attacker_train", "attacker_val"],
+            "bounds": ["attacker_train", "private"],
             "accuracy": ["test"],
             "scores": list(identification_sizes(splits)),
         },
@@ -78,7 +87,10 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
 
 def duplicates(splits: Splits) -> dict[str, int]:
     """Return how many private images are also, pixel by pixel, in each other part; only parts where there are any."""
-    known = {part: {bytes(image.numpy()) for image in images.pixels} for part, images in splits.parts().items()}
+    known = {
+        part: {hashlib.sha256(image.numpy().tobytes()).digest() for image in images.pixels}
+        for part, images in splits.parts().items()
+    }
     shared = {part: len(known["private"] & pixels) for part, pixels in known.items() if part != "private"}
     return {part: count for part, count in shared.items() if count}
 

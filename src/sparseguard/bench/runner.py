@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sparseguard.bench.attacking import attacker_images
 from sparseguard.bench.judging import bench
 from sparseguard.bench.keys import Job, jobs
 from sparseguard.bench.measuring import Subject, measured
@@ -83,6 +84,9 @@ def run(
     store = Store(out)
     outcome = Outcome()
     with store.locked():
+        for attack in recipe.attacks:
+            if attack.setting.data is not None:
+                attacker_images(splits, attack.setting)  # what is wrong with it should not be found out at the end
         judges = bench(recipe.judge, splits, out, place, shown)
         this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges)
         grid = jobs(recipe, splits)

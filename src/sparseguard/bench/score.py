@@ -15,6 +15,8 @@ from sparseguard.record import Summary
 from sparseguard.types import Splits
 
 GALLERY = 64
+REVISION = 1
+"""Of scores, choices and comparisons: this file, `comparing` and `set_scores`."""
 
 
 def scored_parts(splits: Splits) -> tuple[str, ...]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import pydantic
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from sparseguard.settings import settings
+
+REVISION = 1
+"""Of how attacks are run under their settings: this file, `attacking` and `observed`."""
 
 Control = Literal["none", "shuffled-features", "untrained-target"]
 
@@ -36,6 +40,12 @@ class Setting:
     data: str | None = None
     path: str | None = None
     images: Annotated[int, Field(ge=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _path_of_data(self) -> Setting:
+        if self.path is not None and self.data is None:
+            raise ValueError("path says where data lies; name the data set")
+        return self
 
     @property
     def competes(self) -> bool:

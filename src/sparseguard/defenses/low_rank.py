@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from sparseguard.defenses.base import Defense, State
+from sparseguard.errors import RecipeError
 from sparseguard.settings import settings
 from sparseguard.stages import Blueprint, Shape
 
@@ -32,12 +33,18 @@ class LowRank(Defense):
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Replace the stage ``first`` by two dense layers without a nonlinearity between them."""
-        plain = next(stage for stage in blueprint.stages if stage.name == "first")
+        plain = next((stage for stage in blueprint.stages if stage.name == "first"), None)
+        if plain is None:
+            raise RecipeError("low-rank needs a backbone with a stage 'first'.")
 
         def build(shape: Shape) -> nn.Module:
             dense = [module for module in plain.build(shape).modules() if isinstance(module, nn.Linear)]
             if len(dense) != 1:
                 raise ValueError("low-rank needs a stage 'first' with one dense layer")
+            if self.rank >= min(math.prod(shape), dense[0].out_features):
+                raise ValueError(
+                    f"rank {self.rank} is no low rank for a layer {math.prod(shape)} to {dense[0].out_features}"
+                )
             return nn.Sequential(
                 nn.Flatten(),
                 nn.Linear(math.prod(shape), self.rank, bias=False),

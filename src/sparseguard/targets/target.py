@@ -39,7 +39,7 @@ class Target:
 
     def __post_init__(self) -> None:
         """Freeze the model."""
-        self.model.eval().requires_grad_(False)
+        self.model.freeze()
 
     @property
     def parameters(self) -> int:
