@@ -55,4 +55,4 @@ def test_what_counts_as_a_change(tmp_path: Path, changed: str, same: bool) -> No
 
 def test_files_of_an_attack_include_what_it_builds_on() -> None:
     files = [path.name for path in _script().components()["attacks/ridge-conv"][1]]
-    assert files == ["queries.py", "ridge.py", "ridge_conv.py"]
+    assert files == ["networks.py", "queries.py", "ridge.py", "ridge_conv.py", "trained.py", "training.py"]

@@ -16,7 +16,7 @@ from sparseguard.bench.attacking import attacker_images
 from sparseguard.bench.score import Contender, choose
 from sparseguard.bench.setting import Setting, attacked_index
 from sparseguard.data import DATASETS
-from sparseguard.errors import DataError, RecipeError
+from sparseguard.errors import DataError, RecipeError, TrainingError
 from sparseguard.record import read_pictures
 from sparseguard.settings import settings
 from sparseguard.types import AttackResult, Knowledge
@@ -145,6 +145,7 @@ def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path
         ({"setting": {"control": "shuffled"}}, "control"),
         ({"setting": {"data": "mnits"}}, "Did you mean 'mnist'"),
         ({"setting": "none"}, "must be a table"),
+        ({"setting": {"path": "/tmp"}}, "name the data set"),
         ({"setting": {"share": 0.5}}, "no floor or control"),
         ({"setting": {"repeats": 2}}, "no floor or control"),
     ],
@@ -154,9 +155,57 @@ def test_a_wrong_setting_is_refused(tiny: dict[str, Any], attack: dict[str, Any]
         with_attacks(tiny, {**RIDGE, **attack})
 
 
+def test_the_set_under_attack_is_no_other_set(tiny: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="is the set under attack"):
+        with_attacks(tiny, RIDGE, {**RIDGE, "label": "same", "setting": {"data": "fashion-mini"}})
+
+
+@pytest.mark.parametrize("label", ["private", "probe", "rank"])
+def test_a_label_that_seeds_are_made_of_is_refused(tiny: dict[str, Any], label: str) -> None:
+    with pytest.raises(RecipeError, match=f"label '{label}'"):
+        with_attacks(tiny, RIDGE, {**RIDGE, "label": label})
+
+
+def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other set is the same one, parted otherwise: most of its attacker's images are to be reconstructed."""
+    splits = DATASETS["fashion-mini"](attacker_train=200, attacker_val=50).load()
+
+    class Same(DATASETS["fashion-mini"]):  # type: ignore[misc]
+        layout: Any = "paper"
+
+    monkeypatch.setitem(DATASETS, "same", settings(Same))
+    public = attacker_images(splits, Setting(data="same"))
+    hidden = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
+    assert len(public.train) == 200
+    assert not {bytes(image.numpy()) for part in (public.train, public.val) for image in part.pixels} & hidden
+
+
+def test_queries_do_not_depend_on_what_was_found_in_the_folder(tiny: dict[str, Any], tmp_path: Path) -> None:
+    first = run(with_attacks(tiny, RIDGE), tmp_path).records[0]
+    again = run(with_attacks(tiny, RIDGE, description="another"), tmp_path).records[0]
+    assert first.leaked == again.leaked
+
+
 def test_floors_have_no_settings(tiny: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="'mean-image' is a floor"):
         with_attacks(tiny, RIDGE, {"name": "mean-image", "label": "x", "setting": {"share": 0.5}})
+
+
+def test_a_control_starts_from_nothing_uncontrolled(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "follower", Follower)
+    controlled = {"name": "follower", "label": "controlled", "setting": {"control": "untrained-target"}}
+    outcome = run(with_attacks(tiny, RIDGE, controlled), tmp_path)
+    assert outcome.failed
+    assert outcome.failed[0].failure is not None
+    assert "nothing to follow" in outcome.failed[0].failure.message
+
+
+def test_shuffling_is_skipped_for_attacks_that_do_not_learn_from_features(tiny: dict[str, Any], tmp_path: Path) -> None:
+    search = {"name": "gradient-inversion", "setting": {"control": "shuffled-features"}}
+    (record,) = run(with_attacks(tiny, RIDGE, search), tmp_path).records
+    assert "does not learn from features" in record.skipped["gradient-inversion"]
 
 
 @settings
@@ -170,6 +219,8 @@ class Follower(Attack):
     starts_from_earlier = True
 
     def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
+        if not context.earlier:
+            raise TrainingError("nothing to follow")
         (best,) = context.earlier.values()
         error = float((best["attacker_val"] - own_images(goal["attacker_val"], context)).square().mean())
         return AttackResult(reconstructions={part: best[part] * 0.99 for part in goal}, notes={"given": error})
@@ -247,6 +298,15 @@ def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path
     assert record.attackers[1].scores == plain.attackers[1].scores
 
 
-def test_a_judge_that_lacks_its_weights_is_refused(tiny: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="model= and weights="):
-        with_attacks(tiny, RIDGE, judge={"network": "torchvision"})
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ({"network": "torchvision"}, "model= and weights="),
+        ({"network": "fashion-net", "weights": "x"}, "weights are those of"),
+        ({"model": "resnet18"}, "model names a network"),
+        ({"networks": "fashion-net"}, "Did you mean 'network'"),
+    ],
+)
+def test_a_wrong_judge_is_refused(tiny: dict[str, Any], judge: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        with_attacks(tiny, RIDGE, judge=judge)

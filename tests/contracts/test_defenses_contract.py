@@ -26,7 +26,7 @@ def images(count=4):
 
 
 def placed(defense, backbone):
-    piece, blueprint = DEFENSES[defense](), BACKBONES[backbone](width=10).blueprint(CLASSES)
+    piece, blueprint = DEFENSES[defense](), BACKBONES[backbone](width=20).blueprint(CLASSES)
     part = ImageSet(pixels=images(), labels=torch.arange(4) % CLASSES, classes=("a", "b", "c"))
     state = piece.prepare(Context(private=part, public=part, blueprint=blueprint, tap="first_linear", seed=0))
     return piece, piece.place(blueprint, state)
@@ -47,7 +47,7 @@ def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
     assert set(blueprint.taps) == set(BACKBONES[backbone]().blueprint(CLASSES).taps)
     for tap in blueprint.taps:
         released = model.until(images(), blueprint.tap(tap))
-        assert released.shape == (4, 10)
+        assert released.shape == (4, 20)
         if tap.endswith(".relu") and not piece.randomizes:
             assert torch.equal(released, model.until(images(), blueprint.tap(tap.removesuffix(".relu"))).relu())
 
