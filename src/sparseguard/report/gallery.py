@@ -59,7 +59,8 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
     """Return what chosen attackers made of the same images under every defense and level; None without pictures.
 
     The images are those the chosen outputs attacker reconstructs best, at the median and worst under no defense (or
-    under the first defense, where none is not there). Of several seeds the first one that has pictures is shown.
+    under the first defense, where none is not there), of those that were attacked at every level, if these are enough.
+    Of several seeds the first one that has pictures is shown.
     """
     every = cells(section)
     shown = [next((one for one in cell if one.status == "ok" and one.case.slug in held), None) for cell in every]
@@ -67,7 +68,7 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
     if not there:
         return None
     base = next((one for one in there if one.case.defense == AGAINST), there[0])
-    groups, rule = _chosen(base, held)
+    groups, rule = _chosen(base, held, _attacked_everywhere(there, held))
     places = [place for _, group in groups for place in group]
     originals = _gallery(base, held[base.case.slug], None)
     strips = [Strip("original", "", tuple(_tile(originals.get(at), f"image {at:,}") for at in places))]
@@ -80,17 +81,26 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
     return Sheet(rule, tuple((name, len(group)) for name, group in groups), tuple(strips))
 
 
-def _chosen(base: Record, held: Held) -> tuple[list[tuple[str, list[int]]], str]:
+def _attacked_everywhere(records: Sequence[Record], held: Held) -> set[int]:
+    """Return the places of the images that the chosen attacker of every record and level made something of."""
+    chosen = [(one, chosen_at(one, level, "psnr")) for one in records for level in in_order(one.chosen)]
+    made = [_gallery(one, held[one.case.slug], attacker) for one, attacker in chosen if attacker]
+    return set.intersection(*map(set, made)) if made else set()
+
+
+def _chosen(base: Record, held: Held, everywhere: set[int]) -> tuple[list[tuple[str, list[int]]], str]:
     """Return groups of places of images, and the rule they were chosen by."""
     there = _gallery(base, held[base.case.slug], None)
     level = next((level for level in (BASE, *in_order(base.chosen)) if chosen_at(base, level, "psnr")), None)
     attacker = chosen_at(base, level, "psnr")
     scores = _scores(base, held, attacker) if attacker else {}
-    ranked = sorted((place for place in there if place in scores), key=lambda place: -scores[place])
+    known = [place for place in there if place in scores]
+    shared = [place for place in known if place in everywhere]
+    ranked = sorted(shared if len(shared) >= 3 * EACH else known, key=lambda place: -scores[place])
     if attacker is None or not ranked:
         return [("first images", list(there)[: 3 * EACH])], "The first images of the gallery."
     rule = (
-        f"Of {len(ranked)} private images drawn once for all cases: those that {attacker.name} reconstructs best, "
+        f"Of {len(ranked)} private images, the same ones in every case: those that {attacker.name} reconstructs best, "
         f"at the median and worst (PSNR) under {base.case.defense}, seed {base.case.seed}."
     )
     if len(ranked) < 3 * EACH:

@@ -56,9 +56,10 @@ def _table(section: Sequence[Record], own: Sequence[Row]) -> Table:
         table.add_column(f"{metric.label}\nprivate/test", overflow="fold", max_width=15)
     table.add_column("attacker\n(level)", overflow="fold", max_width=13)
     table.add_column("flags", overflow="fold", max_width=15)
-    for row in own:
-        table.add_row(*map(Text, _cells(row)))
-        if row.claim:
+    for above, row in zip([None, *own], own, strict=False):
+        again = above is not None and (above.defense, above.tap) == (row.defense, row.tap)
+        table.add_row(*map(Text, _cells(row, again)))
+        if row.claim and not again:
             claim = row.claim
             table.add_row(
                 *map(Text, (f"paper claims\n({claim.source})", f"{claim.accuracy:.3f}")),
@@ -117,10 +118,14 @@ def _title(row: Row) -> str:
     return f"{row.threat} · {row.dataset} · {row.backbone}"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, again: bool) -> list[str]:
+    """Return a row's cells; where the row above is of the same target, what is the same is not said twice."""
     if row.status == "failed":
         return [row.defense, "failed", "", "", "", "", _flags(row)]
-    return [row.defense, _accuracy(row), *(_scores(row, metric) for metric in METRICS), _attackers(row), _flags(row)]
+    scores = [_scores(row, metric) for metric in METRICS]
+    if again:
+        return ["", "", *scores, _attackers(row), ""]
+    return [row.defense, _accuracy(row), *scores, _attackers(row), _flags(row)]
 
 
 def _accuracy(row: Row) -> str:
