@@ -6,7 +6,7 @@ import pytest
 
 from sparseguard.attacks.gradient_inversion import RULES
 from sparseguard.attacks.trained import CURVE
-from sparseguard.bench.recipe import NamedAttack
+from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS, Evidence, attackers, levels, raised, target
 from sparseguard.checks.evidence import late_gain

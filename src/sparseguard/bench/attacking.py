@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sparseguard.attacks import AttackContext
 from sparseguard.attacks.base import NotApplicable
+from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.keys import Job, earlier
 from sparseguard.bench.observed import Observed
-from sparseguard.bench.recipe import NamedAttack, Recipe
+from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.score import scored_parts
 from sparseguard.bench.setting import Setting, attacked_index
 from sparseguard.bench.store import Store, StoredAttack

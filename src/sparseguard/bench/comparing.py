@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from sparseguard.bench.recipe import NamedAttack
+from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.score import Contender
 from sparseguard.bench.setting import Setting
 from sparseguard.metrics import METRICS

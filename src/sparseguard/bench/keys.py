@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from sparseguard import bounds, checks, leak, metrics, sparse, stages
 from sparseguard.bench import evaluators, judging, score, setting
 from sparseguard.bench.digest import digest
-from sparseguard.bench.recipe import Named, NamedAttack, Recipe, Threat
+from sparseguard.bench.entries import Named, NamedAttack, Threat
+from sparseguard.bench.recipe import Recipe
 from sparseguard.data import DATASETS
 from sparseguard.record import SCHEMA_VERSION
 from sparseguard.settings import describe

@@ -11,10 +11,10 @@ from torch import Tensor
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.bench.attacking import Attacks
 from sparseguard.bench.comparing import compare
+from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.judging import perfect_attacker
 from sparseguard.bench.keys import Job
 from sparseguard.bench.observed import Observed
-from sparseguard.bench.recipe import NamedAttack
 from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
 from sparseguard.bench.score import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.bench.stages import describe_target, untrained_target

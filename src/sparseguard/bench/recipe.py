@@ -5,20 +5,21 @@ from __future__ import annotations
 import importlib.resources
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparseguard.attacks import ATTACKS, Attack
+from sparseguard.attacks import ATTACKS
+from sparseguard.bench.entries import ExpectedFlag, Named, NamedAttack, Threat
 from sparseguard.bench.judging import Judge
 from sparseguard.bench.overrides import apply_override
 from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS
 from sparseguard.data import DATASETS, DataSet
-from sparseguard.defenses import DEFENSES, Defense
+from sparseguard.defenses import DEFENSES
 from sparseguard.errors import RecipeError, nearest
-from sparseguard.settings import describe, parse, parse_named, settings
-from sparseguard.targets import BACKBONES, Backbone, Fit
+from sparseguard.settings import describe, parse, parse_named
+from sparseguard.targets import BACKBONES, Fit
 from sparseguard.types import Knowledge
 
 TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
@@ -30,80 +31,6 @@ RESERVED = ("private", "probe", "rank")
 """Labels that seeds of other things are derived from."""
 
 KEYS = ("name", "description", "seeds", "data", "fit", "threats", "defenses", "attacks", "judge", "expected_flags")
-
-
-@settings
-class ExpectedFlag:
-    """A flag the recipe's author knows of.
-
-    Args:
-        flag: the check's name.
-        reason: one sentence why it is to be expected.
-        defense: label of the defense it is expected for; absent: for all.
-        threat: likewise.
-    """
-
-    flag: str
-    reason: str
-    defense: str | None = None
-    threat: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A piece, the name it has in its table, and the label it has in this recipe."""
-
-    name: str
-    label: str
-    piece: Any
-
-    def described(self) -> dict[str, Any]:
-        """Return name and settings as plain values."""
-        return {"name": self.name, **describe(self.piece)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedAttack(Named):
-    """An attack and the circumstances it is run under."""
-
-    setting: Setting = field(default_factory=Setting)
-
-    @property
-    def knowledge(self) -> Knowledge:
-        """What the attack is given."""
-        level: Knowledge = self.piece.knowledge
-        return level
-
-    @property
-    def level(self) -> str:
-        """Name of the group of attackers one is chosen from: knowledge, and how often each image is sent."""
-        times = f" ×{self.setting.repeats}" if self.setting.repeats > 1 else ""  # noqa: RUF001
-        return f"{self.knowledge}{times}"
-
-    @property
-    def competes(self) -> bool:
-        """Whether it may be chosen: floors and controls may not."""
-        return not self.piece.floor and self.setting.competes
-
-    @property
-    def limit(self) -> int | None:
-        """How many images of each part it attacks; None for all."""
-        own: int | None = self.piece.images
-        return self.setting.images if self.setting.images is not None else own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threat:
-    """One setting of the attack: which tap of which backbone leaks."""
-
-    name: str
-    tap: str
-    backbone: Named
-
-    def __post_init__(self) -> None:
-        """Refuse a tap the backbone does not have."""
-        model: Backbone = self.backbone.piece
-        model.blueprint(2).tap(self.tap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,4 +232,4 @@ def _known(names: Mapping[str, Any]) -> str:
     return f"Known: {', '.join(sorted(names))}."
 
 
-__all__ = ["TAPS", "Attack", "Defense", "ExpectedFlag", "Named", "Recipe", "Threat", "load_recipe", "parse_recipe"]
+__all__ = ["BACKBONE_OF", "TAPS", "Recipe", "load_recipe", "parse_recipe", "shipped_recipes"]

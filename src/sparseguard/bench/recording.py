@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from sparseguard.bench.entries import Named
 from sparseguard.bench.judging import Bench
 from sparseguard.bench.keys import Job
-from sparseguard.bench.recipe import Named, Recipe
+from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.score import gallery_index, identification_sizes
 from sparseguard.bench.store import Store
 from sparseguard.claims import find_claim
