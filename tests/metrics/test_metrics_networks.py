@@ -1,6 +1,7 @@
 """Feature networks: where their weights come from, what they do to images, and whose numbers they give."""
 
 import math
+import os
 import re
 from importlib import util
 from pathlib import Path
@@ -18,7 +19,8 @@ from sparseguard.files import read_tensors
 from sparseguard.metrics import FashionNet, FeatureNetwork, Inception2015, Lpips, TorchvisionNetwork, networks
 from sparseguard.metrics.networks import FASHION_FEATURES, FASHION_WEIGHTS, fashion_layers, read_weights
 
-MOBILENET = Path("/work/shared/weights/mobilenet_v2-b0353104.pth")
+MOBILENET = Path(os.environ.get("SPARSEGUARD_MOBILENET", "mobilenet_v2-b0353104.pth"))
+"""torchvision's published weights, for the slow test; in the working folder, or where the variable says."""
 needs_torchvision = pytest.mark.skipif(util.find_spec("torchvision") is None, reason="torchvision is not installed")
 
 
