@@ -20,7 +20,8 @@ ALLOWED = {
     "targets": FOUNDATION,
     "metrics": FOUNDATION,
     "leak": FOUNDATION,
-    "defenses": FOUNDATION | {"sparse"},
+    "generators": FOUNDATION,
+    "defenses": FOUNDATION | {"sparse", "generators"},
     "attacks": FOUNDATION | {"leak", "sparse", "bounds"},
     "bounds": FOUNDATION | {"sparse"},
     "checks": FOUNDATION | {"record"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "claims": {"errors", "record"},
     "report": {"errors", "record", "claims"},
     "bench": FOUNDATION
-    | {"sparse", "data", "targets", "metrics", "leak", "defenses", "attacks", "bounds", "checks", "record", "claims"},
+    | {"sparse", "data", "targets", "metrics", "leak", "generators", "defenses", "attacks", "bounds", "checks", "record", "claims"},
     **dict.fromkeys(FOUNDATION, FOUNDATION),
 }
 

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from sparseguard.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class _Model(pydantic.BaseModel):
@@ -101,6 +101,18 @@ class TargetFacts(_Model):
         default=[], description="an epoch each: train_loss, held_out_loss, held_out_accuracy"
     )
     held_out_n: int = pydantic.Field(default=0, description="private images kept for early stopping")
+    wrong: dict[str, list[int]] = pydantic.Field(
+        default={}, description="part -> places of the images classified wrong, defense active"
+    )
+    step_flops: int | None = pydantic.Field(
+        default=None, description="floating-point operations of one training step as run: products and convolutions"
+    )
+    relative_cost: float | None = pydantic.Field(
+        default=None, description="step_flops relative to the undefended model's"
+    )
+    defense: dict[str, float] = pydantic.Field(
+        default={}, description="figures the defense gives of the released model, such as an epsilon"
+    )
     state_hash: str
     state_hash_after: str = pydantic.Field(description="the same after all attacks; equal unless an attack wrote to it")
 

@@ -7,6 +7,7 @@ arrives, and a defense cannot bring an architecture of its own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from sparseguard.errors import RecipeError, nearest
 
-REVISION = 1
+REVISION = 2
 """Of noise and of what counts as known before training."""
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,7 +41,15 @@ class FixedCode(Protocol):
         ...
 
 
-class Noise(nn.Module):
+class Randomized(nn.Module, ABC):
+    """A module that answers equal inputs differently at every query, in training and in evaluation mode."""
+
+    @abstractmethod
+    def average(self) -> nn.Module:
+        """Return the module that gives the mean of the answers, without randomness."""
+
+
+class Noise(Randomized):
     """Fresh noise, independent from value to value, that a defense adds to a stage's output at every query.
 
     Args:
@@ -59,6 +68,10 @@ class Noise(nn.Module):
             return values + self.scale * torch.randn_like(values)
         signs = torch.randint_like(values, 2) * 2 - 1
         return values + self.scale * signs * torch.empty_like(values).exponential_()
+
+    def average(self) -> nn.Module:
+        """Return the identity: the noise has mean 0."""
+        return nn.Identity()
 
     def extra_repr(self) -> str:
         """Tell the distribution."""
@@ -80,10 +93,12 @@ class Blueprint:
     Args:
         stages: the stages in order.
         taps: what may leak, by the name used in recipes: the stage whose output it is.
+        cut: the tap under attack, for defenses that act there; empty where none is named.
     """
 
     stages: tuple[Stage, ...]
     taps: Mapping[str, str]
+    cut: str = ""
 
     def stage_names(self) -> list[str]:
         """Return the stages' names in order."""
@@ -105,6 +120,21 @@ class Blueprint:
         if new in self.stage_names():
             raise RecipeError(f"this model has a stage '{new}' already.")
         return replace(self, stages=(*self.stages[:index], Stage(new, build), *self.stages[index:]))
+
+    def put_after_cut(self, new: str, build: Builder) -> Blueprint:
+        """Return a blueprint with a stage ``new`` behind the stage that leaks, whose output leaks in its place.
+
+        Raises:
+            RecipeError: when no tap is named as the cut, or there is a stage called ``new`` already.
+        """
+        if not self.cut:
+            raise RecipeError("this defense acts at the tap under attack, and none is named.")
+        if new in self.stage_names():
+            raise RecipeError(f"this model has a stage '{new}' already.")
+        old = self.tap(self.cut)
+        after = self._index(old) + 1
+        taps = {tap: new if stage == old else stage for tap, stage in self.taps.items()}
+        return replace(self, stages=(*self.stages[:after], Stage(new, build), *self.stages[after:]), taps=taps)
 
     def tap(self, name: str) -> str:
         """Return the stage whose output is the tap ``name``.
@@ -215,7 +245,10 @@ class StagedModel(nn.Module):
 
 
 def without_noise(model: M) -> M:
-    """Replace every `Noise` inside ``model`` by nothing, in place, and return it: its average answer to first order."""
+    """Replace everything `Randomized` inside ``model`` by its average, in place, and return the model.
+
+    What it answers then is its average answer to first order.
+    """
     for name, inner in list(model.named_children()):
-        setattr(model, name, nn.Identity() if isinstance(inner, Noise) else without_noise(inner))
+        setattr(model, name, inner.average() if isinstance(inner, Randomized) else without_noise(inner))
     return model

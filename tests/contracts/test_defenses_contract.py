@@ -1,19 +1,24 @@
 """What every defense promises, asked of all of them on all backbones."""
 
+import functools
 import itertools
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from sparseguard.defenses import DEFENSES, Context
+from sparseguard.defenses import DEFENSES, Budget, Context, Defense
 from sparseguard.errors import RecipeError
 from sparseguard.settings import describe, parse
 from sparseguard.sparse import SparseCode2d
 from sparseguard.stages import FixedCode
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
+
+QUICK: dict[str, Defense] = {}
+"""Settings with which defenses that learn beforehand do so in a second."""
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
@@ -25,11 +30,24 @@ def images(count=4):
     return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
+def part(count=24):
+    return ImageSet(pixels=images(count), labels=torch.arange(count) % CLASSES, classes=("a", "b", "c"))
+
+
 def placed(defense, backbone):
-    piece, blueprint = DEFENSES[defense](), BACKBONES[backbone](width=20).blueprint(CLASSES)
-    part = ImageSet(pixels=images(), labels=torch.arange(4) % CLASSES, classes=("a", "b", "c"))
-    state = piece.prepare(Context(private=part, public=part, blueprint=blueprint, tap="first_linear", seed=0))
-    return piece, piece.place(blueprint, state)
+    piece = DEFENSES[defense]()
+    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
+    return piece, piece.place(blueprint, prepared(defense, backbone))
+
+
+@functools.cache
+def prepared(defense, backbone):
+    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
+    budget = Budget(images=24, batch_size=8, epochs=2)
+    with torch.random.fork_rng():
+        return QUICK.get(defense, DEFENSES[defense]()).prepare(
+            Context(private=part(), public=part(), blueprint=blueprint, seed=0, budget=budget)
+        )
 
 
 def build(defense, backbone="linear-shallow", seed=0):
@@ -47,7 +65,8 @@ def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
     assert set(blueprint.taps) == set(BACKBONES[backbone]().blueprint(CLASSES).taps)
     for tap in blueprint.taps:
         released = model.until(images(), blueprint.tap(tap))
-        assert released.shape == (4, 20)
+        assert released.shape[0] == 4
+        assert released.ndim == 2
         if tap.endswith(".relu") and not piece.randomizes:
             assert torch.equal(released, model.until(images(), blueprint.tap(tap.removesuffix(".relu"))).relu())
 

@@ -307,8 +307,9 @@ class Wrapped(SparseStandard):
 
     exchanged: ClassVar[Callable[..., Any]]
 
-    def wrap(self, model: Any, optimizer: Any, batches: Any) -> Any:
-        return type(self).exchanged(model, optimizer, batches)
+    @contextmanager
+    def wrap(self, model: Any, optimizer: Any, batches: Any, state: Any) -> Any:
+        yield type(self).exchanged(model, optimizer, batches)
 
 
 class Shell(nn.Module):

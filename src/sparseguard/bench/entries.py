@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseguard.bench.setting import Setting
+from sparseguard.defenses import Defense
 from sparseguard.settings import describe, settings
 from sparseguard.targets import Backbone
 from sparseguard.types import Knowledge
@@ -39,6 +40,17 @@ class Named:
     def described(self) -> dict[str, Any]:
         """Return name and settings as plain values."""
         return {"name": self.name, **describe(self.piece)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedDefense(Named):
+    """A defense, or several combined."""
+
+    piece: Defense
+
+    def described(self) -> dict[str, Any]:
+        """Return name and settings as plain values."""
+        return {"name": self.name, **self.piece.described()}
 
 
 @dataclass(frozen=True, kw_only=True)

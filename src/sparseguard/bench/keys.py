@@ -70,7 +70,13 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
     target_key = digest(
         {
             "stage": "target",
-            "revisions": [fit.REVISION, sparse.REVISION, threat.backbone.piece.revision, defense.piece.revision],
+            "revisions": [
+                fit.REVISION,
+                sparse.REVISION,
+                stages.REVISION,
+                threat.backbone.piece.revision,
+                *defense.piece.revisions(),
+            ],
             "data": [recipe.data.name, fingerprints["private"], fingerprints["attacker_train"]],
             "backbone": threat.backbone.described(),
             "defense": defense.described(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,14 +31,12 @@ from sparseguard.types import FLOORS, Released
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A released target, what it is asked through, how long it trained, and whether on codes computed once."""
+    """A released target, what it is asked through, and what was noted while it was trained."""
 
     key: str
     target: Target
     model: Released
-    seconds: float
-    codes: str
-    history: list[dict[str, float]]
+    facts: Mapping[str, Any]
 
 
 def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
@@ -45,15 +45,16 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
     Raises:
         TrainingError: when an attack ended in values that mean nothing.
     """
-    target = subject.target
-    facts = describe_target(target, subject.history, this.splits, job, this.device)
+    target, codes = subject.target, subject.facts["codes"]
+    facts = describe_target(target, subject.facts, this.splits, job, this.device)
     observed = Observed(target, subject.model, job, this.splits, this.device)
     attackers: list[Attacker] = []
     scored: dict[str, Contender] = {}
     skipped: dict[str, str] = {}
     gallery = gallery_index(len(this.splits.private))
     pictures = {"gallery/original": as_bytes(this.splits.private.batch(gallery))}
-    seconds, public_queries = {"fit": subject.seconds}, 0
+    seconds = {"prepare": subject.facts["prepare_seconds"], "fit": subject.facts["seconds"]}
+    public_queries = 0
 
     @cache
     def untrained() -> Observed:
@@ -118,7 +119,8 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
         comparisons=evidence.comparisons,
         bounds=_bounds(this, job, target),
         flags=flags_of(this.recipe, job, raised(evidence)),
-        provenance=provenance_of(this, seconds) | ({"first_sparse_layer": subject.codes} if subject.codes else {}),
+        provenance=provenance_of(this, seconds)
+        | ({"first_sparse_layer": codes} if (codes := subject.facts["codes"]) else {}),
     )
     return record, pictures
 

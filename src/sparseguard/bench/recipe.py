@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib.resources
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparseguard.attacks import ATTACKS
-from sparseguard.bench.entries import ExpectedFlag, Named, NamedAttack, Threat
+from sparseguard.bench.entries import ExpectedFlag, Named, NamedAttack, NamedDefense, Threat
 from sparseguard.bench.judging import Judge
+from sparseguard.bench.naming import defense, named, swept
 from sparseguard.bench.overrides import apply_override
 from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS
 from sparseguard.data import DATASETS, DataSet
-from sparseguard.defenses import DEFENSES
 from sparseguard.errors import RecipeError, nearest
-from sparseguard.settings import describe, parse, parse_named
+from sparseguard.settings import parse, parse_named
 from sparseguard.targets import BACKBONES, Fit
 from sparseguard.types import Knowledge
 
@@ -43,7 +43,7 @@ class Recipe:
     data: Named
     fit: Fit
     threats: tuple[Threat, ...]
-    defenses: tuple[Named, ...]
+    defenses: tuple[NamedDefense, ...]
     attacks: tuple[NamedAttack, ...]
     judge: Judge
     expected_flags: tuple[ExpectedFlag, ...]
@@ -119,7 +119,9 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         data=Named(name=data_name, label=data_name, piece=data),
         fit=parse(Fit, _table(table.get("fit", {}), "[fit]"), "[fit]"),
         threats=tuple(_threat(entry) for entry in _entries(table, "threats", list(TAPS))),
-        defenses=tuple(_named(entry, DEFENSES, "[[defenses]]") for entry in _entries(table, "defenses", None)),
+        defenses=tuple(
+            defense(entry) for given in _entries(table, "defenses", None) for entry in swept(given, "[[defenses]]")
+        ),
         attacks=tuple(_attack(entry) for entry in _entries(table, "attacks", list(ATTACKS))),
         judge=parse(Judge, _table(table.get("judge", {}), "[judge]"), "[judge]"),
         expected_flags=tuple(
@@ -128,7 +130,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     )
     if any(attack.setting.data == data_name for attack in recipe.attacks):
         raise RecipeError(f"[[attacks]] setting: data '{data_name}' is the set under attack. Name another one.")
-    _check_labels("defenses", [defense.label for defense in recipe.defenses])
+    _check_labels("defenses", [one.label for one in recipe.defenses])
     _check_labels("attacks", [attack.label for attack in recipe.attacks])
     _check_labels("threats", [threat.name for threat in recipe.threats])
     if not any(attack.competes and attack.level == Knowledge.OUTPUTS for attack in recipe.attacks):
@@ -140,7 +142,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
 def _check_expected(recipe: Recipe) -> None:
     known = {
         "flag": list(CHECKS),
-        "defense": [defense.label for defense in recipe.defenses],
+        "defense": [one.label for one in recipe.defenses],
         "threat": [threat.name for threat in recipe.threats],
     }
     for expected in recipe.expected_flags:
@@ -169,12 +171,12 @@ def _threat(entry: Mapping[str, Any]) -> Threat:
     if not isinstance(tap, str):
         raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
     backbone = _entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone")
-    return Threat(name=name, tap=tap, backbone=_named(backbone, BACKBONES, f"{where} '{name}' backbone"))
+    return Threat(name=name, tap=tap, backbone=named(backbone, BACKBONES, f"{where} '{name}' backbone"))
 
 
 def _attack(entry: Mapping[str, Any]) -> NamedAttack:
     rest = {key: value for key, value in entry.items() if key != "setting"}
-    found = _named({"label": entry.get("name"), **rest}, ATTACKS, "[[attacks]]")
+    found = named({"label": entry.get("name"), **rest}, ATTACKS, "[[attacks]]")
     where = f"[[attacks]] '{found.label}' setting"
     if found.label in RESERVED:
         raise RecipeError(f"[[attacks]]: no attack may have the label '{found.label}'. Choose another.")
@@ -184,25 +186,6 @@ def _attack(entry: Mapping[str, Any]) -> NamedAttack:
     if found.piece.floor and setting != Setting():
         raise RecipeError(f"{where}: '{found.name}' is a floor; it has no other setting.")
     return NamedAttack(name=found.name, label=found.label, piece=found.piece, setting=setting)
-
-
-def _named(entry: Mapping[str, Any], pieces: Mapping[str, type[Any]], where: str) -> Named:
-    label = entry.get("label")
-    name, piece = parse_named({key: value for key, value in entry.items() if key != "label"}, pieces, where)
-    if label is None:
-        label = _default_label(name, piece)
-    if not isinstance(label, str) or not label:
-        raise RecipeError(f"{where} '{name}': label must be a string, got {label!r}.")
-    return Named(name=name, label=label, piece=piece)
-
-
-def _default_label(name: str, piece: Any) -> str:
-    """The name, and every setting that differs from its default."""
-    plain, default = describe(piece), describe(type(piece)())
-    changed = [
-        f"{field.name}={plain[field.name]}" for field in fields(piece) if plain[field.name] != default[field.name]
-    ]
-    return " ".join([name, *changed])
 
 
 def _entries(table: Mapping[str, Any], key: str, default: list[str] | None) -> list[dict[str, Any]]:

@@ -121,9 +121,7 @@ def _subject(this: Run, job: Job) -> Subject | _Unfit:
         key=job.target_key,
         target=target,
         model=model,
-        seconds=facts["seconds"],
-        codes=facts["codes"],
-        history=facts["history"],
+        facts=facts,
     )
 
 

@@ -1,6 +1,7 @@
 """The run folder: every finished stage under its key, whole or absent.
 
 OUT/targets/KEY/            model.safetensors, facts.json, and state.safetensors where the defense prepared one
+OUT/targets/KEY.prepared.safetensors     what its defense learned before, until the target is finished
 OUT/targets/KEY.checkpoint.safetensors   while the target is being trained
 OUT/codes/                  the first sparse layers' codes of the images targets train on; may be removed at any time
 OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes)
@@ -79,6 +80,19 @@ class Store:
         """Return where a target's training keeps its checkpoint."""
         return self.folder / "targets" / f"{key}.checkpoint.safetensors"
 
+    def load_prepared(self, key: str) -> dict[str, Tensor] | None:
+        """Return what a defense learned before its target exists, or None."""
+        path = self._prepared(key)
+        return read_tensors(path)[0] if path.exists() else None
+
+    def save_prepared(self, key: str, state: Mapping[str, Tensor]) -> None:
+        """Keep it until the target is finished, which then keeps it."""
+        path = self._prepared(key)
+        write_file(path, lambda aside: write_tensors(aside, state, {}))
+
+    def _prepared(self, key: str) -> Path:
+        return self.folder / "targets" / f"{key}.prepared.safetensors"
+
     @property
     def codes(self) -> Path:
         """Where first sparse layers' codes are kept for later trainings."""
@@ -104,6 +118,7 @@ class Store:
 
         write_folder(self.folder / "targets" / key, fill)
         self.checkpoint(key).unlink(missing_ok=True)
+        self._prepared(key).unlink(missing_ok=True)
 
     def load_attack(self, key: str) -> StoredAttack | None:
         """Return a finished attack, or None."""

@@ -12,6 +12,7 @@ from sparseguard.bounds.base import Images
 from sparseguard.bounds.bayes import Noise
 from sparseguard.bounds.walls import BATCH
 from sparseguard.seeds import derive
+from sparseguard.stages import Noise as StageNoise
 from sparseguard.stages import StagedModel
 
 SPREAD_ERROR = 0.05
@@ -27,8 +28,8 @@ class NoiseFacts:
         scale: sigma, or Laplace's b, in units of the stage's output.
         stage: the first noised stage.
         queries: how many noisy answers the attacker gets for each image.
-        clean: from images to that stage's output without the noise; absent: the stage is an `torch.nn.Sequential`
-            that ends with the noise.
+        clean: from images to that stage's output without the noise; absent: the stage is the noise alone, or a
+            `torch.nn.Sequential` that ends with it.
     """
 
     kind: Noise
@@ -86,6 +87,8 @@ def _run(function: Callable[[Tensor], Tensor], images: Images, device: torch.dev
 
 def _without_last(model: StagedModel, stage: str) -> Callable[[Tensor], Tensor] | None:
     module = model.stages[stage]
+    if isinstance(module, StageNoise):
+        module = nn.Sequential(nn.Identity(), module)
     if not isinstance(module, nn.Sequential) or len(module) < 2:
         return None
     before = StagedModel({name: part for name, part in model.stages.items() if name != stage})

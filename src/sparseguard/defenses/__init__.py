@@ -1,6 +1,6 @@
 """Defenses: one file each, edits of a blueprint's stages and of the training."""
 
-from sparseguard.defenses.base import Context, Defense, State
+from sparseguard.defenses.base import Budget, Companion, Context, Defense, State
 from sparseguard.defenses.gaussian_noise import GaussianNoise
 from sparseguard.defenses.low_rank import LowRank
 from sparseguard.defenses.none import NoDefense
@@ -17,4 +17,4 @@ DEFENSES: dict[str, type[Defense]] = {
     "sca": SparseCodingArchitecture,
 }
 
-__all__ = ["DEFENSES", "Context", "Defense", "State"]
+__all__ = ["DEFENSES", "Budget", "Companion", "Context", "Defense", "State"]

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseguard.progress import Progress, Silent
+from sparseguard.settings import describe
 from sparseguard.stages import Blueprint, StagedModel
-from sparseguard.types import ImageSet, Phase, Step
+from sparseguard.types import ImageSet, Moment, Phase, Step
 
 State = Mapping[str, Tensor]
-"""What `Defense.prepare` learned. It is stored apart from the target and never released with it."""
+"""What a defense learned beside the model. It is stored apart from the target and never released with it."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much training is to come.
+
+    Args:
+        images: how many are trained on.
+        batch_size: images a step.
+        epochs: at most.
+    """
+
+    images: int
+    batch_size: int
+    epochs: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,15 +45,34 @@ class Context:
         private: the images the target will train on.
         public: attacker-side images; whatever is learned here leaks nothing private.
         blueprint: the undefended model.
-        tap: the tap under attack, for defenses that act at the cut.
         seed: derived for this target.
+        budget: of the training to come.
+        device: where to compute.
+        progress: told how far it is.
+        label: what it is called there.
     """
 
     private: ImageSet
     public: ImageSet
     blueprint: Blueprint
-    tap: str
     seed: int
+    budget: Budget
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    progress: Progress = field(default_factory=Silent)
+    label: str = "prepare"
+
+
+class Companion(nn.Module, ABC):
+    """A network that is trained beside the target, such as an adversary, and never released.
+
+    Its weights and its optimizer's state are part of the training's checkpoint.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    @abstractmethod
+    def learn(self, step: Step) -> None:
+        """Take a step of its own on a batch, before the target does; the target gets no gradient from it."""
 
 
 class Defense(ABC):
@@ -51,6 +87,30 @@ class Defense(ABC):
     randomizes: ClassVar[bool] = False
     """Whether two queries with the same image must be answered differently."""
 
+    chooses_epoch: ClassVar[bool] = True
+    """Whether the weights of the epoch with the lowest held-out loss are kept, and training may stop early. Those who
+    count every look at private images keep the last epoch's."""
+
+    def beyond_gradients(self) -> str | None:
+        """Return what the target gets from private images other than by gradients of single images; None: nothing.
+
+        DP-SGD bounds what gradients of single images give away. It cannot be combined with a defense that learns from
+        private images in another way.
+        """
+        return None
+
+    def refuses(self, other: Defense) -> str | None:
+        """Return why this defense cannot be combined with ``other``; None: it can."""
+        return None
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings as plain values, as in records and keys."""
+        return describe(self)
+
+    def revisions(self) -> list[int]:
+        """Return the revisions its results depend on."""
+        return [self.revision]
+
     def prepare(self, context: Context) -> State:
         """Learn what the defense needs before the target exists."""
         return {}
@@ -63,15 +123,27 @@ class Defense(ABC):
         """Part the epochs of training; early stopping acts in the last phase."""
         return (Phase(name="train", epochs=epochs),)
 
+    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Companion | None:
+        """Return a network to be trained beside the target, sized for what its stage ``cut`` gives for ``images``.
+
+        Its weights are drawn from torch's global generator, which is seeded for it.
+        """
+        return None
+
+    @contextmanager
     def wrap(
-        self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Batches
-    ) -> tuple[nn.Module, torch.optim.Optimizer, Batches]:
-        """Exchange model, optimizer or batches for ones that train differently.
+        self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Batches, state: State
+    ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer, Batches]]:
+        """Exchange model, optimizer or batches, for as long as training lasts, for ones that train differently.
 
         A first sparse layer that does not learn is run once an image, instead of in every epoch, as long as the model
         is the one given and the batches come from the loader given.
         """
-        return model, optimizer, batches
+        yield model, optimizer, batches
+
+    def before_epoch(self, moment: Moment) -> State:
+        """Look at the model before an epoch; what is returned joins the state, and the training's checkpoint."""
+        return {}
 
     def transform(
         self,
@@ -82,16 +154,21 @@ class Defense(ABC):
         epoch: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Change a training batch.
+        """Change a training batch. Images may be added behind the batch's own (see `Step.given`).
 
         Where the images stay as they are, return the tensor itself: a first sparse layer that does not learn is then
         not run on them again.
         """
         return images, labels
 
+    def penalty(self, step: Step) -> Tensor | None:
+        """Return what is added to the cross-entropy of a batch's own images, in nats; None: nothing."""
+        return None
+
     def loss(self, step: Step) -> Tensor:
-        """Return the loss of a batch, in nats."""
-        return F.cross_entropy(step.logits, step.labels)
+        """Return the loss of a batch, in nats: cross-entropy and `penalty`."""
+        penalty, loss = self.penalty(step), step.cross_entropy()
+        return loss if penalty is None else loss + penalty
 
     def after_step(self, model: StagedModel) -> None:
         """Act on the model after each optimizer step."""
@@ -104,3 +181,13 @@ class Defense(ABC):
     def inactive(self, model: StagedModel, images: Tensor) -> str | None:
         """Return why the released model does not defend these images, or None when it does."""
         return None
+
+    def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
+        """Return figures of the released model that belong into the record, such as an epsilon.
+
+        Args:
+            model: as released.
+            images: attacker-side images ``(n, c, h, w)``.
+            state: what the defense learned.
+        """
+        return {}

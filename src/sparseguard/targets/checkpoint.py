@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,57 @@ from torch import Tensor, nn
 from sparseguard.errors import StoreError
 from sparseguard.files import read_tensors, write_file, write_tensors
 
+Tensors = Mapping[str, Tensor]
+Optimizers = Mapping[str, torch.optim.Optimizer]
+
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor], meta: Mapping[str, Any]
+    path: Path,
+    model: nn.Module,
+    optimizers: Optimizers,
+    best: Tensors,
+    beside: Mapping[str, Tensors],
+    meta: Mapping[str, Any],
 ) -> None:
-    """Write model, optimizer, best weights so far and ``meta``."""
+    """Write model, optimizers by name, best weights so far, what else there is by name, and ``meta``."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
-    state = optimizer.state_dict()
-    for index, entries in state["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value for name, value in entries.items() if isinstance(value, Tensor)}
-    full = {**meta, "param_groups": state["param_groups"]}
+    for group, values in beside.items():
+        tensors |= {f"{group}/{name}": value for name, value in values.items()}
+    full = {**meta, "param_groups": {}}
+    for kind, optimizer in optimizers.items():
+        state = optimizer.state_dict()
+        for index, entries in state["state"].items():
+            tensors |= {f"{kind}/{index}/{name}": value for name, value in entries.items() if isinstance(value, Tensor)}
+        full["param_groups"][kind] = state["param_groups"]
     write_file(path, lambda aside: write_tensors(aside, tensors, full))
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Bring model and optimizer to the checkpoint's state; return the best weights so far and its ``meta``.
+    path: Path, model: nn.Module, optimizers: Optimizers, beside: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Bring model and optimizers to the checkpoint's state.
+
+    Returns:
+        The best weights so far, what else there is by the names in ``beside``, and ``meta``.
 
     Raises:
         StoreError: when the file is damaged, or belongs to another architecture.
     """
     tensors, meta = read_tensors(path)
     load_weights(model, _below(tensors, "model/"), path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimizer/").items():
-        index, entry = name.split("/", 1)
-        state.setdefault(int(index), {})[entry] = value
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": meta["param_groups"]})
-    except (KeyError, ValueError) as error:
-        raise StoreError(f"{path}: its optimizer does not fit this run ({error}). Remove it to start afresh.") from None
-    return _below(tensors, "best/"), meta
+    for kind, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, f"{kind}/").items():
+            index, entry = name.split("/", 1)
+            state.setdefault(int(index), {})[entry] = value
+        try:
+            optimizer.load_state_dict({"state": state, "param_groups": meta["param_groups"][kind]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{path}: its {kind} does not fit this run ({error}). Remove it to start afresh."
+            ) from None
+    return _below(tensors, "best/"), {name: _below(tensors, f"{name}/") for name in beside}, meta
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from sparseguard.errors import TrainingError
 from sparseguard.progress import Progress
-from sparseguard.seeds import derive
 from sparseguard.settings import settings
 from sparseguard.stages import StagedModel
-from sparseguard.targets.checkpoint import load_checkpoint, save_checkpoint
+from sparseguard.targets.batches import hold_out, loader
 from sparseguard.targets.codes import FirstLayer, Keep
-from sparseguard.types import ImageSet, Phase, Step
+from sparseguard.targets.fitted import Fitted
+from sparseguard.targets.steps import Training, companion_of, copied
+from sparseguard.targets.trainee import Trainee
+from sparseguard.types import ImageSet
 
-REVISION = 2
+REVISION = 3
 IN_MEMORY = Keep()
 
 
@@ -54,113 +54,6 @@ class Fit:
     patience: Annotated[int, Field(ge=1)] | None = 5
 
 
-@runtime_checkable
-class Trainee(Protocol):
-    """The hooks of a defense that this loop calls (see `sparseguard.defenses.base.Defense`)."""
-
-    def phases(self, epochs: int) -> tuple[Phase, ...]:
-        """Part the epochs."""
-        ...
-
-    def wrap(self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Any) -> tuple[Any, Any, Any]:
-        """Exchange model, optimizer or batches."""
-        ...
-
-    def transform(
-        self, images: Tensor, labels: Tensor, *, state: Mapping[str, Tensor], epoch: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Change a batch."""
-        ...
-
-    def loss(self, step: Step) -> Tensor:
-        """Return a batch's loss."""
-        ...
-
-    def after_step(self, model: StagedModel) -> None:
-        """Act after an optimizer step."""
-        ...
-
-
-@dataclass(kw_only=True)
-class Fitted:
-    """How far training came.
-
-    Args:
-        epoch: epochs done.
-        best_epoch: the one with the lowest held-out loss, counted from 1.
-        best_loss: that loss.
-        stale: epochs since then.
-        history: per epoch the training loss, and loss and accuracy on the held-out tenth.
-        codes: of the first sparse layer: ``computed once``, or why they were not; empty where there is no such layer.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    stale: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    codes: str = ""
-
-    def note(
-        self, train_loss: float, held_out_loss: float, accuracy: float, label: str, *, in_last_phase: bool
-    ) -> None:
-        """Take down an epoch; ``stale`` is 0 afterwards when its weights are to be kept."""
-        if not (math.isfinite(train_loss) and math.isfinite(held_out_loss)):
-            raise TrainingError(f"{label}, epoch {self.epoch + 1}: the loss is not finite. Try a lower fit.lr.")
-        self.epoch += 1
-        self.stale += 1
-        if held_out_loss < self.best_loss or not in_last_phase:
-            self.best_epoch, self.stale = self.epoch, 0
-            self.best_loss = held_out_loss if in_last_phase else math.inf
-        self.history.append({"train_loss": train_loss, "held_out_loss": held_out_loss, "held_out_accuracy": accuracy})
-
-
-class Served(tuple[Tensor, Tensor]):
-    """A batch ``(images, labels)`` that remembers which rows of the training images it holds.
-
-    A loader made by `Defense.wrap` may pass it on. Batches it makes itself need not remember.
-    """
-
-    rows: Tensor
-    _version: int
-
-    def __new__(cls, images: Tensor, labels: Tensor, rows: Tensor) -> Served:
-        """Make a pair and note the rows."""
-        made = super().__new__(cls, (images, labels))
-        made.rows, made._version = rows, images._version
-        return made
-
-    @property
-    def written_to(self) -> bool:
-        """Whether the images were changed in place since."""
-        return self[0]._version != self._version
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied, or sent by a loader's worker; a batch that was changed arrives as a plain pair."""
-        return (tuple, (tuple(self),)) if self.written_to else (Served, (*self, self.rows))
-
-
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Serves whole batches, so that loading costs one indexing a batch."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images.batch(torch.tensor([index]))[0], self.images.labels[index]
-
-    def __getitems__(self, indices: list[int]) -> Served:
-        index = torch.tensor(indices)
-        return Served(self.images.batch(index), self.images.labels[index], index)
-
-
-def _as_served(batch: Any) -> Any:
-    return batch
-
-
 def train(
     model: StagedModel,
     defense: Trainee,
@@ -172,6 +65,7 @@ def train(
     device: torch.device,
     progress: Progress,
     label: str,
+    cut: str = "",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     keep: Keep = IN_MEMORY,
@@ -194,6 +88,7 @@ def train(
         device: where to train.
         progress: told after every batch.
         label: the task's name in it, and in errors.
+        cut: the stage that leaks, for defenses that act there.
         checkpoint: file to resume from, and to write at the end of epochs.
         checkpoint_seconds: least time between two checkpoints.
         keep: where the first sparse layer's codes are kept, and how many.
@@ -203,98 +98,59 @@ def train(
         StoreError: when the checkpoint cannot be read or written.
     """
     model.to(device)
-    held_out, used = _hold_out(private, seed)
+    held_out, used = hold_out(private, seed)
     generator = torch.Generator()
-    loader = _loader(used, fit.batch_size, generator)
     phases = [phase for phase in defense.phases(fit.epochs) for _ in range(phase.epochs)]
-    trained, optimizer, batches = defense.wrap(model, _optimizer(model, fit), loader)
-    run, best = Fitted(), _copy(model)
-    if checkpoint is not None and checkpoint.exists():
-        best, meta = load_checkpoint(checkpoint, model, optimizer)
-        run = Fitted(**meta["run"])
-    first = FirstLayer(model, private, keep, device=device, progress=progress, label=label)
-    first.outcome = first.outcome or run.codes
-    if trained is not model:
-        first.switch_off("the defense trains another model in its place")
-    saved = time.monotonic()
-    with progress.task(label, len(phases) * len(batches)) as advance, torch.random.fork_rng():
-        advance(run.epoch * len(batches))
-        while run.epoch < len(phases) and not (fit.patience and run.stale >= fit.patience):
-            phase = phases[run.epoch]
-            epoch_seed = derive(purpose="epoch", seed=seed, epoch=run.epoch)
-            generator.manual_seed(epoch_seed)
-            torch.manual_seed(epoch_seed)
-            for group in optimizer.param_groups:
-                group["lr"] = _rate(fit, run.epoch, len(phases))
-            total = torch.zeros((), device=device)
-            try:
-                trained.train()
-                for batch in batches:
-                    given, labels = (part.to(device) for part in batch)
-                    version = given._version
-                    images, labels = defense.transform(given, labels, state=state, epoch=run.epoch, generator=generator)
-                    same = images is given and images._version == version and not images.requires_grad
-                    known = _known(first, used, batch, same)
-                    loss = _loss(trained, defense, state, images, labels, run.epoch, phase.name, known)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimizer.step()
-                    defense.after_step(model)
-                    total += loss.detach() * len(images)
-                    advance(1)
-                first.require_unchanged()
-                held_out_loss, accuracy = _evaluate(model, held_out, device, first)
-            except ArithmeticError as error:
-                raise TrainingError(f"{label}, epoch {run.epoch + 1}: {error}") from error
-            run.codes = first.outcome
-            run.note(float(total) / len(used), held_out_loss, accuracy, label, in_last_phase=phase is phases[-1])
-            if run.stale == 0:
-                best = _copy(model)
-            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                save_checkpoint(checkpoint, model, optimizer, best, {"run": vars(run)})
-                saved = time.monotonic()
-    model.load_state_dict(best)
+    patience = fit.patience if defense.chooses_epoch else None
+    with (
+        torch.random.fork_rng(),
+        defense.wrap(model, _optimizer(model, fit), loader(used, fit.batch_size, generator), state) as wrapped,
+    ):
+        trained, optimizer, batches = wrapped
+        first = FirstLayer(model, private, keep, device=device, progress=progress, label=label)
+        if trained is not model:
+            first.switch_off("the defense trains another model in its place")
+        this = Training(
+            model=model,
+            trained=trained,
+            defense=defense,
+            optimizer=optimizer,
+            companion=companion_of(model, defense, used, cut, seed, device),
+            first=first,
+            used=used,
+            state=dict(state),
+            cut=cut,
+            epochs=len(phases),
+            device=device,
+            generator=generator,
+        )
+        if checkpoint is not None and checkpoint.exists():
+            this.resume(checkpoint)
+        run, saved = this.run, time.monotonic()
+        first.outcome = first.outcome or run.codes
+        with progress.task(label, len(phases) * len(batches)) as advance:
+            advance(run.epoch * len(batches))
+            while run.epoch < len(phases) and not (patience and run.stale >= patience):
+                phase = phases[run.epoch]
+                begins = run.epoch == 0 or phases[run.epoch - 1] is not phase
+                try:
+                    this.look(phase.name, begins, seed)
+                    this.reseed(seed, _rate(fit, run.epoch, len(phases)))
+                    loss = this.epoch(batches, phase.name, advance)
+                    first.require_unchanged()
+                    held_out_loss, accuracy = _evaluate(model, held_out, device, first)
+                except ArithmeticError as error:
+                    raise TrainingError(f"{label}, epoch {run.epoch + 1}: {error}") from error
+                run.codes = first.outcome
+                chooses = defense.chooses_epoch and phase is phases[-1]
+                run.note(loss / len(used), held_out_loss, accuracy, label, in_last_phase=chooses)
+                if run.stale == 0:
+                    this.best = copied(model)
+                if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                    this.save(checkpoint)
+                    saved = time.monotonic()
+    model.load_state_dict(this.best)
     return run
-
-
-def _loss(
-    trained: Any,
-    defense: Trainee,
-    state: Mapping[str, Tensor],
-    images: Tensor,
-    labels: Tensor,
-    epoch: int,
-    phase: str,
-    known: Mapping[str, Tensor],
-) -> Tensor:
-    outputs = trained.outputs(images, known) if known else trained.outputs(images)
-    logits = list(outputs.values())[-1]
-    return defense.loss(
-        Step(images=images, labels=labels, outputs=outputs, logits=logits, state=state, epoch=epoch, phase=phase)
-    )
-
-
-def _known(first: FirstLayer, used: ImageSet, batch: Any, same: bool) -> dict[str, Tensor]:
-    """Return the first layer's codes of a batch whose images are ``same`` after the defense's `transform`."""
-    if not isinstance(batch, Served):
-        first.run_because("the defense serves batches of its own")
-        return {}
-    if not same or batch.written_to:
-        first.run_because("the defense changes the images (augmentation)")
-        return {}
-    return first.known(used, batch.rows)
-
-
-def _loader(images: ImageSet, batch_size: int, generator: torch.Generator) -> DataLoader[tuple[Tensor, Tensor]]:
-    size = min(batch_size, len(images))
-    return DataLoader(
-        _Batches(images),
-        batch_size=size,
-        shuffle=True,
-        drop_last=len(images) % size == 1,  # batch normalization cannot train on a single image
-        generator=generator,
-        collate_fn=_as_served,
-    )
 
 
 @torch.no_grad()
@@ -308,12 +164,6 @@ def _evaluate(model: StagedModel, images: ImageSet, device: torch.device, first:
         total += F.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(1) == labels).sum()
     return float(total) / len(images), float(right) / len(images)
-
-
-def _hold_out(private: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
-    order = torch.randperm(len(private), generator=torch.Generator().manual_seed(derive(purpose="hold-out", seed=seed)))
-    count = max(1, len(private) // 10)
-    return private.select(order[:count]), private.select(order[count:])
 
 
 def _optimizer(model: nn.Module, fit: Fit) -> torch.optim.Optimizer:
@@ -332,7 +182,3 @@ def _rate(fit: Fit, epoch: int, epochs: int) -> float:
     if fit.schedule == "constant":
         return fit.lr
     return fit.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -47,12 +47,17 @@ class Target:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @torch.no_grad()
-    def accuracy(self, images: ImageSet, device: torch.device, seed: int, batch: int = 512) -> float:
-        """Return the share of ``images`` classified right, with any noise of the defense drawn from ``seed``."""
-        right = torch.zeros((), dtype=torch.int64, device=device)
+    def wrong(self, images: ImageSet, device: torch.device, seed: int, batch: int = 512) -> list[int]:
+        """Return the places of the images classified wrong, with any noise of the defense drawn from ``seed``."""
+        found = []
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for index in torch.arange(len(images)).split(batch):
                 logits = self.model(images.batch(index).to(device))
-                right += (logits.argmax(1) == images.labels[index].to(device)).sum()
-        return int(right) / len(images)
+                found.append(logits.argmax(1) != images.labels[index].to(device))
+        places: list[int] = torch.cat(found).nonzero().flatten().tolist()
+        return places
+
+    def accuracy(self, images: ImageSet, device: torch.device, seed: int) -> float:
+        """Return the share of ``images`` classified right."""
+        return 1 - len(self.wrong(images, device, seed)) / len(images)
