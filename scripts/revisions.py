@@ -20,11 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparseguard import bounds, checks, leak, metrics, sparse, stages
+from sparseguard import bounds, checks, generators, leak, metrics, sparse, stages
 from sparseguard.attacks import ATTACKS
 from sparseguard.bench import evaluators, judging, score, setting
 from sparseguard.data import DATASETS
-from sparseguard.defenses import DEFENSES
+from sparseguard.defenses import DEFENSES, combine
 from sparseguard.targets import BACKBONES, fit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +36,7 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
     "data": DATASETS,
     "defenses": DEFENSES,
 }
+FITTING = ("batches", "checkpoint", "codes", "fit", "fitted", "steps")
 IGNORED = {"revision", "REVISION", "summary", "source"}
 
 
@@ -43,7 +44,9 @@ def components() -> dict[str, tuple[int, list[Path]]]:
     """Return every component's revision and the files it consists of."""
     found: dict[str, tuple[int, list[Path]]] = {
         "sparse": (sparse.REVISION, sorted((SOURCE / "sparse").glob("*.py"))),
-        "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in ("checkpoint", "codes", "fit")]),
+        "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in FITTING]),
+        "generators": (generators.REVISION, sorted((SOURCE / "generators").glob("*.py"))),
+        "defenses/combined": (combine.REVISION, [SOURCE / "defenses" / "combine.py"]),
         "leak": (leak.REVISION, [SOURCE / "leak.py"]),
         "stages": (stages.REVISION, [SOURCE / "stages.py"]),
         "bounds": (bounds.REVISION, sorted((SOURCE / "bounds").glob("*.py"))),

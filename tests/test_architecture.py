@@ -29,7 +29,20 @@ ALLOWED = {
     "claims": {"errors", "record"},
     "report": {"errors", "record", "claims"},
     "bench": FOUNDATION
-    | {"sparse", "data", "targets", "metrics", "leak", "generators", "defenses", "attacks", "bounds", "checks", "record", "claims"},
+    | {
+        "sparse",
+        "data",
+        "targets",
+        "metrics",
+        "leak",
+        "generators",
+        "defenses",
+        "attacks",
+        "bounds",
+        "checks",
+        "record",
+        "claims",
+    },
     **dict.fromkeys(FOUNDATION, FOUNDATION),
 }
 

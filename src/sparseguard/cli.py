@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sparseguard.record import Pictures, Record
 
+MAX_DROP = 0.05
 OK, INTERNAL, RECIPE, DATA, STORE, FAILED_CASES, FLAGS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 EXIT_CODES = """Exit codes: 0 done; 1 an error inside sparseguard; 2 a recipe, option or setting that cannot be used;
@@ -42,6 +43,13 @@ Set = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cases again.")]
+MaxDrop = Annotated[
+    float,
+    typer.Option(
+        "--max-drop",
+        help="Accuracy a setting may lose where defenses are compared; 0.05: 5 points.",
+    ),
+]
 Images = Annotated[bool, typer.Option("--with-images", help="Put private images and reconstructions into the page.")]
 
 
@@ -80,14 +88,14 @@ def run(
 
 
 @app.command()
-def report(folder: Folder, with_images: Images = False, as_json: Json = False) -> None:
+def report(folder: Folder, with_images: Images = False, max_drop: MaxDrop = MAX_DROP, as_json: Json = False) -> None:
     """Show the table of a run folder and write its page, report.html."""
     from sparseguard.record import read_records
 
     records = read_records(folder)
     pictures = _pictures(folder, records, needed=with_images)
-    page = _write_page(folder, records, pictures, with_images)
-    _show(records, pictures, as_json)
+    page = _write_page(folder, records, pictures, with_images, max_drop)
+    _show(records, pictures, as_json, max_drop)
     if not as_json:
         _console().print(f"page: {page}", soft_wrap=True)
 
@@ -187,21 +195,23 @@ def _pictures(folder: Path, records: list[Record], needed: bool) -> dict[str, Pi
     return found
 
 
-def _write_page(folder: Path, records: list[Record], pictures: dict[str, Pictures], with_images: bool) -> Path:
+def _write_page(
+    folder: Path, records: list[Record], pictures: dict[str, Pictures], with_images: bool, max_drop: float = MAX_DROP
+) -> Path:
     from sparseguard.report import write_page
 
     page = folder / "report.html"
-    write_page(records, pictures, page, with_images)
+    write_page(records, pictures, page, with_images, max_drop)
     return page
 
 
-def _show(records: list[Record], pictures: dict[str, Pictures], as_json: bool) -> None:
+def _show(records: list[Record], pictures: dict[str, Pictures], as_json: bool, max_drop: float = MAX_DROP) -> None:
     from sparseguard.report import render, to_json
 
     if as_json:
-        _print_json(to_json(records, pictures))
+        _print_json(to_json(records, pictures, max_drop))
         return
-    for table in render(records, pictures):
+    for table in render(records, pictures, max_drop):
         _console().print(table)
 
 

@@ -105,7 +105,8 @@ class TargetFacts(_Model):
         default={}, description="part -> places of the images classified wrong, defense active"
     )
     step_flops: int | None = pydantic.Field(
-        default=None, description="floating-point operations of one training step as run: products and convolutions"
+        default=None,
+        description="floating-point operations of a training step as run: products, convolutions",
     )
     relative_cost: float | None = pydantic.Field(
         default=None, description="step_flops relative to the undefended model's"

@@ -193,6 +193,7 @@ class Step:
         share: how much of the training lies behind, by epochs, in [0, 1).
         cut: name of the stage that leaks; empty where none is named.
         companion: what is trained beside the model and never released, where the defense has one.
+        model: whose parameters are trained.
     """
 
     images: Images
@@ -206,6 +207,7 @@ class Step:
     share: float = 0.0
     cut: str = ""
     companion: nn.Module | None = None
+    model: nn.Module | None = None
 
     @property
     def own(self) -> slice:

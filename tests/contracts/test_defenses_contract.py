@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from quick import quick
 from torch import nn
 
-from sparseguard.defenses import DEFENSES, Budget, Context, Defense
+from sparseguard.defenses import DEFENSES, Budget, Context
 from sparseguard.errors import RecipeError
 from sparseguard.settings import describe, parse
 from sparseguard.sparse import SparseCode2d
-from sparseguard.stages import FixedCode
+from sparseguard.stages import FixedCode, without_noise
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
-
-QUICK: dict[str, Defense] = {}
-"""Settings with which defenses that learn beforehand do so in a second."""
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
@@ -35,7 +33,7 @@ def part(count=24):
 
 
 def placed(defense, backbone):
-    piece = DEFENSES[defense]()
+    piece = quick(defense)
     blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
     return piece, piece.place(blueprint, prepared(defense, backbone))
 
@@ -44,8 +42,8 @@ def placed(defense, backbone):
 def prepared(defense, backbone):
     blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
     budget = Budget(images=24, batch_size=8, epochs=2)
-    with torch.random.fork_rng():
-        return QUICK.get(defense, DEFENSES[defense]()).prepare(
+    with torch.random.fork_rng(), torch.enable_grad():
+        return quick(defense).prepare(
             Context(private=part(), public=part(), blueprint=blueprint, seed=0, budget=budget)
         )
 
@@ -53,6 +51,12 @@ def prepared(defense, backbone):
 def build(defense, backbone="linear-shallow", seed=0):
     piece, blueprint = placed(defense, backbone)
     return piece, blueprint, blueprint.build(SHAPE, lambda stage: zlib.crc32(f"{seed} {stage}".encode()))
+
+
+def drawn(model):
+    """What it answers, its noise drawn from one seed."""
+    torch.manual_seed(4)
+    return model(images())
 
 
 @every
@@ -91,7 +95,7 @@ def test_stages_it_leaves_alone_start_as_without_it(defense, backbone):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[key], value) for key, value in theirs.items())
             compared.append(name)
-    assert "head" in compared
+    assert "first" in compared or "head" in compared
 
 
 @each_defense
@@ -115,7 +119,7 @@ def test_its_weights_can_be_written_and_read(defense, backbone):
     model(images())
     other.load_state_dict(model.state_dict())
     assert state_hash(other) == state_hash(model)
-    assert torch.equal(other(images()), model(images()))
+    assert torch.equal(drawn(other), drawn(model))
 
 
 @every
@@ -160,6 +164,7 @@ def test_it_notices_a_dictionary_of_zeros(defense):
 def test_a_known_output_stands_for_its_stage(defense, backbone):
     _, _, model = build(defense, backbone)
     model.eval()
+    model = without_noise(model)
     outputs = model.outputs(images())
     assert torch.equal(list(outputs.values())[-1], model(images()))
     for stage, known in outputs.items():

@@ -19,7 +19,7 @@ ATTACKS: Means = {
 CHOSEN = {"outputs": {"psnr": "ridge", "ssim": "ridge-conv", "id@1": "ridge"}}
 PARTS = {"private": 0.0, "test": -1.0}
 """What is added to the PSNR of a part."""
-SIZES = {"private": 3000, "test": 900}
+SIZES = {"private": 3000, "test": 900, "attacker_val": 300}
 GALLERY = list(range(3, 53, 4))
 """Places of the 13 private images of the gallery."""
 

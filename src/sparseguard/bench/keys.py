@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sparseguard import bounds, checks, leak, metrics, sparse, stages
 from sparseguard.bench import evaluators, judging, score, setting
 from sparseguard.bench.digest import digest
-from sparseguard.bench.entries import Named, NamedAttack, Threat
+from sparseguard.bench.entries import NamedAttack, NamedDefense, Threat
 from sparseguard.bench.recipe import Recipe
 from sparseguard.data import DATASETS
 from sparseguard.record import SCHEMA_VERSION
@@ -25,7 +25,7 @@ class Job:
     """One case of the grid and the keys of its stages."""
 
     threat: Threat
-    defense: Named
+    defense: NamedDefense
     seed: int
     target_key: str
     attack_keys: dict[str, str]
@@ -66,7 +66,7 @@ def jobs(recipe: Recipe, splits: Splits) -> list[Job]:
     return sorted(grid, key=lambda job: [other.target_key for other in grid].index(job.target_key))
 
 
-def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: Named, seed: int) -> Job:
+def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: NamedDefense, seed: int) -> Job:
     target_key = digest(
         {
             "stage": "target",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sparseguard.bench.entries import Named
+from sparseguard.bench.entries import NamedDefense
 from sparseguard.bench.judging import Bench
 from sparseguard.bench.keys import Job
 from sparseguard.bench.recipe import Recipe
@@ -64,11 +64,11 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
         "flips_keep_class": splits.flips_keep_class,
         "read_by": {
             "target": ["private (a tenth of it for early stopping only)"],
-            "defense": ["attacker_train"],
+            "defense": ["attacker_train", "private where it learns from it; see docs/defenses.md"],
             "attacks": ["attacker_train", "attacker_val", "other sets where their setting names one"],
             "evaluators": ["attacker_train", "attacker_val"],
             "bounds": ["attacker_train", "private"],
-            "accuracy": ["test"],
+            "accuracy": ["test", "select", "attacker_val"],
             "scores": list(identification_sizes(splits)),
         },
     }
@@ -96,8 +96,8 @@ def duplicates(splits: Splits) -> dict[str, int]:
     return {part: count for part, count in shared.items() if count}
 
 
-def _one_lambda(defense: Named) -> float | None:
-    lambd = describe(defense.piece).get("lambd")
+def _one_lambda(defense: NamedDefense) -> float | None:
+    lambd = defense.described().get("lambd")
     return lambd if isinstance(lambd, float) else None
 
 

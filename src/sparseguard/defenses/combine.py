@@ -15,6 +15,9 @@ from sparseguard.errors import RecipeError
 from sparseguard.stages import Blueprint, StagedModel
 from sparseguard.types import Moment, Phase, Step
 
+REVISION = 1
+"""Of how defenses act together."""
+
 SEPARATOR = "+"
 
 
@@ -100,8 +103,8 @@ class Combined(Defense):
         return {name: part.described() for name, part in self.parts.items()}
 
     def revisions(self) -> list[int]:
-        """Return the revisions of all."""
-        return [revision for part in self.parts.values() for revision in part.revisions()]
+        """Return the revisions of all, and of how they act together."""
+        return [REVISION, *(revision for part in self.parts.values() for revision in part.revisions())]
 
     def prepare(self, context: Context) -> State:
         """Let each learn; what it learned is kept under its own name."""
@@ -110,9 +113,26 @@ class Combined(Defense):
         }
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Place the stages of each in turn."""
+        """Place the stages of each in turn.
+
+        Raises:
+            RecipeError: when one replaces a stage that an earlier one placed, which would then defend no more.
+        """
+        together, placed_by = SEPARATOR.join(self.parts), dict[str, str]()
         for name, part in self.parts.items():
-            blueprint = part.place(blueprint, _own(state, name))
+            try:
+                changed = part.place(blueprint, _own(state, name))
+            except RecipeError as error:
+                raise RecipeError(f"'{together}': {name}: {error}") from error
+            before, after = ({stage.name: stage for stage in one.stages} for one in (blueprint, changed))
+            for stage in before:
+                if stage in placed_by and after.get(stage) is not before[stage]:
+                    raise RecipeError(
+                        f"'{together}' cannot be combined: {name} replaces the stage '{stage}', which is "
+                        f"{placed_by[stage]}'s."
+                    )
+            placed_by |= {stage: name for stage in after if after[stage] is not before.get(stage)}
+            blueprint = changed
         return blueprint
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:

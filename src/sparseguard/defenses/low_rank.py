@@ -16,14 +16,27 @@ from sparseguard.stages import Blueprint, Shape
 
 @settings
 class LowRank(Defense):
-    r"""Give the first dense layer a weight matrix of low rank, :math:`z = U V x + b`.
+    r"""Give the first dense layer a weight matrix of low rank.
 
-    A tap that loses dimensions leaks less without any sparsity; this row tells the two apart.
+    .. math:: z = U V x + b
+
+    V has as many rows as the rank, and there is no nonlinearity between the two. A tap that loses dimensions leaks
+    less without any sparsity; this row tells the two apart.
 
     Args:
-        rank: of the weight matrix.
+        rank: of the weight matrix; below the layer's inputs and outputs.
+
+    Raises:
+        RecipeError: for a backbone without one dense layer in its stage ``first``, or a rank that loses nothing.
 
     Source: ours (control).
+
+    Differs: it is no published defense. Both matrices start as dense layers do, so the product starts smaller than
+    the layer it replaces.
+
+    Limits: what the rank lets through leaks as it would without it.
+
+    Released code: not in it.
     """
 
     revision: ClassVar[int] = 1

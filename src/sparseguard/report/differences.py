@@ -10,9 +10,7 @@ from sparseguard.report.levels import chosen_at, in_order
 from sparseguard.report.order import cells, sections
 from sparseguard.report.samples import Held, Sample, difference, same_images, sample
 from sparseguard.report.spread import Difference, of_samples
-from sparseguard.report.wording import METRICS, PARTS
-
-AGAINST = "none"
+from sparseguard.report.wording import METRICS, PARTS, UNDEFENDED
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,12 @@ def between_defenses(records: Sequence[Record], held: Held) -> list[DefenseDiffe
 
 def _of_section(section: Sequence[Record], held: Held) -> list[DefenseDifference]:
     measured = [record for record in section if record.status == "ok"]
-    bases = {(one.case.tap, one.case.seed): one for one in measured if one.case.defense == AGAINST}
+    bases = {(one.case.tap, one.case.seed): one for one in measured if one.case.defense == UNDEFENDED}
     found = []
     for cell in cells(measured):
         case = cell[0].case
         pairs = [(one, base) for one in cell if (base := bases.get((case.tap, one.case.seed)))]
-        if case.defense == AGAINST:
+        if case.defense == UNDEFENDED:
             continue
         for level in in_order(level for record, _ in pairs for level in record.chosen):
             measures = _measures(pairs, held, level)

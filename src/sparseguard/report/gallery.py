@@ -12,11 +12,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from sparseguard.record import Attacker, Pictures, Record
-from sparseguard.report.differences import AGAINST
 from sparseguard.report.levels import BASE, chosen_at, in_order
 from sparseguard.report.order import cells
 from sparseguard.report.samples import Held, sample
-from sparseguard.report.wording import number
+from sparseguard.report.wording import UNDEFENDED, number
 
 EACH = 3
 SIDE = 64
@@ -67,7 +66,7 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
     there = [one for one in shown if one and "original" in held[one.case.slug].gallery]
     if not there:
         return None
-    base = next((one for one in there if one.case.defense == AGAINST), there[0])
+    base = next((one for one in there if one.case.defense == UNDEFENDED), there[0])
     groups, rule = _chosen(base, held, _attacked_everywhere(there, held))
     places = [place for _, group in groups for place in group]
     originals = _gallery(base, held[base.case.slug], None)

@@ -13,7 +13,7 @@ import jinja2
 
 from sparseguard.errors import StoreError
 from sparseguard.record import Attacker, Record
-from sparseguard.report.bounds import BoundTable, bound_tables
+from sparseguard.report.bounds import BoundTable, bound_tables, figure, key_words
 from sparseguard.report.chart import Chart, draw
 from sparseguard.report.controls import Control, cell_controls
 from sparseguard.report.curves import CurveChart, curve_charts
@@ -21,11 +21,16 @@ from sparseguard.report.differences import DefenseDifference, between_defenses
 from sparseguard.report.gallery import Sheet, sheet
 from sparseguard.report.intervals import Interval
 from sparseguard.report.levels import chosen_at, is_control, level_of, level_sentence, setting_words
+from sparseguard.report.matched import MAX_DROP, Matched, matched
+from sparseguard.report.noninferiority import LEVEL
 from sparseguard.report.order import cells, sections
+from sparseguard.report.pareto import pareto
+from sparseguard.report.pareto_chart import ParetoChart, draw_pareto
 from sparseguard.report.samples import Held
 from sparseguard.report.scale import scale
-from sparseguard.report.spread import intervals
+from sparseguard.report.spread import Spread, intervals
 from sparseguard.report.table import Row, rows
+from sparseguard.report.targets import TargetRow, columns, target_rows
 from sparseguard.report.wording import (
     METRICS,
     PARTS,
@@ -52,6 +57,9 @@ class Section:
     chart: Chart
     differences: list[DefenseDifference]
     controls: list[Control]
+    matched: list[Matched]
+    pareto: list[ParetoChart]
+    targets: list[TargetRow]
     sheet: Sheet | None
     curves: list[CurveChart]
     bounds: list[BoundTable]
@@ -59,7 +67,9 @@ class Section:
     records: list[Record]
 
 
-def write_page(records: Sequence[Record], pictures: Held, path: Path, with_images: bool) -> None:
+def write_page(
+    records: Sequence[Record], pictures: Held, path: Path, with_images: bool, max_drop: float = MAX_DROP
+) -> None:
     """Write records as one HTML page that loads nothing from elsewhere.
 
     Args:
@@ -68,14 +78,16 @@ def write_page(records: Sequence[Record], pictures: Held, path: Path, with_image
             floors on the same images and differences between defenses. Its pictures are, when ``with_images``.
         path: the page; it appears whole or not at all.
         with_images: put private images and their reconstructions into the page.
+        max_drop: how much accuracy a setting may lose where defenses are compared at matched accuracy.
 
     Raises:
+        RecipeError: when ``max_drop`` is not between 0 and 1.
         StoreError: when the page cannot be written.
     """
     text = _template().render(
         recipes=", ".join(sorted({record.recipe for record in records})),
         scale=scale(records),
-        sections=[_section(own, pictures, with_images) for own in sections(records)],
+        sections=[_section(own, pictures, with_images, max_drop) for own in sections(records)],
         with_images=with_images,
         with_scores=bool(pictures),
         shared=_shared_provenance(records),
@@ -92,7 +104,7 @@ def write_page(records: Sequence[Record], pictures: Held, path: Path, with_image
         raise StoreError(f"{path}: the page cannot be written ({error.strerror or error}).") from error
 
 
-def _section(records: Sequence[Record], pictures: Held, with_images: bool) -> Section:
+def _section(records: Sequence[Record], pictures: Held, with_images: bool, max_drop: float) -> Section:
     own = rows(records, pictures)
     first = own[0]
     return Section(
@@ -105,6 +117,9 @@ def _section(records: Sequence[Record], pictures: Held, with_images: bool) -> Se
         chart=draw(own),
         differences=between_defenses(records, pictures),
         controls=[control for cell in cells(records) for control in cell_controls(cell, pictures)],
+        matched=matched(records, own, max_drop),
+        pareto=[draw_pareto(found, max_drop) for found in pareto(records, own)],
+        targets=target_rows(records),
         sheet=sheet(records, pictures) if with_images else None,
         curves=curve_charts(records),
         bounds=bound_tables(records),
@@ -133,8 +148,11 @@ def _template() -> jinja2.Template:
         level_sentence=level_sentence,
         words=setting_words,
         is_control=is_control,
+        columns=columns,
+        key_words=key_words,
+        figure=_figure,
     )
-    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen)
+    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen, level_of_test=LEVEL)
     return environment.get_template("page.html.j2")
 
 
@@ -144,6 +162,10 @@ def _source(name: str) -> str:
 
 def _is_chosen(record: Record, attacker: Attacker, metric: str) -> bool:
     return any(chosen_at(record, level, metric) == attacker for level in record.chosen)
+
+
+def _figure(value: Spread, key: str) -> str:
+    return figure(key, value)
 
 
 def _shared_provenance(records: Sequence[Record]) -> dict[str, str]:

@@ -11,10 +11,13 @@ import pydantic
 from sparseguard.record import SCHEMA_VERSION, Bound, Case, Record
 from sparseguard.report.controls import Control, cell_controls
 from sparseguard.report.differences import DefenseDifference, between_defenses
+from sparseguard.report.matched import MAX_DROP, Matched, matched
 from sparseguard.report.order import cells
+from sparseguard.report.pareto import Pareto, pareto
 from sparseguard.report.samples import Held
 from sparseguard.report.scale import scale
 from sparseguard.report.table import Row, rows
+from sparseguard.report.targets import TargetRow, target_rows
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,25 @@ class _Plain:
     rows: list[Row]
     controls: list[CellControls]
     differences: list[DefenseDifference]
+    matched: list[Matched]
+    pareto: list[Pareto]
+    targets: list[TargetRow]
     cases: list[CaseFacts]
 
 
-def to_json(records: Sequence[Record], held: Held | None = None) -> dict[str, Any]:
+def to_json(records: Sequence[Record], held: Held | None = None, max_drop: float = MAX_DROP) -> dict[str, Any]:
     """Return the report of records as plain values, ready for ``json.dumps``.
 
     Args:
         records: the cases.
         held: what lies beside them, by ``record.case.slug``; without it there are no differences between defenses.
+        max_drop: how much accuracy a setting may lose where defenses are compared at matched accuracy.
     """
+    own = rows(records, held)
     plain = _Plain(
         schema_version=SCHEMA_VERSION,
         scale=scale(records),
-        rows=rows(records, held),
+        rows=own,
         controls=[
             CellControls(case.dataset, case.backbone, case.threat, found)
             for cell in cells(records)
@@ -64,6 +72,9 @@ def to_json(records: Sequence[Record], held: Held | None = None) -> dict[str, An
             if (found := cell_controls(cell, held or {}))
         ],
         differences=between_defenses(records, held or {}),
+        matched=matched(records, own, max_drop),
+        pareto=pareto(records, own),
+        targets=target_rows(records),
         cases=[CaseFacts(record.case, record.bounds, record.skipped) for record in records],
     )
     values: dict[str, Any] = pydantic.TypeAdapter(_Plain).dump_python(plain, mode="json")

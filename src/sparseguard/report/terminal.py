@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sparseguard.record import Record
-from sparseguard.report.differences import AGAINST, between_defenses
+from sparseguard.report.differences import between_defenses
+from sparseguard.report.matched import MAX_DROP, FamilyRow, Matched, matched
+from sparseguard.report.noninferiority import LEVEL
 from sparseguard.report.order import sections
 from sparseguard.report.samples import Held
 from sparseguard.report.scale import scale
@@ -20,6 +22,7 @@ from sparseguard.report.wording import (
     METRICS,
     MISSING,
     PARTS,
+    UNDEFENDED,
     chance,
     gain,
     identification_sentence,
@@ -29,23 +32,25 @@ from sparseguard.report.wording import (
 )
 
 
-def render(records: Sequence[Record], held: Held | None = None) -> list[Table]:
+def render(records: Sequence[Record], held: Held | None = None, max_drop: float = MAX_DROP) -> list[Table]:
     """Return the tables, each fitting in 100 columns.
 
-    Each threat, dataset and backbone has one with the scores, and one with differences on the same images where there
-    are any: of levels to outputs, and of defenses to none.
+    Each threat, dataset and backbone has one with the scores, one with differences on the same images where there
+    are any (of levels to outputs, and of defenses to none), and one with the defenses at matched accuracy.
 
     Args:
         records: the cases.
         held: what lies beside them, by ``record.case.slug``; without it no defenses are compared image by image.
+        max_drop: how much accuracy a setting may lose where defenses are compared at matched accuracy.
     """
-    return [table for section in sections(records) for table in _tables(section, held or {})]
+    return [table for section in sections(records) for table in _tables(section, held or {}, max_drop)]
 
 
-def _tables(section: Sequence[Record], held: Held) -> list[Table]:
+def _tables(section: Sequence[Record], held: Held, max_drop: float) -> list[Table]:
     own = rows(section, held)
     differences = _differences(section, own, held)
-    return [_table(section, own), *([differences] if differences.row_count else [])]
+    compared = [_matched(found) for found in matched(section, own, max_drop) if found.reason is None]
+    return [_table(section, own), *([differences] if differences.row_count else []), *compared]
 
 
 def _table(section: Sequence[Record], own: Sequence[Row]) -> Table:
@@ -88,8 +93,50 @@ def _differences(section: Sequence[Record], own: Sequence[Row], held: Held) -> T
     for found in between_defenses(section, held):
         defenses = {metric: by_part[part] for metric, by_part in found.measures.items() if part in by_part}
         if defenses:
-            table.add_row(*map(Text, _line(f"{found.level}: {found.defense} minus {AGAINST}", defenses)))
+            table.add_row(*map(Text, _line(f"{found.level}: {found.defense} minus {UNDEFENDED}", defenses)))
     return table
+
+
+def _matched(found: Matched) -> Table:
+    images = f"{found.n:,} images of " if found.n else ""
+    notes = [
+        f"Of each defense the setting that leaks least (attacker_val) among those shown to lose less than "
+        f"{found.max_drop:g} of none's accuracy: Tango's test, one-sided {100 * LEVEL:g} %, on "
+        f"{images}{' and '.join(found.parts)}. Tap: {found.tap}.",
+    ]
+    if found.uneven:
+        least, most = found.uneven
+        notes.append(f"{least} to {most} settings of each were tried; picking from more finds less leak by chance.")
+    if found.too_few:
+        notes.append("These are too few images to show it of any setting.")
+    table = _empty(f"{found.threat} · {found.dataset} · {found.backbone}: at matched accuracy", notes)
+    table.add_column("defense", overflow="fold", max_width=17)
+    table.add_column("setting", overflow="fold", max_width=20)
+    table.add_column("accuracy\n(drop)", overflow="fold", max_width=9)
+    for metric in METRICS.values():
+        table.add_column(f"{metric.label}\nprivate/test", overflow="fold", max_width=13)
+    table.add_column("qualify\n/tried", overflow="fold", max_width=8)
+    for row in found.rows:
+        table.add_row(*map(Text, _family(row)))
+    return table
+
+
+def _family(row: FamilyRow) -> list[str]:
+    name = f"{row.family}\n(control)" if row.control else row.family
+    counts = f"{row.qualified}/{len(row.tried)}" + (f"\n{row.failed} failed" if row.failed else "")
+    shown = row.pick or row.best
+    accuracy = "" if shown is None or shown.accuracy is None else f"{shown.accuracy.mean:.3f}"
+    if shown and shown.drop and row.family != UNDEFENDED:
+        accuracy += f"\n({gain(shown.drop.mean, 3)})"
+    if row.pick is None:
+        words = f"best accuracy: {row.best.label}" if row.best else row.reason
+        return [name, f"no setting ({words})", accuracy, "", "", "", counts]
+    scores = [
+        "/".join(_mean(row.pick.measures.get(metric, {}).get(part), METRICS[metric].digits) for part in PARTS)
+        for metric in METRICS
+    ]
+    label = row.pick.label.removeprefix(row.family).strip() or row.pick.label
+    return [name, "" if row.family == UNDEFENDED else label, accuracy, *scores, counts]
 
 
 def _line(words: str, found: dict[str, Difference]) -> list[str]:

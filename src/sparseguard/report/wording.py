@@ -28,6 +28,9 @@ THREATS = {
     "and wants each private image back.",
     "plug-and-play": "The attacker sees the logits and steers a generator towards images of each class.",
 }
+UNDEFENDED = "none"
+CONTROLS = ("standardize-only", "conv-control", "relu-threshold", "low-rank", "downsample")
+"""Defenses that are there to be compared with: each has one property of another defense without the rest of it."""
 DIRECTION = "Higher PSNR, SSIM and id@1 mean that more leaks."
 
 

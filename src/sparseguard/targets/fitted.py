@@ -18,7 +18,8 @@ class Fitted:
         best_loss: that loss.
         stale: epochs since then.
         history: per epoch the training loss, and loss and accuracy on the held-out tenth.
-        step_flops: floating-point operations of the first training step, as run (see `targets.cost`).
+        phase_flops: by phase the floating-point operations of its first training step, as run (see `targets.cost`).
+        epoch_flops: by epoch those of its phase.
         codes: of the first sparse layer: ``computed once``, or why they were not; empty where there is no such layer.
     """
 
@@ -27,8 +28,14 @@ class Fitted:
     best_loss: float = math.inf
     stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    step_flops: int = 0
+    phase_flops: dict[str, int] = field(default_factory=dict)
+    epoch_flops: list[int] = field(default_factory=list)
     codes: str = ""
+
+    @property
+    def step_flops(self) -> int:
+        """Operations of a training step, averaged over the epochs trained."""
+        return sum(self.epoch_flops) // max(1, len(self.epoch_flops))
 
     def note(
         self, train_loss: float, held_out_loss: float, accuracy: float, label: str, *, in_last_phase: bool

@@ -114,12 +114,13 @@ class Training:
         total = torch.zeros((), device=self.device)
         self.trained.train()
         for batch in batches:
-            if self.run.step_flops == 0:
-                loss, self.run.step_flops = counted(self.step, batch, phase)
+            if phase not in self.run.phase_flops:
+                loss, self.run.phase_flops[phase] = counted(self.step, batch, phase)
             else:
                 loss = self.step(batch, phase)
             total += loss
             advance(1)
+        self.run.epoch_flops.append(self.run.phase_flops[phase])
         return float(total)
 
     def step(self, batch: Any, phase: str) -> Tensor:
@@ -144,6 +145,7 @@ class Training:
             share=self.run.epoch / self.epochs,
             cut=self.cut,
             companion=self.companion,
+            model=self.model,
         )
         if self.companion:
             self.companion.learn(step)
