@@ -54,7 +54,7 @@ class Text:
 
 def page() -> str:
     """Return the page."""
-    overview = [f"| [`{name}`](#{_slug(name)}) | {piece.summary} |" for name, piece in DEFENSES.items()]
+    overview = [f"| [`{name}`](#{_slug(_heading(name))}) | {piece.summary} |" for name, piece in DEFENSES.items()]
     table = "\n".join(["| defense | what it is |", "|---|---|", *overview])
     return HEAD + table + "\n\n" + "\n".join(_section(name, piece) for name, piece in DEFENSES.items()).rstrip() + "\n"
 
@@ -65,7 +65,8 @@ def parsed(docstring: str) -> Text:
     for paragraph in re.split(r"\n\s*\n(?!\s{4,}\S)", inspect.cleandoc(docstring)):
         label = next((label for label in LABELS if paragraph.startswith(f"{label}:")), None)
         if label:
-            found.labelled[label] = _joined(paragraph.removeprefix(f"{label}:"))
+            text = _joined(paragraph.removeprefix(f"{label}:"))
+            found.labelled[label] = text[:1].upper() + text[1:]
         elif paragraph.startswith("Args:"):
             found.arguments = dict(_arguments(paragraph))
         elif paragraph.startswith(".. math::"):
@@ -80,7 +81,7 @@ def parsed(docstring: str) -> Text:
 def _section(name: str, piece: type[Any]) -> str:
     text = parsed(piece.__doc__ or "")
     default = describe(piece())
-    lines = [f"## {name}", "", *(f"{paragraph}\n" for paragraph in text.body)]
+    lines = [f"## {_heading(name)}", "", *(f"{paragraph}\n" for paragraph in text.body)]
     if default:
         lines += ["| setting | default | meaning |", "|---|---|---|"]
         lines += [
@@ -104,6 +105,11 @@ def _joined(text: str) -> str:
 def _plain(text: str) -> str:
     """Turn the docstrings' reStructuredText into Markdown."""
     return re.sub(r"(?<!`)``([^`]+)``(?!`)", r"`\1`", text).replace(":math:", "")
+
+
+def _heading(name: str) -> str:
+    """Return the name, in words too where another heading would have the same anchor."""
+    return name if "+" not in name else f"{name} ({name.replace('+', ' plus')})"
 
 
 def _slug(heading: str) -> str:

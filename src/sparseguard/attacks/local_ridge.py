@@ -19,7 +19,7 @@ from sparseguard.types import AttackResult, Goal, Images, ImageSet, Knowledge
 PENALTIES = tuple(10.0**exponent for exponent in range(-3, 3))
 """Penalties tried, relative to the mean variance of the neighbours."""
 
-CHUNK = 64
+CHUNK = 16
 
 
 def local_residual(
@@ -39,18 +39,26 @@ def local_residual(
         residuals: what ridge left over at the neighbours.
         penalty: alpha.
     """
+    predicted: Tensor = (local_coefficients(gram, cross, penalty).unsqueeze(-2) @ residuals).squeeze(-2)
+    return predicted
+
+
+def local_coefficients(
+    gram: Float[Tensor, "*b k k"], cross: Float[Tensor, "*b k"], penalty: float
+) -> Float[Tensor, "*b k"]:
+    """Return what each neighbour's residual counts in `local_residual`; they add up to 1."""
     rows = gram.mean(-1)
     whole = rows.mean(-1, keepdim=True)
     centred = gram - rows.unsqueeze(-1) - rows.unsqueeze(-2) + whole.unsqueeze(-1)
-    seen = cross - cross.mean(-1, keepdim=True) - rows + whole
+    seen = (cross - cross.mean(-1, keepdim=True) - rows + whole).unsqueeze(-1)
     size = centred.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-12)
     system = centred + (penalty * size)[..., None, None] * torch.eye(
         gram.shape[-1], dtype=gram.dtype, device=gram.device
     )
-    weights = torch.linalg.solve(system, seen.unsqueeze(-1)).squeeze(-1)
-    mean = residuals.mean(-2)
-    predicted: Tensor = mean + (weights.unsqueeze(-1) * (residuals - mean.unsqueeze(-2))).sum(-2)
-    return predicted
+    factor, failed = torch.linalg.cholesky_ex(system)
+    solved = torch.linalg.solve(system, seen) if failed.any() else torch.cholesky_solve(seen, factor)
+    weights = solved.squeeze(-1)
+    return weights + (1 - weights.sum(-1, keepdim=True)) / gram.shape[-1]
 
 
 @settings
@@ -69,7 +77,7 @@ class LocalRidge(Attack):
     Source: ours; locally weighted regression, Cleveland 1979.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "ridge, corrected by ridge on each image's nearest queries"
     source: ClassVar[str] = "locally weighted regression"
     knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
@@ -139,4 +147,5 @@ class _Neighbours:
         cross = seen @ self.pool.T  # (chunk, m)
         index: Int[Tensor, "n k"] = (self.norms - 2 * cross).topk(count, dim=1, largest=False).indices
         gram = self.gram[index.unsqueeze(2), index.unsqueeze(1)].double()  # (chunk, k, k)
-        return local_residual(gram, cross.gather(1, index).double(), self.residuals[index].double(), penalty).float()
+        coefficients = local_coefficients(gram, cross.gather(1, index).double(), penalty).float()
+        return torch.zeros_like(cross).scatter(1, index, coefficients) @ self.residuals
