@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
 from sparseguard.defenses.base import Budget, Context, Defense
-from sparseguard.defenses.combine import Combined, split_name
+from sparseguard.defenses.combine import REVISION, Combined, split_name
 from sparseguard.errors import RecipeError
 from sparseguard.progress import Silent
 from sparseguard.stages import Blueprint, Noise, StagedModel
@@ -212,7 +212,7 @@ def test_described_and_revisions_are_of_all() -> None:
     both = combined("sca", "low-rank")
     assert both.described()["low-rank"] == {"rank": 6}
     assert both.described()["sca"]["features"] == [3, 4]
-    assert both.revisions() == [DEFENSES["sca"].revision, DEFENSES["low-rank"].revision]
+    assert both.revisions() == [REVISION, DEFENSES["sca"].revision, DEFENSES["low-rank"].revision]
 
 
 @pytest.mark.parametrize(
