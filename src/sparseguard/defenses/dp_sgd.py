@@ -33,8 +33,8 @@ class DpSgd(Defense):
     .. math:: \tilde g = \frac{1}{B} \Big( \sum_i g_i \min(1, C / \|g_i\|_2) + N(0, \sigma^2 C^2 I) \Big)
 
     Every image is in a batch with probability q = B / n, independently of all others; B is the batch size of `[fit]`.
-    The noise is the least for which Opacus' accountant finds :math:`(\epsilon, \delta)` differential privacy over all
-    steps, for neighbouring training sets that differ by one image. The optimizer of `[fit]` takes the noised gradient.
+    The noise is the least for which Opacus' accountant finds (epsilon, delta) differential privacy over all steps,
+    for neighbouring training sets that differ by one image. The optimizer of `[fit]` takes the noised gradient.
     Training runs all epochs, and the last weights are kept: early stopping looks at private images.
 
     The record says what was spent, and bounds what any attack on the weights can do: an attacker who knows every other
@@ -62,9 +62,9 @@ class DpSgd(Defense):
 
     Limits: it protects the training images in the released weights. It does not protect an image that is put to the
     model: what leaks of it may be as invertible as ever. Noise and batches follow from the run's seed, by a generator
-    that is not made for secrets and in floating point, so the guarantee holds against those who do not know the seed
-    and sees the noise as real numbers. Losses and accuracies in the record are computed from private images without
-    noise, and are not covered; neither is the choice of settings by looking at them.
+    that is not made for secrets and in floating point, so the guarantee holds against those who do not know the seed,
+    and its proof takes the noise for real numbers. Losses and accuracies in the record are computed from private images
+    without noise, and are not covered; neither is the choice of settings by looking at them.
 
     Released code: Opacus with noise multiplier 1.1, clip 1.0 and delta 1e-5 in 15 of 15 scripts, for 25 epochs; no
     epsilon is reported, and the network is another one than without defense. The attacker is given a freshly

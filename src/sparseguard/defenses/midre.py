@@ -43,7 +43,7 @@ class Midre(Defense):
 
     Limits: the model trains on less of each image; an image that is put to it later is whole, and what a layer's output
     tells of it is not bounded by anything. With `fill = "mean"` the mean colour is a statistic of private images that
-    DP-SGD does not account for; a number as `fill` is.
+    DP-SGD does not account for; with a number there is none.
 
     Released code: not in it.
     """
