@@ -50,7 +50,7 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         return self.images.batch(torch.tensor([index]))[0], self.images.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Served:
-        index = torch.tensor(indices)
+        index = torch.tensor(indices, dtype=torch.int64)
         return Served(self.images.batch(index), self.images.labels[index], index)
 
 
