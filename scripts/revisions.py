@@ -16,13 +16,13 @@ import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sparseguard import bounds, checks, generators, leak, metrics, sparse, stages
-from sparseguard.attacks import ATTACKS
-from sparseguard.bench import evaluators, judging, score, setting
+from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
+from sparseguard.bench import class_scores, evaluators, judging, score, setting
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES, combine
 from sparseguard.targets import BACKBONES, fit
@@ -31,12 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "sparseguard"
 MAP = ROOT / "tests" / "revisions.json"
 TABLES: dict[str, Mapping[str, type[Any]]] = {
-    "attacks": ATTACKS,
+    "attacks": {**ATTACKS, **CLASS_ATTACKS},
     "targets": BACKBONES,
     "data": DATASETS,
     "defenses": DEFENSES,
 }
-FITTING = ("batches", "checkpoint", "codes", "fit", "fitted", "steps")
+FITTING = ("batches", "codes", "fit", "fitted", "steps")
+CONDITIONAL = ("conditional_gan", "networks")
 IGNORED = {"revision", "REVISION", "summary", "source"}
 
 
@@ -44,14 +45,19 @@ def components() -> dict[str, tuple[int, list[Path]]]:
     """Return every component's revision and the files it consists of."""
     found: dict[str, tuple[int, list[Path]]] = {
         "sparse": (sparse.REVISION, sorted((SOURCE / "sparse").glob("*.py"))),
-        "targets/fit": (fit.REVISION, [SOURCE / "targets" / f"{name}.py" for name in FITTING]),
-        "generators": (generators.REVISION, sorted((SOURCE / "generators").glob("*.py"))),
+        "targets/fit": (
+            fit.REVISION,
+            [SOURCE / "checkpoint.py", *(SOURCE / "targets" / f"{name}.py" for name in FITTING)],
+        ),
+        "generators/conditional": (generators.REVISION, _generators(lambda name: name in CONDITIONAL)),
+        "generators/priors": (generators.PRIOR_REVISION, _generators(lambda name: name not in CONDITIONAL)),
         "defenses/combined": (combine.REVISION, [SOURCE / "defenses" / "combine.py"]),
         "leak": (leak.REVISION, [SOURCE / "leak.py"]),
         "stages": (stages.REVISION, [SOURCE / "stages.py"]),
         "bounds": (bounds.REVISION, sorted((SOURCE / "bounds").glob("*.py"))),
         "bench/settings": (setting.REVISION, _bench("setting", "attacking", "observed")),
         "bench/scores": (score.REVISION, _bench("score", "comparing", "set_scores")),
+        "bench/class_scores": (class_scores.REVISION, _bench("class_attacking", "class_measuring", "class_scores")),
         "bench/judging": (judging.REVISION, _bench("judging")),
         "bench/evaluators": (evaluators.REVISION, _bench("evaluators")),
         "metrics": (metrics.REVISION, sorted((SOURCE / "metrics").glob("*.py"))),
@@ -61,6 +67,10 @@ def components() -> dict[str, tuple[int, list[Path]]]:
         for name, piece in table.items():
             found[f"{room}/{name}"] = (piece.revision, files_of(Path(inspect.getfile(piece)).resolve()))
     return dict(sorted(found.items()))
+
+
+def _generators(wanted: Callable[[str], bool]) -> list[Path]:
+    return [path for path in sorted((SOURCE / "generators").glob("*.py")) if wanted(path.stem)]
 
 
 def _bench(*names: str) -> list[Path]:

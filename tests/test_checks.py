@@ -10,7 +10,17 @@ from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.setting import Setting
 from sparseguard.checks import CHECKS, Evidence, attackers, levels, raised, target
 from sparseguard.checks.evidence import late_gain
-from sparseguard.record import Attacker, Comparison, Leaked, Summary, TargetFacts
+from sparseguard.record import (
+    Attacker,
+    ClassAttacker,
+    ClassFacts,
+    ClassScore,
+    Comparison,
+    Leaked,
+    PriorFacts,
+    Summary,
+    TargetFacts,
+)
 from sparseguard.settings import describe
 
 COSINE = f"cosine unrolled, {RULES[1]}"
@@ -43,8 +53,42 @@ def pair(kind, first, second, mean, *, half=0.02, metric="psnr", part="private")
     return Comparison(kind=kind, first=first, second=second, metric=metric, part=part, mean=mean, ci95=interval, n=100)
 
 
+def prior(**changes):
+    facts = {
+        "name": "faces", "kind": "style", "fingerprint": "f", "shape": [1, 28, 28], "num_ws": 8, "w_dim": 4,
+        "trained_on": "faces", "images": 100, "classes": ["a"], "overlap": {"attacker_train": 100},
+    }  # fmt: skip
+    return PriorFacts(**{**facts, **changes})
+
+
+def class_attacker(*, prior_facts=None, confidence=0.9, best_start=0.6, notes=None, **changes):
+    notes = {"diversity": 0.7, "at_clamp": 0.0, "gradient_norm": 0.3, COSINE: 0.9, **(notes or {})}
+    notes = {"samples_far_from_private": 0.2, "samples_far_from_public": 0.2, **notes}
+    facts = {
+        "name": "pnp", "settings": {}, "knowledge": "+weights", "control": False, "prior": prior(**(prior_facts or {})),
+        "classes": {
+            name: ClassFacts(
+                confidence=confidence, steady_confidence=confidence, start_confidence=0.4, best_start=best_start
+            )
+            for name in ("b", "c")
+        },
+        "scores": {}, "notes": notes, "curves": {},
+    }  # fmt: skip
+    return ClassAttacker(**{**facts, **changes})
+
+
+def control(accuracy=0.15, half=0.1):
+    interval = (accuracy - half, accuracy + half)
+    score = ClassScore(value=accuracy, ci95=interval, n=20, leaks="more")
+    return class_attacker(
+        name="noise", control=True, prior=None, scores={"attack accuracy@1 (one)": score, "AUC (one)": score}
+    )
+
+
 def evidence(
     *,
+    pnp=None,
+    fooled=0.15,
     mean=10.0,
     floor=12.0,
     ridge=20.0,
@@ -128,6 +172,8 @@ def evidence(
         randomizes=randomizes,
         inactive=inactive,
         duplicates=duplicates or {},
+        class_attackers=[class_attacker(**(pnp or {})), control(fooled)],
+        class_names=10,
     )
 
 
@@ -149,6 +195,23 @@ BROKEN = {
     "gradient-cosine-low": ({"cosine": 0.45}, "search: cosine 0.45"),
     "optimizer-stuck": ({"residual": 0.4}, "search: median residual 0.400, above 0.212, and 25.50 dB, below 30"),
     "memorization": ({"conv_facts": {"test": 24.5}}, "conv: 25.00 dB on private images, 24.50 dB on test images"),
+    "prior-overlap": (
+        {"pnp": {"prior_facts": {"overlap": {"attacker_val": 5, "test": 3}}}},
+        "pnp: the prior 'faces' was trained on images of the data set: 3 of test",
+    ),
+    "prior-unknown": ({"pnp": {"prior_facts": {"overlap": None}}}, "pnp: what the prior 'faces' was trained on"),
+    "prior-knows-classes": ({"pnp": {"prior_facts": {"knows": ["b"]}}}, "pnp: the prior 'faces' has seen b"),
+    "prior-unrelated": (
+        {"pnp": {"notes": {"samples_far_from_private": 0.9, "samples_far_from_public": 0.8}}},
+        "pnp: 90% of the prior's samples are far from all private images, 80% from all of the attacker's",
+    ),
+    "confidence-not-raised": (
+        {"pnp": {"confidence": 0.6}},  # equal is not above
+        "pnp: confidence 0.600 of the answer, 0.600 of the best candidate",
+    ),
+    "mode-collapse": ({"pnp": {"notes": {"diversity": 0.05}}}, "pnp: images of a class differ 0.050 times as much"),
+    "loss-at-clamp": ({"pnp": {"notes": {"at_clamp": 0.25}}}, "pnp: the loss of 25% of the images is at its clamp"),
+    "evaluators-fooled": ({"fooled": 0.35}, "noise: attack accuracy@1 (one) 0.35 (95 % from 0.25), above 0.20"),
     "out-of-range": ({"conv_facts": {"outside_range": 0.25}}, "conv: by up to 0.25"),
     "not-finite": ({"conv_facts": {"ssim": math.nan}}, "conv: private ssim"),
 }
@@ -174,6 +237,28 @@ def test_a_check_raises_for_what_it_watches_and_no_other_does(name):
     flags = raised(evidence(**changes))
     assert set(flags) == {name} | IMPLIED.get(name, set())
     assert message in flags[name]
+
+
+def test_an_attack_on_classes_with_sure_candidates_need_not_raise_the_confidence():
+    assert found(pnp={"confidence": 0.995, "best_start": 0.999}) == set()
+
+
+def test_samples_near_one_of_the_sets_are_related():
+    assert found(pnp={"notes": {"samples_far_from_private": 0.9}}) == set()
+
+
+def test_gradients_of_attacks_on_classes_are_looked_at_too():
+    assert found(pnp={"notes": {"gradient_norm": 0.0}}) == {"hidden-gradients"}
+    assert found(pnp={"notes": {COSINE: 0.1}}) == {"gradient-cosine-low"}
+
+
+def test_a_prior_that_keeps_its_classes_to_itself_may_know_the_attacked_ones():
+    assert found(pnp={"prior_facts": {"classes": None}}) == {"prior-knows-classes"}
+
+
+def test_priors_of_attacks_on_images_are_looked_at_too():
+    weak = attacker("with a prior", 5.0, prior=prior(overlap=None))
+    assert found(extra=(weak,)) == {"prior-unknown"}
 
 
 @pytest.mark.parametrize("change", [-0.0, math.nan])

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import sparseguard
-from sparseguard.attacks import ATTACKS
+from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
 from sparseguard.bench import parse_recipe
 from sparseguard.checks import CHECKS
 from sparseguard.data import DATASETS
@@ -128,6 +128,10 @@ def _parse_command(words: list[str]) -> None:
         return
     assert words[0] in command.commands, f"sparseguard has no command {words[0]}"
     sub = command.commands[words[0]]
+    if hasattr(sub, "commands"):
+        assert words[1] in sub.commands, f"sparseguard {words[0]} has no command {words[1]}"
+        words = words[1:]
+        sub = sub.commands[words[0]]
     context = sub.context_class(sub)
     values, rest, _ = sub.make_parser(context).parse_args(list(words[1:]))
     assert not rest, f"{words}: {rest} mean nothing"
@@ -172,6 +176,17 @@ def test_attacks_page_lists_the_attacks() -> None:
         name: [attack.knowledge.value, "yes" if attack.floor else "no", attack.summary]
         for name, attack in ATTACKS.items()
     }
+
+
+def test_plug_and_play_page_lists_the_attacks_on_classes_and_the_presets() -> None:
+    page = ROOT / "docs" / "plug-and-play.md"
+    shown = _table(page, CLASS_ATTACKS)
+    assert shown == {
+        name: ["yes" if attack.control else "no", attack.summary] for name, attack in CLASS_ATTACKS.items()
+    }
+    assert all(
+        preset in page.read_text(encoding="utf-8") for attack in CLASS_ATTACKS.values() for preset in attack.presets
+    )
 
 
 def test_threat_models_page_lists_the_metrics() -> None:

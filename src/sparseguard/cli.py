@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseguard.cli_prior import prior
+from sparseguard.console import console, print_json, progress
 from sparseguard.errors import SparseguardError, StoreError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sparseguard.record import Pictures, Record
 
 MAX_DROP = 0.05
@@ -33,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(prior, name="prior")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME of the recipe.")]
@@ -60,16 +58,16 @@ def list_pieces(as_json: Json = False) -> None:
 
     found = pieces()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     from rich.table import Table
 
-    console = _console()
+    shown = console()
     for kind, entries in found.items():
         table = Table("name", "what", "settings and defaults", title=kind, title_justify="left")
         for entry in entries:
             table.add_row(entry["name"], entry["summary"], ", ".join(f"{k}={v}" for k, v in entry["settings"].items()))
-        console.print(table)
+        shown.print(table)
 
 
 @app.command()
@@ -97,7 +95,7 @@ def report(folder: Folder, with_images: Images = False, max_drop: MaxDrop = MAX_
     page = _write_page(folder, records, pictures, with_images, max_drop)
     _show(records, pictures, as_json, max_drop)
     if not as_json:
-        _console().print(f"page: {page}", soft_wrap=True)
+        console().print(f"page: {page}", soft_wrap=True)
 
 
 @app.command()
@@ -111,16 +109,16 @@ def check(folder: Folder, as_json: Json = False) -> None:
         {"case": record.case.slug, **record.failure.model_dump()} for record in records if record.failure is not None
     ]
     if as_json:
-        _print_json({"cases": len(records), "flags": raised, "failed": failed})
+        print_json({"cases": len(records), "flags": raised, "failed": failed})
     else:
-        console = _console()
+        shown = console()
         for flag in raised:
             state = f"expected: {flag['expected']}" if flag["expected"] else "UNEXPECTED"
-            console.print(f"{flag['case']}: {flag['name']}: {flag['message']} ({state})", markup=False)
+            shown.print(f"{flag['case']}: {flag['name']}: {flag['message']} ({state})", markup=False)
         for failure in failed:
-            console.print(f"{failure['case']}: FAILED: {failure['message']}", markup=False)
+            shown.print(f"{failure['case']}: FAILED: {failure['message']}", markup=False)
         unexpected = sum(not flag["expected"] for flag in raised)
-        console.print(f"{len(records)} cases, {len(raised)} flags, {unexpected} unexpected, {len(failed)} failed")
+        shown.print(f"{len(records)} cases, {len(raised)} flags, {unexpected} unexpected, {len(failed)} failed")
     if any(not flag["expected"] for flag in raised):
         raise typer.Exit(FLAGS)
     _end_by_status(records)
@@ -134,7 +132,7 @@ def demo(out: Out = None, device: Device = "auto", as_json: Json = False) -> Non
     page = _write_page(folder, records, pictures, with_images=True)
     _show(records, pictures, as_json)
     if not as_json:
-        _console().print(f"page: {page}", soft_wrap=True)
+        console().print(f"page: {page}", soft_wrap=True)
     _end_by_status(records)
 
 
@@ -173,10 +171,10 @@ def _run(
 
     parsed = load_recipe(recipe, changes)
     folder = out or Path("runs") / parsed.name
-    with _progress() as shown:
+    with progress() as shown:
         outcome = run_recipe(parsed, folder, device=device, retry_failed=retry_failed, progress=shown)
     there = len(outcome.records) - outcome.computed
-    _console(stderr=True).print(f"{outcome.computed} cases run, {there} already there, in {folder}", soft_wrap=True)
+    console(stderr=True).print(f"{outcome.computed} cases run, {there} already there, in {folder}", soft_wrap=True)
     return outcome.records, folder
 
 
@@ -209,10 +207,10 @@ def _show(records: list[Record], pictures: dict[str, Pictures], as_json: bool, m
     from sparseguard.report import render, to_json
 
     if as_json:
-        _print_json(to_json(records, pictures, max_drop))
+        print_json(to_json(records, pictures, max_drop))
         return
     for table in render(records, pictures, max_drop):
-        _console().print(table)
+        console().print(table)
 
 
 def _end_by_status(records: list[Record]) -> None:
@@ -220,58 +218,5 @@ def _end_by_status(records: list[Record]) -> None:
         raise typer.Exit(FAILED_CASES)
 
 
-def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=1, allow_nan=False))  # noqa: T201
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    narrow = None if sys.stdout.isatty() or stderr else 100
-    return Console(stderr=stderr, width=narrow)
-
-
 def _complain(message: str) -> None:
-    _console(stderr=True).print(f"sparseguard: {message}", style="red", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Bars]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bars:
-        yield Bars(bars)
-
-
-class Bars:
-    """Shows progress as rich bars on standard error."""
-
-    def __init__(self, bars: Any) -> None:
-        self._bars = bars
-
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar until the task ends."""
-        task = self._bars.add_task(label, total=total)
-        try:
-            yield lambda steps: self._bars.advance(task, steps)
-        finally:
-            self._bars.remove_task(task)
-
-    def say(self, message: str) -> None:
-        """Print a line above the bars."""
-        self._bars.console.print(message, markup=False)
+    console(stderr=True).print(f"sparseguard: {message}", style="red", markup=False, soft_wrap=True)

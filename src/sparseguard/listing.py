@@ -5,11 +5,12 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from sparseguard.attacks import ATTACKS
+from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
 from sparseguard.bench.recipe import BACKBONE_OF, TAPS, shipped_recipes
 from sparseguard.checks import CHECKS
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
+from sparseguard.generators import read_card, shipped_priors
 from sparseguard.metrics import METRICS
 from sparseguard.settings import describe
 from sparseguard.targets import BACKBONES
@@ -24,6 +25,8 @@ def pieces() -> dict[str, list[Entry]]:
         "backbones": _settings(BACKBONES),
         "defenses": _settings(DEFENSES),
         "attacks": _settings(ATTACKS),
+        "attacks on classes": _settings(CLASS_ATTACKS),
+        "priors": [_entry(name, f"trained on {read_card(path).trained_on}") for name, path in shipped_priors().items()],
         "threats": [
             _entry(name, f"leaks the tap {tap}", {"tap": tap, "backbone": BACKBONE_OF[name]})
             for name, tap in TAPS.items()

@@ -15,9 +15,10 @@ import pydantic
 import safetensors
 import safetensors.numpy
 
+from sparseguard.class_record import ClassAttacker, ClassFacts, ClassGoal, ClassScore, PriorFacts
 from sparseguard.errors import StoreError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class _Model(pydantic.BaseModel):
@@ -30,7 +31,7 @@ class Case(_Model):
     dataset: str
     backbone: str
     defense: str = pydantic.Field(description="label of the defense, its name and the settings that differ")
-    threat: str = pydantic.Field(description="end-to-end or split")
+    threat: str = pydantic.Field(description="end-to-end, split or plug-and-play")
     tap: str
     seed: int
 
@@ -82,6 +83,7 @@ class Attacker(_Model):
     sets: dict[str, dict[str, SetScore]] = pydantic.Field(default={}, description="part -> score of the set -> value")
     knowledge: Literal["nothing", "label", "outputs", "+spec", "+weights"]
     floor: bool = pydantic.Field(description="needs no leak: a floor every leak is compared with")
+    prior: PriorFacts | None = pydantic.Field(default=None, description="the generator it was given")
     parameter_change: float | None
     outside_range: float = pydantic.Field(description="largest distance of a reconstructed value from [0, 1]")
     notes: dict[str, float]
@@ -212,6 +214,11 @@ class Record(_Model):
     evaluators: dict[str, float] = pydantic.Field(
         default={}, description="networks that judge reconstructions -> their own accuracy on test"
     )
+    class_goal: ClassGoal | None = pydantic.Field(default=None, description="for threats to classes")
+    class_attackers: list[ClassAttacker] = []
+    agreement: dict[str, dict[str, float]] = pydantic.Field(
+        default={}, description="class attacker -> how far the evaluators agree: share, and kappa where it is defined"
+    )
     identification: dict[str, int] = pydantic.Field(default={}, description="N of id@1 by part; chance is 1/N")
     flags: list[Flag] = []
     claim: Claim | None = None
@@ -233,6 +240,11 @@ class Pictures(_Model):
     )
     scores: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
         description="(n,) float32 per image, named attacker/part/metric"
+    )
+    classes: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
+        default={},
+        description="(k, n, c, h, w) uint8, a row a class: 'private', and for an attacker NAME its images, "
+        "'NAME/starts', 'NAME/chance', and 'NAME/nearest', the private images they are compared with",
     )
 
 
@@ -284,9 +296,37 @@ def read_pictures(path: Path) -> Pictures:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
     gallery = {name.removeprefix("gallery/"): array for name, array in arrays.items() if name.startswith("gallery/")}
     scores = {name.removeprefix("scores/"): array for name, array in arrays.items() if name.startswith("scores/")}
-    return Pictures(gallery=gallery, scores=scores)
+    classes = {name.removeprefix("classes/"): array for name, array in arrays.items() if name.startswith("classes/")}
+    return Pictures(gallery=gallery, scores=scores, classes=classes)
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a record, as in ``docs/record.schema.json``."""
     return Record.model_json_schema()
+
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Attacker",
+    "Bound",
+    "Case",
+    "Claim",
+    "ClassAttacker",
+    "ClassFacts",
+    "ClassGoal",
+    "ClassScore",
+    "Comparison",
+    "Failure",
+    "Flag",
+    "Leaked",
+    "Pictures",
+    "PriorFacts",
+    "Record",
+    "SetScore",
+    "Summary",
+    "TargetFacts",
+    "read_pictures",
+    "read_record",
+    "read_records",
+    "schema",
+]

@@ -9,11 +9,11 @@ import torch
 from quick import COMBINED, few_private, few_public, plain, prepared, quick, seed_of
 
 from sparseguard.bench.store import Store
+from sparseguard.checkpoint import load_weights
 from sparseguard.defenses import DEFENSES
 from sparseguard.leak import Leak
 from sparseguard.progress import Silent
 from sparseguard.targets import Fit, Target, state_hash, train
-from sparseguard.targets.checkpoint import load_weights
 from sparseguard.types import Knowledge
 
 TAP = "first_linear"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sparseguard.checkpoint import load_checkpoint, save_checkpoint
 from sparseguard.data import DATASETS
 from sparseguard.defenses.base import Budget, Context, Defense
 from sparseguard.defenses.combine import Combined
@@ -29,7 +30,6 @@ from sparseguard.sparse import SparseCode2d
 from sparseguard.stages import Blueprint, Stage, StagedModel
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
 from sparseguard.targets.batches import hold_out, loader
-from sparseguard.targets.checkpoint import load_checkpoint, save_checkpoint
 from sparseguard.types import Phase
 
 PRIVATE = DATASETS["fashion-mini"](private=100).load().private

@@ -10,6 +10,7 @@ from typing import ClassVar, final
 import torch
 
 from sparseguard.errors import SparseguardError, TrainingError
+from sparseguard.generators import Prior
 from sparseguard.leak import Leak
 from sparseguard.progress import Progress
 from sparseguard.types import Attacked, AttackResult, Goal, Images, Knowledge, Public
@@ -27,6 +28,7 @@ class AttackContext:
         label: its name in `progress`.
         earlier: by level of knowledge, what the attack before this one that was best on attacker_val made of the same
             images; of those that know no more.
+        prior: the generator its settings name; None where they name none.
     """
 
     public: Public
@@ -35,6 +37,7 @@ class AttackContext:
     progress: Progress
     label: str
     earlier: Mapping[str, Mapping[str, Images]] = field(default_factory=dict)
+    prior: Prior | None = None
 
 
 class NotApplicable(SparseguardError):  # noqa: N818 - a reason, not a mistake
@@ -59,6 +62,14 @@ class Attack(ABC):
 
     starts_from_earlier: ClassVar[bool] = False
     """Whether it is given what attacks before it in the recipe made."""
+
+    def prior_source(self) -> str | None:
+        """Return name or folder of the prior it is to be given; None if it needs none."""
+        return None
+
+    def trusts_prior(self) -> bool:
+        """Return whether Python that the prior's folder names may be run."""
+        return False
 
     @abstractmethod
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:

@@ -14,6 +14,7 @@ from sparseguard.attacks.base import NotApplicable
 from sparseguard.bench.entries import NamedAttack
 from sparseguard.bench.keys import Job, earlier
 from sparseguard.bench.observed import Observed
+from sparseguard.bench.priors import Priors
 from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.score import scored_parts
 from sparseguard.bench.setting import Setting, attacked_index
@@ -43,6 +44,7 @@ class Attacks:
         progress: told how far it is.
         observed: the target's tap.
         untrained: the tap of the target before training; made when first asked for.
+        priors: generators that attacks are given.
     """
 
     recipe: Recipe
@@ -53,6 +55,7 @@ class Attacks:
     progress: Progress
     observed: Observed
     untrained: Callable[[], Observed]
+    priors: Priors
     done: dict[str, StoredAttack] = field(default_factory=dict)
 
     def run(self, attack: NamedAttack) -> StoredAttack:
@@ -92,6 +95,7 @@ class Attacks:
             progress=self.progress,
             label=label,
             earlier=self._earlier(attack, index),
+            prior=self.priors.of(attack),
         )
         leak = tap.leak(attack.knowledge, attack.label, setting)
         started = time.monotonic()

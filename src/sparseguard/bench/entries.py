@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from sparseguard.attacks import ClassAttack
 from sparseguard.bench.setting import Setting
 from sparseguard.defenses import Defense
 from sparseguard.settings import describe, settings
@@ -84,12 +85,34 @@ class NamedAttack(Named):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedClassAttack(Named):
+    """An attack on classes."""
+
+    piece: ClassAttack
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the attack is given."""
+        return self.piece.knowledge
+
+
+@dataclass(frozen=True, kw_only=True)
 class Threat:
-    """One setting of the attack: which tap of which backbone leaks."""
+    """One setting of the attack: which tap of which backbone leaks, and whether images or classes are attacked.
+
+    Args:
+        name: its name in the table of threats.
+        tap: what leaks.
+        backbone: the undefended model.
+        goal: ``instances``: every image is to be reconstructed; ``classes``: images of a class are to be made.
+        classes: which are attacked, for the goal ``classes``; empty: those the priors of the recipe do not know.
+    """
 
     name: str
     tap: str
     backbone: Named
+    goal: Literal["instances", "classes"] = "instances"
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a tap the backbone does not have."""

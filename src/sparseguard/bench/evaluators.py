@@ -24,6 +24,8 @@ REVISION = 1
 BUDGET: dict[str, float] = {"steps": 800, "batch": 64, "rate": 2e-3, "every": 50, "patience": 6}
 """Steps at most, images a step, highest rate, steps between looks at attacker_val, looks without a better one."""
 
+CHUNK = 512
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluator:
@@ -36,8 +38,21 @@ class Evaluator:
     """
 
     name: str
-    module: nn.Module
+    module: nn.Sequential
     accuracy: float
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` in [0, 1], on the CPU."""
+        return self._through(self.module, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the last layer is given, ``(n, d)``, on the CPU."""
+        return self._through(self.module[:-1], images)
+
+    @torch.no_grad()
+    def _through(self, module: nn.Sequential, images: Tensor) -> Tensor:
+        device = next(self.module.parameters()).device
+        return torch.cat([module(batch.to(device)).float().cpu() for batch in images.split(CHUNK)])
 
 
 def pooling_net(shape: tuple[int, int, int], classes: int) -> nn.Sequential:

@@ -6,14 +6,17 @@ integer revision each component declares. Versions of libraries are recorded, no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sparseguard import bounds, checks, leak, metrics, sparse, stages
-from sparseguard.bench import evaluators, judging, score, setting
+from sparseguard.bench import class_scores, evaluators, judging, score, setting
 from sparseguard.bench.digest import digest
-from sparseguard.bench.entries import NamedAttack, NamedDefense, Threat
+from sparseguard.bench.entries import NamedAttack, NamedClassAttack, NamedDefense, Threat
+from sparseguard.bench.priors import attacked_classes
 from sparseguard.bench.recipe import Recipe
 from sparseguard.data import DATASETS
+from sparseguard.generators import PRIOR_REVISION, prior_fingerprint
 from sparseguard.record import SCHEMA_VERSION
 from sparseguard.settings import describe
 from sparseguard.targets import fit
@@ -86,7 +89,8 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         }
     )
     attack_keys: dict[str, str] = {}
-    for attack in recipe.attacks:
+    upstream = {"target": target_key, "fingerprints": fingerprints, "threat": [threat.name, threat.tap]}
+    for attack in recipe.attacks if threat.goal == "instances" else ():
         attack_keys[attack.label] = digest(
             {
                 "stage": "attack",
@@ -98,13 +102,15 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
                     attack.piece.revision,
                     DATASETS[attack.setting.data].revision if attack.setting.data else None,
                 ],
-                "target": target_key,
-                "fingerprints": fingerprints,
-                "threat": [threat.name, threat.tap],
+                **upstream,
                 "attack": [attack.label, attack.described(), describe(attack.setting)],
                 "earlier": [attack_keys[other.label] for other in earlier(recipe, attack)],
+                **_of_prior(attack.piece.prior_source()),
             }
         )
+    classes = attacked_classes(recipe, threat)
+    for one in recipe.class_attacks if threat.goal == "classes" else ():
+        attack_keys[one.label] = _class_attack_key(one, upstream, classes)
     record_key = digest(
         {
             "stage": "record",
@@ -113,6 +119,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
             "recipe": [recipe.name, recipe.description],
             "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
             "attacks": attack_keys,
+            **({"classes": [list(classes), class_scores.REVISION]} if threat.goal == "classes" else {}),
             "expected_flags": [describe(flag) for flag in recipe.expected_flags],
         }
     )
@@ -134,3 +141,20 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
         ),
         record_key=record_key,
     )
+
+
+def _class_attack_key(attack: NamedClassAttack, upstream: Mapping[str, object], classes: tuple[str, ...]) -> str:
+    return digest(
+        {
+            "stage": "class attack",
+            "revisions": [leak.REVISION, stages.REVISION, attack.piece.revision],
+            **upstream,
+            "attack": [attack.label, attack.described()],
+            "classes": list(classes),
+            **_of_prior(attack.piece.prior_source()),
+        }
+    )
+
+
+def _of_prior(source: str | None) -> dict[str, object]:
+    return {"prior": [PRIOR_REVISION, prior_fingerprint(source)]} if source else {}

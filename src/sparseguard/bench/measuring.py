@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,22 +18,13 @@ from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
 from sparseguard.bench.score import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.bench.stages import describe_target, untrained_target
 from sparseguard.bench.store import StoredAttack
+from sparseguard.bench.subject import Subject
 from sparseguard.checks import Evidence, raised
 from sparseguard.record import Attacker, Bound, Record, SetScore
 from sparseguard.seeds import derive
 from sparseguard.settings import describe
 from sparseguard.targets import Target, state_hash
-from sparseguard.types import FLOORS, Released
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """A released target, what it is asked through, and what was noted while it was trained."""
-
-    key: str
-    target: Target
-    model: Released
-    facts: Mapping[str, Any]
+from sparseguard.types import FLOORS
 
 
 def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
@@ -70,6 +58,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
         progress=this.progress,
         observed=observed,
         untrained=untrained,
+        priors=this.priors,
     )
     with this.progress.task(f"{job.threat.name}: {job.defense.label}: attack, score", len(this.recipe.attacks)) as go:
         for named in this.recipe.attacks:
@@ -86,7 +75,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
             parts = this.splits.parts()
             places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
             some = {part: places[part] for part, at in index.items() if at is not None}
-            attackers.append(_attacker(named, stored, scores, sets, some))
+            attackers.append(_attacker(this, named, stored, scores, sets, some))
             scored[named.label] = Contender(name=named.label, level=named.level, places=places, scores=scores)
             pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
             seconds[f"attack {named.label}"] = stored.facts["seconds"]
@@ -159,6 +148,7 @@ def _bounds(this: Run, job: Job, target: Target) -> list[Bound]:
 
 
 def _attacker(
+    this: Run,
     named: NamedAttack,
     stored: StoredAttack,
     scores: dict[str, dict[str, Tensor]],
@@ -173,6 +163,7 @@ def _attacker(
         knowledge=named.knowledge.value,
         level=named.level,
         floor=named.piece.floor,
+        prior=this.priors.facts_of(named),
         competes=named.competes,
         index=index,
         parameter_change=facts["parameter_change"],

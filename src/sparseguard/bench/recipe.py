@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sparseguard.attacks import ATTACKS
-from sparseguard.bench.entries import ExpectedFlag, Named, NamedAttack, NamedDefense, Threat
+from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
+from sparseguard.bench.entries import ExpectedFlag, Named, NamedAttack, NamedClassAttack, NamedDefense, Threat
 from sparseguard.bench.judging import Judge
 from sparseguard.bench.naming import defense, named, swept
 from sparseguard.bench.overrides import apply_override
@@ -22,10 +22,19 @@ from sparseguard.settings import parse, parse_named
 from sparseguard.targets import BACKBONES, Fit
 from sparseguard.types import Knowledge
 
-TAPS = {"end-to-end": "last_hidden", "split": "first_linear"}
+TAPS = {"end-to-end": "last_hidden", "split": "first_linear", "plug-and-play": "logits"}
 """The paper's threat models (section 2) and the tap each of them leaks."""
 
-BACKBONE_OF = {"end-to-end": "linear", "split": "linear-shallow"}
+BACKBONE_OF = {"end-to-end": "linear", "split": "linear-shallow", "plug-and-play": "linear"}
+
+GOALS: dict[str, Literal["instances", "classes"]] = {
+    "end-to-end": "instances",
+    "split": "instances",
+    "plug-and-play": "classes",
+}
+"""Whether a threat is to single images or to classes."""
+
+DEFAULT_THREATS = [name for name, goal in GOALS.items() if goal == "instances"]
 
 RESERVED = ("private", "probe", "rank")
 """Labels that seeds of other things are derived from."""
@@ -45,6 +54,7 @@ class Recipe:
     threats: tuple[Threat, ...]
     defenses: tuple[NamedDefense, ...]
     attacks: tuple[NamedAttack, ...]
+    class_attacks: tuple[NamedClassAttack, ...]
     judge: Judge
     expected_flags: tuple[ExpectedFlag, ...]
 
@@ -112,17 +122,21 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     if not isinstance(description, str):
         raise RecipeError("recipe: description must be a string.")
     data_name, data = parse_named(_entry(table.get("data", {}), "[data]"), DATASETS, "[data]")
+    threats = tuple(_threat(entry) for entry in _entries(table, "threats", DEFAULT_THREATS))
+    usual = list(ATTACKS) if any(threat.goal == "instances" for threat in threats) else list(CLASS_ATTACKS)
+    attacks = _entries(table, "attacks", usual)
     recipe = Recipe(
         name=name,
         description=description,
         seeds=_seeds(table.get("seeds", [0])),
         data=Named(name=data_name, label=data_name, piece=data),
         fit=parse(Fit, _table(table.get("fit", {}), "[fit]"), "[fit]"),
-        threats=tuple(_threat(entry) for entry in _entries(table, "threats", list(TAPS))),
+        threats=threats,
         defenses=tuple(
             defense(entry) for given in _entries(table, "defenses", None) for entry in swept(given, "[[defenses]]")
         ),
-        attacks=tuple(_attack(entry) for entry in _entries(table, "attacks", list(ATTACKS))),
+        attacks=tuple(_attack(entry) for entry in attacks if entry.get("name") not in CLASS_ATTACKS),
+        class_attacks=tuple(_class_attack(entry) for entry in attacks if entry.get("name") in CLASS_ATTACKS),
         judge=parse(Judge, _table(table.get("judge", {}), "[judge]"), "[judge]"),
         expected_flags=tuple(
             parse(ExpectedFlag, entry, "[[expected_flags]]") for entry in _entries(table, "expected_flags", [])
@@ -131,12 +145,32 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     if any(attack.setting.data == data_name for attack in recipe.attacks):
         raise RecipeError(f"[[attacks]] setting: data '{data_name}' is the set under attack. Name another one.")
     _check_labels("defenses", [one.label for one in recipe.defenses])
-    _check_labels("attacks", [attack.label for attack in recipe.attacks])
+    _check_labels("attacks", [attack.label for attack in (*recipe.attacks, *recipe.class_attacks)])
     _check_labels("threats", [threat.name for threat in recipe.threats])
-    if not any(attack.competes and attack.level == Knowledge.OUTPUTS for attack in recipe.attacks):
-        raise RecipeError("[[attacks]]: needs at least one attack on outputs that is no floor or control: 'ridge'.")
+    _check_attacks(recipe)
     _check_expected(recipe)
     return recipe
+
+
+def _check_attacks(recipe: Recipe) -> None:
+    goals = {threat.goal for threat in recipe.threats}
+    instances = any(attack.competes and attack.level == Knowledge.OUTPUTS for attack in recipe.attacks)
+    if "instances" in goals and not instances:
+        raise RecipeError("[[attacks]]: needs at least one attack on outputs that is no floor or control: 'ridge'.")
+    if "classes" in goals and not any(not attack.piece.control for attack in recipe.class_attacks):
+        raise RecipeError("[[attacks]]: a threat to classes needs an attack on classes: 'plug-and-play'.")
+    unused = recipe.attacks if "instances" not in goals else recipe.class_attacks if "classes" not in goals else ()
+    if unused:
+        raise RecipeError(
+            f"[[attacks]]: no threat of this recipe is one '{unused[0].label}' can carry out. Name one in [[threats]]: "
+            f"{', '.join(name for name, goal in GOALS.items() if goal not in goals)}."
+        )
+    for threat in recipe.threats:
+        for name in threat.classes:
+            if name not in recipe.dataset.classes:
+                raise RecipeError(
+                    f"[[threats]] '{threat.name}': unknown class '{name}'. {nearest(name, recipe.dataset.classes)}"
+                )
 
 
 def _check_expected(recipe: Recipe) -> None:
@@ -164,14 +198,44 @@ def _threat(entry: Mapping[str, Any]) -> Threat:
     where = "[[threats]]"
     if name not in TAPS:
         raise RecipeError(f"{where}: unknown name '{name}'. {nearest(str(name), TAPS)}")
+    known = ("name", "tap", "backbone", *(("classes",) if GOALS[name] == "classes" else ()))
     for key in entry:
-        if key not in ("name", "tap", "backbone"):
-            raise RecipeError(f"{where} '{name}': unknown key '{key}'. {nearest(key, ('name', 'tap', 'backbone'))}")
+        if key not in known:
+            raise RecipeError(f"{where} '{name}': unknown key '{key}'. {nearest(key, known)}")
     tap = entry.get("tap", TAPS[name])
     if not isinstance(tap, str):
         raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
+    if GOALS[name] == "classes" and tap != TAPS[name]:
+        raise RecipeError(f"{where} '{name}': it leaks {TAPS[name]}, not '{tap}'.")
     backbone = _entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone")
-    return Threat(name=name, tap=tap, backbone=named(backbone, BACKBONES, f"{where} '{name}' backbone"))
+    classes = entry.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
+        raise RecipeError(f"{where} '{name}': classes must be a list of class names, got {classes!r}.")
+    if len(set(classes)) < len(classes):
+        raise RecipeError(f"{where} '{name}': a class appears twice in {classes}.")
+    return Threat(
+        name=name,
+        tap=tap,
+        backbone=named(backbone, BACKBONES, f"{where} '{name}' backbone"),
+        goal=GOALS[name],
+        classes=tuple(classes),
+    )
+
+
+def _class_attack(entry: Mapping[str, Any]) -> NamedClassAttack:
+    where = f"[[attacks]] '{entry['name']}'"
+    presets = CLASS_ATTACKS[entry["name"]].presets
+    chosen = entry.get("preset")
+    if chosen is not None and chosen not in presets:
+        raise RecipeError(f"{where}: unknown preset '{chosen}'. {nearest(str(chosen), presets)}")
+    rest = {key: value for key, value in entry.items() if key != "preset"}
+    full = {**({} if chosen is None else presets[chosen]), **rest}
+    found = named({"label": entry["name"], **full}, CLASS_ATTACKS, "[[attacks]]")
+    if found.label in RESERVED:
+        raise RecipeError(f"[[attacks]]: no attack may have the label '{found.label}'. Choose another.")
+    if found.piece.prior_source() == "":
+        raise RecipeError(f"{where}: needs a prior: prior = 'NAME or FOLDER'. See `sparseguard prior list`.")
+    return NamedClassAttack(name=found.name, label=found.label, piece=found.piece)
 
 
 def _attack(entry: Mapping[str, Any]) -> NamedAttack:

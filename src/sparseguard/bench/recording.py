@@ -15,6 +15,7 @@ import torch
 from sparseguard.bench.entries import NamedDefense
 from sparseguard.bench.judging import Bench
 from sparseguard.bench.keys import Job
+from sparseguard.bench.priors import Priors, attacked_classes
 from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.score import gallery_index, identification_sizes
 from sparseguard.bench.store import Store
@@ -38,6 +39,7 @@ class Run:
     device: torch.device
     progress: Progress
     bench: Bench
+    priors: Priors
 
     @cached_property
     def duplicates(self) -> dict[str, int]:
@@ -122,7 +124,12 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
         "data": recipe.data.described(),
         "fit": describe(recipe.fit),
         "threats": [
-            {"name": threat.name, "tap": threat.tap, "backbone": threat.backbone.described()}
+            {
+                "name": threat.name,
+                "tap": threat.tap,
+                "backbone": threat.backbone.described(),
+                **({"classes": list(attacked_classes(recipe, threat))} if threat.goal == "classes" else {}),
+            }
             for threat in recipe.threats
         ],
         "defenses": [{"label": defense.label, **defense.described()} for defense in recipe.defenses],
@@ -131,6 +138,7 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
             {"label": attack.label, **attack.described(), "setting": describe(attack.setting)}
             for attack in recipe.attacks
         ],
+        "class_attacks": [{"label": attack.label, **attack.described()} for attack in recipe.class_attacks],
         "judge": describe(recipe.judge),
         "expected_flags": [describe(flag) for flag in recipe.expected_flags],
     }

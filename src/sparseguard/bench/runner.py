@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from sparseguard.bench.attacking import attacker_images
+from sparseguard.bench.class_measuring import measured_classes
+from sparseguard.bench.device import device_named
+from sparseguard.bench.entries import NamedAttack, NamedClassAttack
 from sparseguard.bench.judging import bench
 from sparseguard.bench.keys import Job, jobs
-from sparseguard.bench.measuring import Subject, measured
+from sparseguard.bench.measuring import measured
 from sparseguard.bench.memo import remembering
+from sparseguard.bench.priors import Priors
 from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.recording import Run, case_of, config_of, failed
 from sparseguard.bench.stages import fit_target
 from sparseguard.bench.store import Store
-from sparseguard.errors import RecipeError, TrainingError
+from sparseguard.bench.subject import Subject
+from sparseguard.errors import TrainingError
 from sparseguard.files import write_text
 from sparseguard.progress import Progress, Silent
 from sparseguard.record import Record
@@ -79,7 +84,7 @@ def run(
         StoreError: when the folder is in use, not writable, full, or damaged.
     """
     shown = progress or Silent()
-    place = _device(device)
+    place = device_named(device)
     splits = recipe.dataset.load()
     store = Store(out)
     outcome = Outcome()
@@ -87,8 +92,15 @@ def run(
         for attack in recipe.attacks:
             if attack.setting.data is not None:
                 attacker_images(splits, attack.setting)  # what is wrong with it should not be found out at the end
-        judges = bench(recipe.judge, splits, out, place, shown)
-        this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges)
+        priors = Priors(splits=splits)
+        every: tuple[NamedAttack | NamedClassAttack, ...] = (*recipe.attacks, *recipe.class_attacks)
+        for named in every:
+            priors.of(named)  # likewise
+        judge = recipe.judge
+        if recipe.class_attacks:
+            judge = replace(judge, evaluators=True)
+        judges = bench(judge, splits, out, place, shown)
+        this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges, priors=priors)
         grid = jobs(recipe, splits)
         slugs = [case_of(recipe, job).slug for job in grid]
         this.store.set_aside_all_but(set(slugs))
@@ -129,17 +141,8 @@ def _attempt(this: Run, job: Job, subject: Subject | _Unfit) -> tuple[Record, di
     if isinstance(subject, _Unfit):
         return failed(this, job, "fit", subject.error), {}
     try:
+        if job.threat.goal == "classes":
+            return measured_classes(this, job, subject)
         return measured(this, job, subject)
     except TrainingError as error:
         return failed(this, job, "attack", error), {}
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RecipeError(f"device '{name}' cannot be used: {error}.") from None
-    return place

@@ -12,6 +12,7 @@ import torch
 from sparseguard.bench.keys import Job
 from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.store import Store
+from sparseguard.checkpoint import load_weights
 from sparseguard.defenses import Budget, Context, Defense, State
 from sparseguard.errors import RecipeError
 from sparseguard.progress import Progress
@@ -20,7 +21,6 @@ from sparseguard.seeds import derive
 from sparseguard.stages import Blueprint, StagedModel
 from sparseguard.targets import Keep, Target, state_hash, train
 from sparseguard.targets.batches import held_out_count
-from sparseguard.targets.checkpoint import load_weights
 from sparseguard.targets.cost import plain_step
 from sparseguard.types import Splits
 

@@ -4,7 +4,8 @@ OUT/targets/KEY/            model.safetensors, facts.json, and state.safetensors
 OUT/targets/KEY.prepared.safetensors     what its defense learned before, until the target is finished
 OUT/targets/KEY.checkpoint.safetensors   while the target is being trained
 OUT/codes/                  the first sparse layers' codes of the images targets train on; may be removed at any time
-OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes)
+OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes), of attacks on classes classes.safetensors
+OUT/attacks/KEY.kept/       classes an attack has finished, until it has finished all
 OUT/bounds/KEY.json
 OUT/evaluators/KEY/            networks that judge reconstructions
 OUT/records/CASE.json       and CASE.safetensors
@@ -14,6 +15,7 @@ OUT/records/earlier/        records of earlier recipes in the same folder
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +141,27 @@ class Store:
             lambda aside: write_tensors(aside / "reconstructions.safetensors", kept, facts),
         )
         return StoredAttack({part: images.float() for part, images in kept.items()}, dict(facts))
+
+    def kept(self, key: str) -> Path:
+        """Return where an attack on classes keeps the classes it has finished."""
+        return self.folder / "attacks" / f"{key}.kept"
+
+    def load_class_attack(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return a finished attack on classes and its facts, or None."""
+        path = self.folder / "attacks" / key / "classes.safetensors"
+        if not path.parent.exists():
+            return None
+        tensors, facts = read_tensors(path)
+        halved = (name for name, value in tensors.items() if value.dtype == torch.float16)
+        return tensors | {name: tensors[name].float() for name in halved}, facts
+
+    def save_class_attack(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep a finished attack on classes, its images as float16; what it kept underway is no longer needed."""
+        kept = {name: value.to(torch.float16) if value.ndim == 4 else value for name, value in tensors.items()}
+        write_folder(
+            self.folder / "attacks" / key, lambda aside: write_tensors(aside / "classes.safetensors", kept, facts)
+        )
+        shutil.rmtree(self.kept(key), ignore_errors=True)
 
     def load_bounds(self, key: str) -> list[Bound] | None:
         """Return finished bounds, or None."""

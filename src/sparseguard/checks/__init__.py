@@ -12,6 +12,16 @@ from sparseguard.checks.attackers import (
     still_improving,
     worse_than_ridge,
 )
+from sparseguard.checks.classes import (
+    confidence_not_raised,
+    evaluators_fooled,
+    loss_at_clamp,
+    mode_collapse,
+    prior_knows_classes,
+    prior_overlap,
+    prior_unknown,
+    prior_unrelated,
+)
 from sparseguard.checks.evidence import Check, Evidence
 from sparseguard.checks.levels import (
     gradient_cosine_low,
@@ -29,7 +39,7 @@ from sparseguard.checks.target import (
     target_not_converged,
 )
 
-REVISION = 2
+REVISION = 3
 
 CHECKS: dict[str, Check] = {
     "target-changed": Check(
@@ -123,6 +133,48 @@ CHECKS: dict[str, Check] = {
         "more than 3 standard errors",
         meaning="the target remembers its training images; what leaks of them is not only how invertible it is",
         find=memorization,
+    ),
+    "prior-overlap": Check(
+        raised_when="an attack's prior was trained on images of the data set that no attacker has: of select or test",
+        meaning="it knows images that should be never-seen ones; the comparison with unseen images is wrong",
+        find=prior_overlap,
+    ),
+    "prior-unknown": Check(
+        raised_when="an attack's prior has no list of the images it was trained on",
+        meaning="they may be private ones; what it makes may be copies, and success shows no leak",
+        find=prior_unknown,
+    ),
+    "prior-knows-classes": Check(
+        raised_when="an attack's prior has seen a class under attack, or does not say which classes it has seen",
+        meaning="that it makes images of the class shows no leak by itself; look at the comparison with chance",
+        find=prior_knows_classes,
+    ),
+    "prior-unrelated": Check(
+        raised_when="more than half of the prior's samples are further from the nearest private image, and from the "
+        "nearest image of the attacker's, than 95 % of these are from each other, in an evaluator's features",
+        meaning="the prior makes something else; that an attack with it fails says nothing about the defense",
+        find=prior_unrelated,
+    ),
+    "confidence-not-raised": Check(
+        raised_when="the target is no surer of the answer than of the best candidate, averaged over classes, and less "
+        "than 0.99 sure",
+        meaning="the search by gradients did not work; they may be hidden, or the rate wrong",
+        find=confidence_not_raised,
+    ),
+    "mode-collapse": Check(
+        raised_when="an attack's images of a class differ from each other less than a tenth of how private ones do",
+        meaning="it found one image many times; scores of sets mean little, and its spread is understated",
+        find=mode_collapse,
+    ),
+    "loss-at-clamp": Check(
+        raised_when="at the last step the Poincaré loss of more than a tenth of the images was at its clamp",
+        meaning="no gradient reaches them there; choose another loss",
+        find=loss_at_clamp,
+    ),
+    "evaluators-fooled": Check(
+        raised_when="an evaluator puts noise that the target is sure of into its class surely more often than chance + 0.1",
+        meaning="it takes adversarial patterns for the class; attack accuracy by it is not about what images show",
+        find=evaluators_fooled,
     ),
     "out-of-range": Check(
         raised_when="an attack returned values outside [0, 1]",

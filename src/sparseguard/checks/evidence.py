@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sparseguard.record import Attacker, Comparison, Leaked, TargetFacts
+from sparseguard.record import Attacker, ClassAttacker, Comparison, Leaked, TargetFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Evidence:
         randomizes: whether the defense promises different answers to equal queries.
         inactive: why the defense is not at work, by its own account.
         duplicates: part to how many private images are also in it; only parts where there are any.
+        class_attackers: attacks on classes with their scores.
+        class_names: how many classes the data set has; 0 where none are attacked.
     """
 
     target: TargetFacts
@@ -32,6 +34,8 @@ class Evidence:
     randomizes: bool
     inactive: str | None
     duplicates: dict[str, int]
+    class_attackers: Sequence[ClassAttacker] = ()
+    class_names: int = 0
 
     def reference(self, name: str) -> Attacker | None:
         """Return the first floor or attack that is this piece, on all images, each sent once, and is no control."""
@@ -51,8 +55,18 @@ class Evidence:
         return [attacker for attacker in self.picked(metric) if not attacker.index]
 
     def white_boxes(self) -> list[Attacker]:
-        """Return the attackers that have the weights and may be chosen."""
+        """Return the attackers of single images that have the weights and may be chosen."""
         return [attacker for attacker in self.attackers if attacker.knowledge == "+weights" and attacker.competes]
+
+    def class_attacks(self) -> list[ClassAttacker]:
+        """Return the attacks on classes that are no controls."""
+        return [attacker for attacker in self.class_attackers if not attacker.control]
+
+    def notes_of_white_boxes(self) -> dict[str, dict[str, float]]:
+        """Return the notes of all attackers that have the weights, by name."""
+        of_classes = [attacker for attacker in self.class_attackers if attacker.knowledge == "+weights"]
+        of_images = {attacker.name: attacker.notes for attacker in self.white_boxes()}
+        return of_images | {attacker.name: attacker.notes for attacker in of_classes}
 
     def compared(self, kind: Literal["level", "control"]) -> list[tuple[Comparison, Attacker]]:
         """Return the comparisons of this kind by PSNR on private images, each with its first attacker."""

@@ -61,16 +61,18 @@ def hidden_gradients(evidence: Evidence) -> str | None:
         if attacker.knowledge == "+weights" and comparison.ci95[1] < 0
     ]
     zero = [
-        f"{attacker.name}: gradients have norm 0"
-        for attacker in evidence.white_boxes()
-        if attacker.notes.get("gradient_norm") == 0
+        f"{name}: gradients have norm 0"
+        for name, notes in evidence.notes_of_white_boxes().items()
+        if notes.get("gradient_norm") == 0
     ]
     return joined([*worse, *zero])
 
 
 def gradient_cosine_low(evidence: Evidence) -> str | None:
     """Compare gradients through the solver's steps with those of its solution; straight-through ones are biased."""
-    cosines = {a.name: a.notes.get("cosine unrolled, implicit", 1.0) for a in evidence.white_boxes()}
+    cosines = {
+        name: notes.get("cosine unrolled, implicit", 1.0) for name, notes in evidence.notes_of_white_boxes().items()
+    }
     return joined(
         f"{name}: cosine {cosine:.2f} between unrolled and implicit gradients, less than {AGREE}"
         for name, cosine in cosines.items()

@@ -1,8 +1,49 @@
-"""Image generators learned from labelled images: fakes for defenses, priors for attacks."""
+"""Image generators: fakes for defenses, and priors, which attacks search for images that a model answers to."""
 
+from sparseguard.generators.card import PriorCard, fingerprints, shared_images
 from sparseguard.generators.conditional_gan import GanFit, train_conditional_gan
+from sparseguard.generators.library import (
+    count_fingerprints,
+    find_prior,
+    load_prior,
+    prior_fingerprint,
+    read_card,
+    save_prior,
+    shipped_priors,
+)
 from sparseguard.generators.networks import ConditionalGenerator, Discriminator
+from sparseguard.generators.pictures import grid_png, samples
+from sparseguard.generators.prior import PRIOR_REVISION, Prior
+from sparseguard.generators.style_gan import FittedStyle, StyleFit, train_style_gan
+from sparseguard.generators.style_prior import StylePrior, style_card, style_tensors
 
 REVISION = 1
+"""Of the conditional GAN."""
 
-__all__ = ["REVISION", "ConditionalGenerator", "Discriminator", "GanFit", "train_conditional_gan"]
+__all__ = [
+    "PRIOR_REVISION",
+    "REVISION",
+    "ConditionalGenerator",
+    "Discriminator",
+    "FittedStyle",
+    "GanFit",
+    "Prior",
+    "PriorCard",
+    "StyleFit",
+    "StylePrior",
+    "count_fingerprints",
+    "find_prior",
+    "fingerprints",
+    "grid_png",
+    "load_prior",
+    "prior_fingerprint",
+    "read_card",
+    "samples",
+    "save_prior",
+    "shared_images",
+    "shipped_priors",
+    "style_card",
+    "style_tensors",
+    "train_conditional_gan",
+    "train_style_gan",
+]

@@ -70,7 +70,7 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
     groups, rule = _chosen(base, held, _attacked_everywhere(there, held))
     places = [place for _, group in groups for place in group]
     originals = _gallery(base, held[base.case.slug], None)
-    strips = [Strip("original", "", tuple(_tile(originals.get(at), f"image {at:,}") for at in places))]
+    strips = [Strip("original", "", tuple(tile(originals.get(at), f"image {at:,}") for at in places))]
     for cell, one in zip(every, shown, strict=True):
         if one is None:
             failed = all(record.status == "failed" for record in cell)
@@ -121,7 +121,7 @@ def _strip(record: Record, held: Held, level: str, places: Sequence[int]) -> Str
     if not images:
         return Strip(label, f"no pictures of {attacker.name}")
     scores = _scores(record, held, attacker)
-    tiles = (_tile(images.get(at), f"{number(scores[at], 1)} dB" if at in scores else "") for at in places)
+    tiles = (tile(images.get(at), f"{number(scores[at], 1)} dB" if at in scores else "") for at in places)
     return Strip(label, f"{attacker.name}, seed {record.case.seed}", tuple(tiles))
 
 
@@ -143,7 +143,8 @@ def _scores(record: Record, held: Held, attacker: Attacker) -> dict[int, float]:
     return dict(zip(own.places.tolist(), own.values.tolist(), strict=True)) if own else {}
 
 
-def _tile(image: Picture | None, words: str) -> Tile:
+def tile(image: Picture | None, words: str) -> Tile:
+    """Return an image in its own size or a thumbnail, shown enlarged by a whole number; None: it was not attacked."""
     if image is None:
         return Tile("", SIDE, "not attacked")
     channels = image if image.shape[0] in (1, 3) else image.mean(axis=0, keepdims=True).astype(np.uint8)

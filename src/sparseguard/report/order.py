@@ -11,8 +11,24 @@ from sparseguard.report.wording import THREATS
 
 
 def sections(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the records that share a table: one threat, dataset and backbone each, in the order of the report."""
-    return _grouped(_ordered(records), _section)
+    """Return the records that share a table: one threat, dataset and backbone each, in the order of the report.
+
+    Those of attacks on classes are left out; they have `class_sections`.
+    """
+    return _grouped(_ordered([record for record in records if not of_classes(record)]), _section)
+
+
+def class_sections(records: Sequence[Record]) -> list[list[Record]]:
+    """Return the records of attacks on classes, grouped and ordered as those of `sections`."""
+    return _grouped(_ordered([record for record in records if of_classes(record)]), _section)
+
+
+def of_classes(record: Record) -> bool:
+    """Return whether a record is of attacks on classes; of a failed case its recipe tells."""
+    if record.class_goal or record.class_attackers:
+        return True
+    threats = () if record.attackers else record.config.get("threats") or ()
+    return any(one.get("name") == record.case.threat and one.get("classes") for one in threats)
 
 
 def cells(records: Sequence[Record]) -> list[list[Record]]:

@@ -15,6 +15,7 @@ from sparseguard.errors import StoreError
 from sparseguard.record import Attacker, Record
 from sparseguard.report.bounds import BoundTable, bound_tables, figure, key_words
 from sparseguard.report.chart import Chart, draw
+from sparseguard.report.class_page import FILTERS, GLOBALS, class_pages
 from sparseguard.report.controls import Control, cell_controls
 from sparseguard.report.curves import CurveChart, curve_charts
 from sparseguard.report.differences import DefenseDifference, between_defenses
@@ -84,10 +85,14 @@ def write_page(
         RecipeError: when ``max_drop`` is not between 0 and 1.
         StoreError: when the page cannot be written.
     """
+    shown = [_section(own, pictures, with_images, max_drop) for own in sections(records)]
+    classes = class_pages(records, pictures, with_images)
     text = _template().render(
         recipes=", ".join(sorted({record.recipe for record in records})),
         scale=scale(records),
-        sections=[_section(own, pictures, with_images, max_drop) for own in sections(records)],
+        sections=shown,
+        class_sections=classes,
+        cases=[record for each in shown for record in each.records] + [one for each in classes for one in each.records],
         with_images=with_images,
         with_scores=bool(pictures),
         shared=_shared_provenance(records),
@@ -151,8 +156,9 @@ def _template() -> jinja2.Template:
         columns=columns,
         key_words=key_words,
         figure=_figure,
+        **FILTERS,
     )
-    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen, level_of_test=LEVEL)
+    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen, level_of_test=LEVEL, **GLOBALS)
     return environment.get_template("page.html.j2")
 
 

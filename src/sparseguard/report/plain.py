@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 
 from sparseguard.record import SCHEMA_VERSION, Bound, Case, Record
+from sparseguard.report.class_sections import ClassSection, class_reports
 from sparseguard.report.controls import Control, cell_controls
 from sparseguard.report.differences import DefenseDifference, between_defenses
 from sparseguard.report.matched import MAX_DROP, Matched, matched
@@ -50,10 +51,13 @@ class _Plain:
     pareto: list[Pareto]
     targets: list[TargetRow]
     cases: list[CaseFacts]
+    classes: list[ClassSection]
 
 
 def to_json(records: Sequence[Record], held: Held | None = None, max_drop: float = MAX_DROP) -> dict[str, Any]:
     """Return the report of records as plain values, ready for ``json.dumps``.
+
+    Attacks on classes are under ``classes``, and in ``targets`` and ``cases``, not in the others.
 
     Args:
         records: the cases.
@@ -76,6 +80,7 @@ def to_json(records: Sequence[Record], held: Held | None = None, max_drop: float
         pareto=pareto(records, own),
         targets=target_rows(records),
         cases=[CaseFacts(record.case, record.bounds, record.skipped) for record in records],
+        classes=class_reports(records),
     )
     values: dict[str, Any] = pydantic.TypeAdapter(_Plain).dump_python(plain, mode="json")
     return values

@@ -12,7 +12,7 @@ import numpy as np
 from sparseguard.record import Attacker, Claim, Failure, Flag, Record
 from sparseguard.report.intervals import Interval, bootstrap_interval
 from sparseguard.report.levels import BASE, chosen_at, in_order, split_level
-from sparseguard.report.order import cells
+from sparseguard.report.order import cells, of_classes
 from sparseguard.report.samples import Held, over_seeds, sample
 from sparseguard.report.spread import Difference, Spread, compared, of_comparisons, spread
 from sparseguard.report.wording import METRICS, PARTS
@@ -97,12 +97,15 @@ class Row:
 def rows(records: Sequence[Record], held: Held | None = None) -> list[Row]:
     """Return the rows of records: by threat, then in the recipe's order of defenses; failed cases keep a row.
 
+    Records of attacks on classes have rows of their own.
+
     Args:
         records: the cases.
         held: what lies beside them, by ``record.case.slug``; with it, floors of attackers that attacked only some
             images are known, and intervals are by the bootstrap.
     """
-    return [row for cell in cells(records) for row in cell_rows(cell, held or {})]
+    images = [record for record in records if not of_classes(record)]
+    return [row for cell in cells(images) for row in cell_rows(cell, held or {})]
 
 
 def cell_rows(cell: Sequence[Record], held: Held) -> list[Row]:
@@ -146,12 +149,13 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], held: Held, level: 
         effective_rank=statistics.fmean(leak.effective_rank for leak in leaks) if leaks else None,
         noise_ratio=statistics.fmean(leak.noise_ratio for leak in leaks) if leaks else None,
         flags=tuple(dict.fromkeys(flag for record in cell for flag in record.flags)),
-        failures=tuple(FailedSeed(one.case.seed, _reason(one.failure)) for one in cell if one.status == "failed"),
+        failures=tuple(FailedSeed(one.case.seed, reason_of(one.failure)) for one in cell if one.status == "failed"),
         claim=next((record.claim for record in cell if record.claim), None),
     )
 
 
-def _reason(failure: Failure | None) -> str:
+def reason_of(failure: Failure | None) -> str:
+    """Return why a case has no scores."""
     return f"{failure.stage}: {failure.kind}: {failure.message}" if failure else "no reason recorded"
 
 

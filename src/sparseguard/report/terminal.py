@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from sparseguard.record import Record
+from sparseguard.report.class_tables import render_classes
 from sparseguard.report.differences import between_defenses
+from sparseguard.report.frame import empty_table
 from sparseguard.report.matched import MAX_DROP, FamilyRow, Matched, matched
 from sparseguard.report.noninferiority import LEVEL
 from sparseguard.report.order import sections
@@ -36,14 +37,16 @@ def render(records: Sequence[Record], held: Held | None = None, max_drop: float 
     """Return the tables, each fitting in 100 columns.
 
     Each threat, dataset and backbone has one with the scores, one with differences on the same images where there
-    are any (of levels to outputs, and of defenses to none), and one with the defenses at matched accuracy.
+    are any (of levels to outputs, and of defenses to none), and one with the defenses at matched accuracy. Attacks on
+    classes follow with tables of their own.
 
     Args:
         records: the cases.
         held: what lies beside them, by ``record.case.slug``; without it no defenses are compared image by image.
         max_drop: how much accuracy a setting may lose where defenses are compared at matched accuracy.
     """
-    return [table for section in sections(records) for table in _tables(section, held or {}, max_drop)]
+    images = [table for section in sections(records) for table in _tables(section, held or {}, max_drop)]
+    return images + render_classes(records)
 
 
 def _tables(section: Sequence[Record], held: Held, max_drop: float) -> list[Table]:
@@ -54,7 +57,7 @@ def _tables(section: Sequence[Record], held: Held, max_drop: float) -> list[Tabl
 
 
 def _table(section: Sequence[Record], own: Sequence[Row]) -> Table:
-    table = _empty(_title(own[0]), _notes(section, own))
+    table = empty_table(_title(own[0]), _notes(section, own))
     table.add_column("defense", overflow="fold", max_width=17)
     table.add_column("accuracy", overflow="fold", max_width=9)
     for metric in METRICS.values():
@@ -79,7 +82,7 @@ def _differences(section: Sequence[Record], own: Sequence[Row], held: Held) -> T
         "Image by image on the same private images; in brackets the bootstrap 95 % interval of the mean over images.",
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in own) else []),
     ]
-    table = _empty(f"{_title(own[0])}: differences", notes)
+    table = empty_table(f"{_title(own[0])}: differences", notes)
     table.add_column("first minus second", overflow="fold", max_width=34)
     for metric in METRICS.values():
         table.add_column(metric.label, overflow="fold", max_width=18)
@@ -109,7 +112,7 @@ def _matched(found: Matched) -> Table:
         notes.append(f"{least} to {most} settings of each were tried; picking from more finds less leak by chance.")
     if found.too_few:
         notes.append("These are too few images to show it of any setting.")
-    table = _empty(f"{found.threat} · {found.dataset} · {found.backbone}: at matched accuracy", notes)
+    table = empty_table(f"{found.threat} · {found.dataset} · {found.backbone}: at matched accuracy", notes)
     table.add_column("defense", overflow="fold", max_width=17)
     table.add_column("setting", overflow="fold", max_width=20)
     table.add_column("accuracy\n(drop)", overflow="fold", max_width=9)
@@ -149,16 +152,6 @@ def _difference(found: Difference, digits: int) -> str:
     spread = "" if found.std is None else f" ±{number(found.std, digits)}"
     below = interval(found.ci95, digits, signed=True)
     return f"{gain(found.mean, digits)}{spread}" + (f"\n{below}" if below else "")
-
-
-def _empty(title: str, notes: Sequence[str]) -> Table:
-    return Table(
-        title=Text(title),
-        caption=Text("\n".join(["", *notes]), justify="left"),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
 
 
 def _title(row: Row) -> str:

@@ -26,7 +26,7 @@ THREATS = {
     "end-to-end": "The attacker sees the output of the last hidden layer and wants each private image back.",
     "split": "The attacker sees the output of the first linear layer, as the server does in split inference, "
     "and wants each private image back.",
-    "plug-and-play": "The attacker sees the logits and steers a generator towards images of each class.",
+    "plug-and-play": "The attacker has the weights and searches a generator for images of each class.",
 }
 UNDEFENDED = "none"
 CONTROLS = ("standardize-only", "conv-control", "relu-threshold", "low-rank", "downsample")
@@ -39,7 +39,7 @@ def threat_sentence(threat: str) -> str:
 
     Example:
         >>> threat_sentence("plug-and-play")
-        'The attacker sees the logits and steers a generator towards images of each class.'
+        'The attacker has the weights and searches a generator for images of each class.'
     """
     return THREATS.get(threat, "What this threat means is not known to this version of sparseguard.")
 

@@ -51,13 +51,14 @@ def _plain(module: type[nn.Module]) -> Builder:
 class Linear(Backbone):
     """Three dense layers and a head: Linear, ReLU, Linear, ReLU, Linear, ReLU, Linear.
 
-    Taps: ``first_linear`` (output of the first dense layer), ``last_hidden`` (of the third), and ``.relu`` of both.
+    Taps: ``first_linear`` (output of the first dense layer), ``last_hidden`` (of the third), ``.relu`` of both, and
+    ``logits``.
 
     Source: the "linear networks" of the paper, section 4; layer sizes are ours (design, section 5).
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "three dense layers and a head; taps first_linear, last_hidden"
+    summary: ClassVar[str] = "three dense layers and a head; taps first_linear, last_hidden, logits"
     width: Annotated[int, Field(ge=1)] = 500
 
     def blueprint(self, classes: int) -> Blueprint:
@@ -79,19 +80,20 @@ class Linear(Backbone):
                 "first_linear.relu": "first_relu",
                 "last_hidden": "last",
                 "last_hidden.relu": "last_relu",
+                "logits": "head",
             },
         )
 
 
 @settings
 class LinearShallow(Backbone):
-    """One dense layer and a head: Linear, ReLU, Linear. Taps: ``first_linear`` and ``first_linear.relu``.
+    """One dense layer and a head: Linear, ReLU, Linear. Taps: ``first_linear``, ``first_linear.relu``, ``logits``.
 
     Source: the paper's split setting uses fewer linear layers (section 4); here all defenses alike do.
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "one dense layer and a head; tap first_linear"
+    summary: ClassVar[str] = "one dense layer and a head; taps first_linear, logits"
     width: Annotated[int, Field(ge=1)] = 500
 
     def blueprint(self, classes: int) -> Blueprint:
@@ -104,7 +106,7 @@ class LinearShallow(Backbone):
                 Stage("first_relu", _plain(nn.ReLU)),
                 Stage("head", _dense(classes)),
             ),
-            taps={"first_linear": "first", "first_linear.relu": "first_relu"},
+            taps={"first_linear": "first", "first_linear.relu": "first_relu", "logits": "head"},
         )
 
 

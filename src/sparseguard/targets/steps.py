@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparseguard.checkpoint import load_checkpoint, save_checkpoint
 from sparseguard.seeds import derive
 from sparseguard.stages import StagedModel
 from sparseguard.targets.batches import Served
-from sparseguard.targets.checkpoint import load_checkpoint, save_checkpoint
 from sparseguard.targets.codes import FirstLayer
 from sparseguard.targets.cost import counted
 from sparseguard.targets.fitted import Fitted

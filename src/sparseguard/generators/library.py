@@ -1,0 +1,174 @@
+"""Priors as folders: ``prior.json`` beside ``weights.safetensors``, and those that ship with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pydantic
+import safetensors
+import torch
+from torch import Tensor
+
+from sparseguard.errors import DataError, StoreError, nearest
+from sparseguard.files import read_tensors, write_folder, write_tensors
+from sparseguard.generators.card import FINGERPRINT_BYTES, PriorCard
+from sparseguard.generators.module_prior import ModulePrior
+from sparseguard.generators.official_prior import OfficialPrior
+from sparseguard.generators.prior import Prior
+from sparseguard.generators.style_prior import StylePrior
+
+CARD, WEIGHTS, TRAINED_ON = "prior.json", "weights.safetensors", "trained_on"
+
+KINDS: dict[str, type[Prior]] = {"style": StylePrior, "module": ModulePrior, "official": OfficialPrior}
+"""Which class loads a prior, by the kind on its card."""
+
+
+def shipped_priors() -> dict[str, Path]:
+    """Return the folders of the priors within the package by name."""
+    folder = Path(str(importlib.resources.files("sparseguard") / "priors"))
+    return {entry.name: entry for entry in sorted(folder.iterdir()) if (entry / CARD).is_file()}
+
+
+def find_prior(source: str | Path) -> Path:
+    """Return the folder of a prior given by a path or by the name of one that ships with the package.
+
+    Raises:
+        DataError: when there is none.
+    """
+    if (Path(source) / CARD).is_file():
+        return Path(source)
+    shipped = shipped_priors()
+    if str(source) in shipped:
+        return shipped[str(source)]
+    raise DataError(
+        f"no prior '{source}': no folder with a {CARD}, and none ships by that name. {nearest(str(source), shipped)} "
+        "Make one with `sparseguard prior train` or `sparseguard prior import`."
+    )
+
+
+def read_card(folder: Path) -> PriorCard:
+    """Read what a prior says of itself, without its weights.
+
+    Raises:
+        DataError: when it is no such description.
+    """
+    path = folder / CARD
+    try:
+        return PriorCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # pydantic's error is a ValueError
+        told = _first(error) if isinstance(error, pydantic.ValidationError) else str(error)
+        raise DataError(f"{path}: not the description of a prior: {told}.") from None
+
+
+def load_prior(source: str | Path, *, trust_code: bool = False) -> Prior:
+    """Load a prior from a folder, or one that ships with the package by its name.
+
+    No pickle is read. A prior of kind ``module`` or ``official`` is built by Python that its folder names, which is run.
+
+    Args:
+        source: folder or name.
+        trust_code: run that Python. Say so for folders you made, or looked into.
+
+    Raises:
+        DataError: when it cannot be found, read or built, its weights are another network's, or it would run code that
+            is not trusted.
+
+    Example:
+        >>> import torch
+        >>> from sparseguard.generators import load_prior
+        >>> prior = load_prior("fashion-mini")
+        >>> w = prior.mapping(prior.latents(2, torch.Generator().manual_seed(0)), truncation=0.7)
+        >>> prior.synthesis(w).shape
+        torch.Size([2, 1, 28, 28])
+    """
+    folder = find_prior(source)
+    card = read_card(folder)
+    try:
+        tensors, _ = read_tensors(folder / WEIGHTS)
+    except StoreError as error:
+        raise DataError(str(error)) from None
+    trained_on = tensors.pop(TRAINED_ON, None)
+    if trained_on is not None and (
+        trained_on.dtype != torch.uint8 or trained_on.ndim != 2 or trained_on.shape[1] != FINGERPRINT_BYTES
+    ):
+        raise DataError(f"{folder / WEIGHTS}: '{TRAINED_ON}' must be (n, {FINGERPRINT_BYTES}) uint8 fingerprints.")
+    if card.kind not in KINDS:
+        raise DataError(f"{folder / CARD}: unknown kind '{card.kind}'. {nearest(card.kind, KINDS)}")
+    if KINDS[card.kind].runs_code and not trust_code:
+        raise DataError(
+            f"{folder}: loading this prior runs Python that its {CARD} names ({_named_code(card)}). If you made it, or "
+            "looked into it, say so: trust_prior = true in a recipe, --trust-code, or trust_code=True."
+        )
+    return KINDS[card.kind].load(folder, card, trained_on, tensors)
+
+
+def _named_code(card: PriorCard) -> str:
+    return ", ".join(str(card.construction[key]) for key in ("factory", "checkout") if key in card.construction)
+
+
+def count_fingerprints(folder: Path) -> int | None:
+    """Return how many images a prior says it was trained on, without reading its weights; None where it does not.
+
+    Raises:
+        DataError: when its weights cannot be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return int(file.get_slice(TRAINED_ON).get_shape()[0]) if TRAINED_ON in file.keys() else None  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+
+
+def save_prior(
+    folder: Path,
+    card: PriorCard,
+    trained_on: Tensor | None,
+    tensors: Mapping[str, Tensor],
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a prior's folder, whole or not at all.
+
+    Args:
+        folder: what is made; it must not be there.
+        card: what the prior says of itself.
+        trained_on: fingerprints ``(n, 8)`` of the images it was trained on; None where they are not known.
+        tensors: its weights.
+        beside: further files by name, which nothing depends on, such as a picture of samples.
+
+    Raises:
+        StoreError: when there is something already, or it cannot be written.
+    """
+    if folder.exists():
+        raise StoreError(f"{folder}: exists already. Choose another folder, or remove it.")
+    known = {} if trained_on is None else {TRAINED_ON: trained_on}
+
+    def fill(aside: Path) -> None:
+        write_tensors(aside / WEIGHTS, {**tensors, **known}, {"prior": card.name})
+        (aside / CARD).write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+        for name, content in (beside or {}).items():
+            (aside / name).write_bytes(content)
+
+    write_folder(folder, fill)
+
+
+def prior_fingerprint(source: str | Path) -> str:
+    """Return the SHA-256 of a prior's description and weights, for keys and records."""
+    folder = find_prior(source)
+    digest = hashlib.sha256()
+    for name in (CARD, WEIGHTS):
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({error.strerror}).") from None
+    return digest.hexdigest()
+
+
+def _first(error: pydantic.ValidationError) -> str:
+    issue = error.errors()[0]
+    where = ".".join(str(part) for part in issue["loc"])
+    return f"{where}: {issue['msg']}"

@@ -1,0 +1,339 @@
+import base64
+import io
+import json
+import re
+import statistics
+import subprocess
+import sys
+
+import class_records as own
+import numpy as np
+import pytest
+import synthetic_records as made
+from PIL import Image
+from rich.console import Console
+from test_report_page import Balance, words_of
+
+from sparseguard.record import ClassScore, Flag
+from sparseguard.report import matched, pareto, render, rows, to_json, write_page
+from sparseguard.report.class_rows import class_rows
+from sparseguard.report.order import of_classes
+
+INSTANCE_ONLY = ("level and attackers", "Private minus test", "Every attacker and floor", "id@1 was not measured")
+
+
+def page(tmp_path, records, with_images=False, held=None):
+    path = tmp_path / "report.html"
+    write_page(records, held or {}, path, with_images)
+    text = path.read_text(encoding="utf-8")
+    seen = Balance()
+    seen.feed(text)
+    assert (seen.open, seen.wrong) == ([], [])
+    assert all(load.startswith(("#", "data:image/png;base64,")) for load in seen.loads)
+    return text
+
+
+def terminal(records):
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    for table in render(records):
+        console.print(table)
+    return console.file.getvalue()
+
+
+def of_attack(records, attack):
+    return next(row for row in class_rows(records) if row.attack == attack)
+
+
+def test_rows_are_means_and_deviations_over_seeds():
+    row = of_attack([own.record(seed=0), own.record(seed=1)], "plug-and-play")
+    accuracy = row.scores["attack accuracy@1 (pooling)"]
+    seeds = [0.8, 0.8 + own.STEP]
+    assert accuracy.value.mean == pytest.approx(statistics.fmean(seeds))
+    assert accuracy.value.std == pytest.approx(statistics.stdev(seeds))
+    assert accuracy.beside["chance"].mean == pytest.approx(0.11 + own.STEP / 2)
+    assert accuracy.beside["chance"].std == pytest.approx(own.STEP / 2**0.5)
+    assert accuracy.ci95 is None
+    assert [one.ci95 for one in accuracy.seeds] == [pytest.approx((0.7, 0.9)), pytest.approx((0.72, 0.92))]
+    assert row.confidence.answer.mean == pytest.approx((0.9 + 0.95) / 2)
+    assert row.confidence.best_candidate.mean == pytest.approx(0.65)
+    assert row.agreement["share"].mean == pytest.approx(0.91)
+    assert row.classes["Coat"].accuracy["striding"].mean == pytest.approx(0.85)
+    assert row.rules == {"implicit": 2}
+    assert "rule: implicit" not in row.notes
+    assert (row.seeds, row.accuracy.mean) == (2, 0.8)
+
+
+def test_one_seed_has_its_interval_and_no_deviation():
+    row = of_attack([own.record()], "plug-and-play")
+    found = row.scores["AUC private or unseen (striding)"]
+    assert (found.value.std, found.ci95) == (None, pytest.approx((0.41, 0.61)))
+
+
+def test_controls_follow_attacks_and_defenses_keep_the_recipes_order():
+    order = {"fit": {"epochs": 6}, "threats": own.THREATS, "defense_order": ["zeta", "none"]}
+    found = class_rows([own.record("none", config=order), own.record("zeta", config=order)])
+    expected = ["plug-and-play", "knowing", "pixel-inversion"]
+    assert [(row.defense, row.attack) for row in found] == [
+        (name, one) for name in ("zeta", "none") for one in expected
+    ]
+
+
+def test_failed_seeds_keep_the_others_and_failed_defenses_keep_a_row():
+    records = [own.record("sca 0.5", 1), own.failed("sca 0.5", 0), own.failed("gone")]
+    found = class_rows(records)
+    assert [(row.defense, row.status, row.seeds, len(row.failures)) for row in found] == [
+        ("gone", "failed", 0, 1),
+        *[("sca 0.5", "ok", 1, 1)] * 3,
+    ]
+
+
+def test_values_that_are_no_numbers_are_not_available():
+    broken = own.attacker("a", given=own.prior())
+    nan = ClassScore(value=float("nan"), ci95=(float("nan"), 1.0), n=3, leaks="more", chance=float("inf"))
+    broken = broken.model_copy(update={"scores": {"FID": nan}, "notes": {"diversity": float("nan")}})
+    record = own.record(class_attackers=[broken])
+    row = of_attack([record], "a")
+    assert (row.scores["FID"].value, row.scores["FID"].beside, row.notes) == (None, {}, {})
+    assert row.scores["FID"].reasons == ("its value is not a finite number",)
+    json.dumps(to_json([record]), allow_nan=False)
+
+
+def test_page_has_every_number(tmp_path):
+    text = words_of(page(tmp_path, [own.record()]))
+    for piece in (
+        "Classes: Plug &amp; Play · fashion-mini · linear",
+        "0.800 / 0.110 [0.700, 0.900] 0.030 0.410 0.900",
+        "0.700 / 0.110 [0.600, 0.800]",
+        "0.925 / 0.650",
+        "0.900 0.700 striding",
+        "1.000 not defined",
+        "12.5 / 25.25 / 12.75",
+        "15.12 / 10.50 / 15.25",
+        "0.400 / 0.200 / 0.390",
+        "0.510 / 0.495 [0.410, 0.610]",
+        "not available: needs 1,024 images, got 40",
+        "0.25 / 0.125 / 0.3",
+        "0.750 / 0.750 confidence 0.900 / 0.600",
+        "attack accuracy@5 (pooling) 0.900 [0.800, 1.000] 0.520",
+        "pooling recognizes 0.850 of the test images and puts 0.200 of foreign images into one attacked class",
+        "Attacked classes: Bag, Coat. Compared with 90 private images of each",
+        "nearest private image of the class in the features of evaluator pooling",
+        "knows attacked classes: Bag",
+        "1,234 Sandal no 1,000 of attacker_train",
+        "not known Sandal, Bag",
+        "gradients pass sparse layers: implicit",
+        "cosine of gradients: unrolled, implicit: 0.875",
+        "rate: 0.02",
+        "steps = 50",
+        "shows what the model gives away of a class, not of a person",
+        "AUC 0.5",
+    ):
+        assert piece in text, piece
+
+
+def test_two_seeds_are_shown_with_deviations(tmp_path):
+    records = [own.record(seed=0), own.record(seed=1)]
+    text = words_of(page(tmp_path, records))
+    assert "0.810 ± 0.014 / 0.120 [0.700, 0.900] [0.720, 0.920]" in text
+    assert "pooling recognizes 0.860 ± 0.014 of the test images" in text
+    assert "0.810 / 0.120" in terminal(records)
+    assert "±0.014" in terminal(records)
+
+
+def test_terminal_has_the_numbers_and_fits():
+    records = [own.record(), own.record("negative-label-smoothing"), own.failed("gone")]
+    lines = terminal(records)
+    assert max(len(line.rstrip()) for line in lines.splitlines()) <= 100
+    assert "…" not in lines
+    text = " ".join(lines.split())
+    for piece in (
+        "0.800 / 0.110",
+        "[0.700, 0.900]",
+        "12.5/25.25/12.75",
+        "15.12/10.50/15.25",
+        "0.400/0.200/0.390",
+        "0.510 / 0.495",
+        "(control)",
+        "FD(fashion-net) is not available: needs 1,024 images, got 40.",
+        "Failed: gone, seed 0: fit: TrainingError: the loss is not finite at epoch 3.",
+        "striding recognizes 0.860 of the test images",
+        "knows attacked",
+    ):
+        assert piece in text, piece
+
+
+def test_ten_classes_fit_in_the_terminal_and_more_have_no_table():
+    for count, tables in ((10, 5), (11, 4)):
+        names = [f"a long class {at}" for at in range(count)]
+        facts = dict.fromkeys(names, own.attacker("a").classes["Bag"])
+        goal = own.record().class_goal.model_copy(update={"classes": names})
+        records = [own.record(class_goal=goal, class_attackers=[own.attacker("a", given=own.prior(), classes=facts)])]
+        assert len(render(records)) == tables
+        lines = terminal(records)
+        assert max(len(line.rstrip()) for line in lines.splitlines()) <= 100
+        assert ("(0.900)" in lines) == (count == 10)
+
+
+def test_json_has_classes_under_their_own_key():
+    found = json.loads(json.dumps(to_json([own.record(seed=0), own.record(seed=1)]), allow_nan=False))
+    assert [found[name] for name in ("rows", "controls", "differences", "matched", "pareto")] == [[]] * 5
+    (section,) = found["classes"]
+    assert section["classes"] == own.CLASSES
+    assert section["pools"] == [90]
+    assert [one["name"] for one in section["evaluators"]] == list(own.JUDGES)
+    assert section["evaluators"][0]["foreign"]["mean"] == pytest.approx(0.21)
+    assert [(one["attacks"], one["prior"]["name"]) for one in section["priors"]] == [
+        (["plug-and-play"], "five"),
+        (["knowing"], "ten"),
+    ]
+    row = section["rows"][0]
+    assert row["attack"] == "plug-and-play"
+    assert row["scores"]["attack accuracy@1 (striding)"]["value"]["mean"] == pytest.approx(0.71)
+    assert row["scores"]["FD(fashion-net)"]["reasons"] == ["needs 1,024 images, got 40"]
+
+
+def test_mixed_recipes_have_both_and_leave_instances_as_they_were(tmp_path):
+    images = [made.record("none"), made.record("sca lambd=0.5", shift=-9.0)]
+    classes = [own.record("none"), own.record("sca lambd=0.5"), own.failed("gone")]
+    both = [*images, *classes]
+    assert rows(both) == rows(images)
+    assert matched(both, rows(both)) == matched(images, rows(images))
+    assert pareto(both, rows(both)) == pareto(images, rows(images))
+    alone, mixed = to_json(images), to_json(both)
+    for name in ("rows", "controls", "differences", "matched", "pareto"):
+        assert mixed[name] == alone[name]
+    assert alone["classes"] == []
+    before, after = page(tmp_path, images), page(tmp_path, both)
+    section = re.compile(r'<section id="split-.*?</section>', re.S)
+    assert section.findall(before) == section.findall(after)
+    assert after.count("<section ") == before.count("<section ") + 1
+    assert after.count("gone, seed 0") == 1
+    assert len(render(both)) > len(render(images))
+
+
+def test_classes_alone_have_no_empty_tables_of_instances(tmp_path):
+    text = page(tmp_path, [own.record()])
+    assert not [words for words in INSTANCE_ONLY if words in text]
+    assert text.count("<section ") == 1
+    assert "What each defense costs" in text
+    assert rows([own.record()]) == []
+
+
+def test_failed_cases_are_told_apart_by_the_recipe():
+    assert of_classes(own.failed())
+    assert not of_classes(made.failed(threat="split", config={"threats": own.THREATS}))
+    assert not of_classes(made.failed(threat="plug-and-play"))
+    assert rows([own.failed()]) == []
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [own.failed()],
+        [own.record(class_attackers=[])],
+        [own.record(class_attackers=[own.attacker("bare", scores={}, classes={}, notes={}, curves={}, settings={})])],
+        [own.record(evaluators={}, agreement={}, target=None, leaked=None, provenance={})],
+        [own.record(class_goal=None)],
+    ],
+    ids=["failed", "no attack", "bare attack", "bare record", "no goal"],
+)
+def test_incomplete_records_still_make_a_report(tmp_path, records):
+    held = {record.case.slug: own.pictures(record) for record in records}
+    assert page(tmp_path, records, True, held).endswith("</html>\n")
+    assert terminal(records)
+    json.dumps(to_json(records), allow_nan=False)
+
+
+def test_rules_are_told_only_where_there_are_sparse_layers_to_compare_them_in(tmp_path):
+    bare = own.attacker("a", given=own.prior(), notes={"rule: unrolled": 1.0, "lr": 0.05})
+    text = words_of(page(tmp_path, [own.record(class_attackers=[bare])]))
+    assert "gradients pass sparse layers" not in text
+    assert "rate: 0.05" in text
+    other = own.attacker("a", given=own.prior(), notes={"rule: unrolled": 1.0, "cosine unrolled, implicit": 0.5})
+    records = [own.record(seed=0), own.record(seed=1, class_attackers=[other.model_copy(update={"name": "knowing"})])]
+    assert of_attack(records, "knowing").rules == {"implicit": 1, "unrolled": 1}
+    assert "implicit (1 of 2 seeds), unrolled (1 of 2 seeds)" in words_of(page(tmp_path, records))
+
+
+def test_pictures_only_when_asked(tmp_path):
+    record = own.record()
+    held = {record.case.slug: own.pictures(record)}
+    without = page(tmp_path, [record], False, held)
+    assert "data:image" not in without
+    assert "<img" not in without
+    assert "<img" in page(tmp_path, [record], True, held)
+    assert "No pictures lie beside these records." in page(tmp_path, [record], True, {})
+
+
+def test_pictures_are_those_beside_the_records(tmp_path):
+    records = [own.record("none"), own.record("sca 0.25")]
+    held = {record.case.slug: own.pictures(record) for record in records}
+    text = page(tmp_path, records, True, held)
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)" width="(\d+)" alt="([^"]+)"', text)
+    images = 3
+    per_class = images * (1 + 3 * (1 + 2 * 3))
+    assert len(found) == len(own.CLASSES) * per_class
+    assert {width for _, width, _ in found} == {"56"}
+    shown = {alt: np.asarray(Image.open(io.BytesIO(base64.b64decode(code)))) for code, _, alt in found}
+    assert len(shown) == len(found)
+    for alt, record, key in (
+        ("Coat, knowing, defense sca 0.25: answer, image 2", records[1], "knowing"),
+        ("Coat, knowing, defense none: starts, before the search, image 2", records[0], "knowing/starts"),
+        ("Coat, private images of the class, image 2", records[0], "private"),
+    ):
+        expected = held[record.case.slug].classes[key][own.CLASSES.index("Coat"), 1, 0]
+        np.testing.assert_array_equal(shown[alt], expected)
+    assert "<h4>Bag</h4>" in text
+
+
+def test_pictures_of_other_shapes_are_left_out(tmp_path):
+    record = own.record()
+    good = own.pictures(record)
+    held = {
+        record.case.slug: good.model_copy(update={"classes": good.classes | {"knowing": good.classes["private"][:1]}})
+    }
+    assert "no pictures" in page(tmp_path, [record], True, held)
+
+
+def test_images_without_an_attack_are_shown_by_defense_where_they_differ(tmp_path):
+    records = [own.record("none"), own.record("sca 0.25")]
+    held = {record.case.slug: own.pictures(record) for record in records}
+    held[records[1].case.slug].classes["knowing/chance"][:] = 5
+    text = page(tmp_path, records, True, held)
+    assert "Bag, knowing, defense sca 0.25: chance: made without an attack, image 1" in text
+    assert "Bag, plug-and-play, chance: made without an attack, image 1" in text
+
+
+def test_hostile_names_are_escaped_and_markup_is_not_obeyed(tmp_path):
+    hostile = '<script>alert("x")</script>'
+    names = {"Bag": hostile, "Coat": "[red]x[/red]"}
+    facts = {names[label]: one for label, one in own.attacker("a").classes.items()}
+    score = ClassScore(value=None, reason=hostile, n=3, leaks="more")
+    attacker = own.attacker(
+        hostile,
+        given=own.prior(hostile, (hostile,), trained_on=hostile, kind=hostile),
+        classes=facts,
+        scores={**own.scores(), hostile: score},
+        notes={hostile: 1.0},
+        settings={hostile: hostile},
+    )
+    goal = own.record().class_goal.model_copy(
+        update={"classes": list(names.values()), "pairing": hostile, "foreign": {hostile: 0.1}}
+    )
+    flag = Flag(name=hostile, message=hostile, expected=hostile)
+    record = own.record(
+        hostile, class_attackers=[attacker], class_goal=goal, evaluators={hostile: 0.5}, flags=[flag], agreement={}
+    )
+    held = {record.case.slug: own.pictures(record)}
+    text = page(tmp_path, [record], True, held)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "[red]x[/red]" in terminal([record])
+
+
+def test_reports_of_classes_need_no_torch():
+    code = (
+        "import sys, sparseguard.report.class_page, sparseguard.report.class_tables; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
