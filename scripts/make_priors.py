@@ -71,12 +71,13 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     from rich.progress import Progress
 
+    fit = FIT[given.name]
     with Progress(disable=True) as bars:
         fitted = train_style_gan(
-            images, FIT[given.name], flips=True, seed=0, device=torch.device("cpu"), progress=Bars(bars), label=given.name,
+            images, fit, flips=True, seed=0, device=torch.device("cpu"), progress=Bars(bars), label=given.name,
             judge=judge, checkpoint=given.work / f"{given.name}.safetensors",
         )  # fmt: skip
-    card = style_card(given.name, fitted, FIT[given.name], images.shape).model_copy(
+    card = style_card(given.name, fitted, fit, images.shape).model_copy(
         update={
             "classes": classes,
             "trained_on": f"{len(images):,} official Fashion-MNIST training images that are not in fashion-mini, of "

@@ -135,6 +135,26 @@ def test_the_prior_is_part_of_the_attacks_key(recipe, tmp_path, splits):
     assert first.attack_keys["pixel-inversion"] == second.attack_keys["pixel-inversion"]
 
 
+def test_attacks_on_single_images_are_given_priors_too(recipe, tmp_path, splits):
+    folder = recipe["attacks"][0]["prior"]
+    few = {"candidates": 4, "warm_steps": 1, "steps": 1, "layer_steps": 1, "probe_images": 2, "probe_steps": 1}
+    inversion = {"name": "prior-inversion", **few, "setting": {"images": 4}}
+    recipe["threats"] = [{"name": "split", "backbone": {"name": "linear-shallow", "width": 32}}]
+    recipe["attacks"] = [
+        {"name": "ridge", "copies": 1},
+        {**inversion, "prior": folder},
+        {**inversion, "label": "unnamed"},
+    ]
+    (record,) = run(parse_recipe(recipe), tmp_path / "run").records
+    assert record.attacker("prior-inversion").prior.overlap == {"attacker_train": 100}
+    assert record.attacker("ridge").prior is None
+    assert "no prior is named" in record.skipped["unnamed"]
+    assert record.class_attackers == []
+    recipe["attacks"][1]["prior"] = tiny_folder(tmp_path / "leaky", known=splits.private, classes=None)
+    with pytest.raises(DataError, match="of the private images"):
+        run(parse_recipe(recipe), tmp_path / "run")
+
+
 def attack(prior, **more):
     return {"name": "plug-and-play", "prior": prior, **more}
 

@@ -14,6 +14,7 @@ from sparseguard.sparse import SparseCode2d
 from sparseguard.stages import Noise, StagedModel
 from sparseguard.targets import state_hash
 from sparseguard.types import FLOORS, Attacked, AttackResult, ImageSet, Knowledge, Public
+from tiny_priors import tiny_prior
 
 CPU = torch.device("cpu")
 QUICK = {
@@ -24,6 +25,16 @@ QUICK = {
     "two-stage": {"copies": 2, "epochs": 1, "width": 4},
     "code-decoder": {"copies": 1, "epochs": 1, "width": 4},
     "gradient-inversion": {"steps": 4, "probe_steps": 2, "probe_images": 3, "tv": [0.0, 0.1], "prior": [0.1]},
+    "prior-inversion": {
+        "prior": "tiny",
+        "candidates": 6,
+        "warm_steps": 1,
+        "steps": 2,
+        "layer_steps": 1,
+        "probe_images": 2,
+        "probe_steps": 2,
+        "anchor": [0.1],
+    },
 }
 BLIND = [name for name, attack in ATTACKS.items() if attack.knowledge in FLOORS]
 
@@ -77,7 +88,9 @@ def leak_of(target, knowledge, **more):
 
 def context(seed=0):
     public = Public(train=images(40, 1), val=images(12, 2))
-    return AttackContext(public=public, seed=seed, device=CPU, progress=Silent(), label="toy attack")
+    return AttackContext(
+        public=public, seed=seed, device=CPU, progress=Silent(), label="toy attack", prior=tiny_prior((1, 8, 8))
+    )
 
 
 def goal_for(knowledge, target):

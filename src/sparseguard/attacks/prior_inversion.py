@@ -79,7 +79,7 @@ class PriorInversion(Attack):
     steps: Count = 40
     layer_steps: Count = 20
     lr: Positive = 0.1
-    layer_lr: Positive = 0.05
+    layer_lr: Positive = 0.1
     penalty: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01,)
     anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
     move: NonNegative = 0.1

@@ -172,7 +172,7 @@ CHECKS: dict[str, Check] = {
         find=loss_at_clamp,
     ),
     "evaluators-fooled": Check(
-        raised_when="an evaluator puts noise that the target is sure of into its class surely more often than chance + 0.1",
+        raised_when="an evaluator puts noise that the target is sure of into its class surely above chance + 0.1",
         meaning="it takes adversarial patterns for the class; attack accuracy by it is not about what images show",
         find=evaluators_fooled,
     ),

@@ -67,7 +67,7 @@ def read_card(folder: Path) -> PriorCard:
 def load_prior(source: str | Path, *, trust_code: bool = False) -> Prior:
     """Load a prior from a folder, or one that ships with the package by its name.
 
-    No pickle is read. A prior of kind ``module`` or ``official`` is built by Python that its folder names, which is run.
+    No pickle is read. A prior of kind ``module`` or ``official`` is built by Python that its folder names.
 
     Args:
         source: folder or name.
