@@ -42,6 +42,8 @@ SHIPPED = {"fashion-mini": KNOWN, "fashion-mini-ten": CLASSES}
 ROOT = Path(__file__).resolve().parent.parent / "src" / "sparseguard" / "priors"
 FIT = {"fashion-mini": StyleFit(images=240_000), "fashion-mini-ten": StyleFit(images=140_000)}
 JUDGED = 10_000
+JUDGING = ("fashion-mini",)
+"""Whose discriminator is kept; all of them would make the package larger."""
 
 
 def main() -> None:
@@ -92,7 +94,12 @@ def main() -> None:
         }
     )
     picture = grid_png(samples(StylePrior(card, None, fitted.generator, fitted.discriminator)))
-    save_prior(ROOT / given.name, card, fingerprints(images), style_tensors(fitted), {SAMPLES: picture})
+    kept = {
+        name: value
+        for name, value in style_tensors(fitted).items()
+        if given.name in JUDGING or not name.startswith("discriminator")
+    }
+    save_prior(ROOT / given.name, card, fingerprints(images), kept, {SAMPLES: picture})
 
 
 if __name__ == "__main__":
