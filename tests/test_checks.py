@@ -77,18 +77,21 @@ def class_attacker(*, prior_facts=None, confidence=0.9, best_start=0.6, notes=No
     return ClassAttacker(**{**facts, **changes})
 
 
-def control(accuracy=0.15, half=0.1):
-    interval = (accuracy - half, accuracy + half)
-    score = ClassScore(value=accuracy, ci95=interval, n=20, leaks="more")
-    return class_attacker(
-        name="noise", control=True, prior=None, scores={"attack accuracy@1 (one)": score, "AUC (one)": score}
-    )
+def accuracy_scores(value, other_class=None):
+    score = ClassScore(value=value, ci95=(0, 1), n=100, leaks="more", other_class=other_class)
+    return {"attack accuracy@1 (one)": score, "AUC (one)": score}
+
+
+def control(accuracy):
+    return class_attacker(name="noise", control=True, prior=None, scores=accuracy_scores(accuracy))
 
 
 def evidence(
     *,
     pnp=None,
-    fooled=0.15,
+    fooled=0.3,
+    other_class=0.0,
+    evaluator=0.91,
     mean=10.0,
     floor=12.0,
     ridge=20.0,
@@ -172,8 +175,11 @@ def evidence(
         randomizes=randomizes,
         inactive=inactive,
         duplicates=duplicates or {},
-        class_attackers=[class_attacker(**(pnp or {})), control(fooled)],
-        class_names=10,
+        class_attackers=[
+            class_attacker(**{"scores": accuracy_scores(0.9, other_class), **(pnp or {})}),
+            control(fooled),
+        ],
+        evaluators={"one": evaluator},
     )
 
 
@@ -211,7 +217,11 @@ BROKEN = {
     ),
     "mode-collapse": ({"pnp": {"notes": {"diversity": 0.05}}}, "pnp: images of a class differ 0.050 times as much"),
     "loss-at-clamp": ({"pnp": {"notes": {"at_clamp": 0.25}}}, "pnp: the loss of 25% of the images is at its clamp"),
-    "evaluators-fooled": ({"fooled": 0.35}, "noise: attack accuracy@1 (one) 0.35 (95 % from 0.25), above 0.20"),
+    "evaluators-fooled": (
+        {"fooled": 0.75},  # two classes are attacked
+        "noise: attack accuracy@1 (one) 0.75 of images without a prior, surely above 0.60",
+    ),
+    "evaluators-weak": ({"evaluator": 0.8}, "one: accuracy 0.800, the target's is 0.900"),
     "out-of-range": ({"conv_facts": {"outside_range": 0.25}}, "conv: by up to 0.25"),
     "not-finite": ({"conv_facts": {"ssim": math.nan}}, "conv: private ssim"),
 }
@@ -241,6 +251,16 @@ def test_a_check_raises_for_what_it_watches_and_no_other_does(name):
 
 def test_an_attack_on_classes_with_sure_candidates_need_not_raise_the_confidence():
     assert found(pnp={"confidence": 0.995, "best_start": 0.999}) == set()
+
+
+def test_evaluators_must_not_see_the_class_in_images_of_another():
+    flags = raised(evidence(other_class=0.8))
+    assert set(flags) == {"evaluators-fooled"}
+    assert "0.80 of images of another class" in flags["evaluators-fooled"]
+
+
+def test_a_share_that_may_be_chance_fools_nobody():
+    assert found(fooled=0.65) == set()  # of 100 images, the limit is 0.6
 
 
 def test_samples_near_one_of_the_sets_are_related():

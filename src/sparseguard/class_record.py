@@ -33,7 +33,7 @@ class ClassScore(_Model):
     """One score of the images an attack answered with, beside the same rule applied to other images.
 
     ``chance``: as many samples of the prior, without an attack. ``other_class``: the attack's images of another class.
-    ``starts``: the images the searches started from, ranked by the target without gradients. ``all_optimized``: all
+    ``starts``: as many candidates, those the target is surest of without gradients. ``all_optimized``: all
     that were searched for, before selection. ``unseen``: never-seen images in place of private ones. ``foreign``:
     images of no class.
     """

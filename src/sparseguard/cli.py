@@ -41,6 +41,10 @@ Set = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cases again.")]
+Batch = Annotated[
+    int | None,
+    typer.Option("--batch", min=1, help="Images at once in searches by gradients: less memory, the same results."),
+]
 MaxDrop = Annotated[
     float,
     typer.Option(
@@ -77,10 +81,11 @@ def run(
     out: Out = None,
     device: Device = "auto",
     retry_failed: Retry = False,
+    batch: Batch = None,
     as_json: Json = False,
 ) -> None:
     """Run a recipe's cases that are not yet in the run folder, and show the table."""
-    records, folder = _run(recipe, changes or [], out, device, retry_failed)
+    records, folder = _run(recipe, changes or [], out, device, retry_failed, batch)
     _show(records, _pictures(folder, records, needed=False), as_json)
     _end_by_status(records)
 
@@ -164,12 +169,14 @@ def _is_usage_error(error: Exception) -> bool:
 
 
 def _run(
-    recipe: str, changes: list[str], out: Path | None, device: str, retry_failed: bool
+    recipe: str, changes: list[str], out: Path | None, device: str, retry_failed: bool, batch: int | None = None
 ) -> tuple[list[Record], Path]:
-    from sparseguard.bench import load_recipe
+    from sparseguard.bench import in_batches, load_recipe
     from sparseguard.bench import run as run_recipe
 
     parsed = load_recipe(recipe, changes)
+    if batch is not None:
+        parsed = in_batches(parsed, batch)
     folder = out or Path("runs") / parsed.name
     with progress() as shown:
         outcome = run_recipe(parsed, folder, device=device, retry_failed=retry_failed, progress=shown)

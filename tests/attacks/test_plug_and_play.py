@@ -146,6 +146,10 @@ def test_the_rule_through_sparse_layers_is_the_one_that_lowers_the_loss_most():
     assert sum(name.startswith("rule: ") for name in result.notes) == 1
     assert result.notes["lr"] in attack.lr
     assert result.notes["gradient_norm"] > 0
+    tried = {name: loss for name, loss in result.notes.items() if name.startswith("probe loss")}
+    assert len(tried) == 4  # two rates, then two more rules
+    (rule,) = (name.removeprefix("rule: ") for name in result.notes if name.startswith("rule: "))
+    assert tried[f"probe loss, {rule}, lr {result.notes['lr']:g}"] == min(tried.values())
     for rule in ("implicit", "straight-through"):
         assert -1 <= result.notes[f"cosine unrolled, {rule}"] <= 1
 
@@ -172,7 +176,7 @@ def test_the_discriminator_keeps_images_realistic():
 @pytest.mark.parametrize(
     ("more", "given", "message"),
     [
-        ({}, {"prior": None}, "name a prior"),
+        ({}, {"prior": None}, "needs a prior"),
         ({"discriminator": 0.5}, {}, "no discriminator"),
         ({"crop": 40}, {}, "larger than the prior's images"),
         ({"cutoff": 50}, {}, "layers that take a w"),
@@ -207,6 +211,15 @@ def test_a_prior_of_another_size_is_cropped_made_grey_and_resized():
     z = torch.randn(7, 8, generator=torch.Generator().manual_seed(derive(purpose="unattacked", seed=0)))
     expected = fitted(prior.synthesis(prior.mapping(z, truncation=0.5)), SHAPE, 16).clamp(0, 1)
     torch.testing.assert_close(loose, expected)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_what_is_made_without_an_attack_is_truncated_as_candidates_are(space):
+    prior, attack = tiny_prior(), small(space=space, cutoff=2)
+    z = torch.randn(7, 8, generator=torch.Generator().manual_seed(derive(purpose="unattacked", seed=0)))
+    w = prior.mapping(z, truncation=0.5, cutoff=2)
+    w = w[:, :1].expand(-1, prior.card.num_ws, -1) if space == "w" else w
+    torch.testing.assert_close(attack.unattacked(7, GOAL, prior, seed=0), prior.synthesis(w).clamp(0, 1))
 
 
 def test_without_mirroring_neither_ranking_nor_selection_mirrors():

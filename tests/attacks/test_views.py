@@ -34,9 +34,17 @@ def test_a_random_crop_lies_inside_and_keeps_to_its_ranges(seed, size, low, shar
     crop = random_crop(size, (low, high), ratio, True, torch.Generator().manual_seed(seed))
     assert 0 <= crop.top <= size[0] - crop.height
     assert 0 <= crop.left <= size[1] - crop.width
-    whole = (crop.height, crop.width) == size
+    # what is taken after ten tries in vain
+    widest = (min(size[0], round(size[1] / ratio[0])), min(size[1], round(size[0] * ratio[1])))
     rounding = (crop.height + crop.width + 1) / 2  # of both sides by up to half a pixel
-    assert whole or low * math.prod(size) - rounding <= crop.height * crop.width <= high * math.prod(size) + rounding
+    assert (crop.height, crop.width) == widest or low * math.prod(
+        size
+    ) - rounding <= crop.height * crop.width <= high * math.prod(size) + rounding
+
+
+def test_where_no_share_fits_the_middle_of_allowed_aspect_is_taken():
+    crop = random_crop((64, 48), (0.9, 1.0), (1.0, 1.0), False, torch.Generator().manual_seed(0))
+    assert (crop.top, crop.left, crop.height, crop.width) == (8, 0, 48, 48)
 
 
 def test_random_crops_spread_over_their_range():

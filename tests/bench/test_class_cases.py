@@ -4,7 +4,8 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from sparseguard.bench import load_recipe, parse_recipe, run
+from sparseguard.attacks import ATTACKS
+from sparseguard.bench import in_batches, load_recipe, parse_recipe, run
 from sparseguard.bench.class_scores import ClassScores, Labelled, Made, shuffled_patches
 from sparseguard.bench.evaluators import BUDGET, Evaluator
 from sparseguard.bench.keys import jobs
@@ -14,6 +15,7 @@ from sparseguard.data.fashion_mnist import CLASSES
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.metrics import psnr
 from sparseguard.record import read_pictures, read_record
+from sparseguard.types import Knowledge
 from tiny_priors import tiny_folder
 
 SIZES = {"private": 120, "attacker_train": 100, "attacker_val": 50, "test": 60}
@@ -208,6 +210,80 @@ def test_a_preset_gives_settings_and_others_stand_beside_it(recipe):
     recipe["attacks"] = [attack("x", preset="celeba-ffhq", steps=3)]
     piece = parse_recipe(recipe).class_attacks[0].piece
     assert (piece.candidates, piece.optimized, piece.steps) == (5000, 200, 3)
+
+
+def test_batches_are_bounded_for_all_searches_by_gradients(recipe, tiny):
+    parsed = in_batches(parse_recipe(recipe), 3)
+    assert [one.piece.batch_size for one in parsed.class_attacks] == [3, 3]
+    searches = ["ridge", *(name for name, piece in ATTACKS.items() if piece.knowledge == Knowledge.WEIGHTS)]
+    parsed = in_batches(parse_recipe({**tiny, "attacks": searches}), 2)
+    assert parsed.attacks[0].piece == ATTACKS["ridge"]()
+    assert {one.piece.batch_size for one in parsed.attacks[1:]} == {2}
+    with pytest.raises(RecipeError, match="no memory to bound"):
+        in_batches(parse_recipe(tiny), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": 40}, "larger than the prior's images"),
+        ({"cutoff": 30}, "layers that take a w"),
+        ({"discriminator": 0.1}, "no discriminator"),
+    ],
+)
+def test_settings_that_do_not_fit_the_prior_are_refused_before_anything_is_run(recipe, tmp_path, change, message):
+    recipe["attacks"][0] |= change
+    with pytest.raises(RecipeError, match=message):
+        run(parse_recipe(recipe), tmp_path / "run")
+    assert not (tmp_path / "run" / "targets").exists()
+
+
+def test_classes_without_images_to_compare_with_are_refused_before_anything_is_run(recipe, tmp_path):
+    recipe["judge"]["neighbours"] = 7  # six test images of each class
+    with pytest.raises(DataError, match="class 'Sandal' has 6 images in test, scores need at least 7"):
+        run(parse_recipe(recipe), tmp_path / "run")
+    assert not (tmp_path / "run" / "targets").exists()
+
+
+def test_one_class_and_one_image_can_be_attacked(recipe, tmp_path):
+    recipe["threats"][0]["classes"] = ["Shirt"]
+    recipe["attacks"] = [{**recipe["attacks"][0], "selected": 1}]
+    (record,) = run(parse_recipe(recipe), tmp_path / "run").records
+    (attacker,) = record.class_attackers
+    assert "diversity" not in attacker.notes
+    assert attacker.scores["attack accuracy@1 (pooling)"].other_class is None
+
+
+def test_starts_are_the_candidates_the_target_is_surest_of(recipe, tmp_path, monkeypatch):
+    from sparseguard.bench import class_measuring
+
+    seen = []
+    made = class_measuring._made
+
+    def watched(this, named, goal, result):
+        seen.append((result, made(this, named, goal, result)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(class_measuring, "_made", watched)
+    run(parse_recipe(recipe), tmp_path / "run")
+    result, parts = seen[0]
+    for label in range(5, 10):
+        own = result.labels == label
+        best = result.start_confidence[own].sort(descending=True).values[:4]
+        shown = parts.starts.images[parts.starts.labels == label]
+        told = [float(result.start_confidence[own][(result.starts[own] == image).all((1, 2, 3))][0]) for image in shown]
+        assert told == pytest.approx(best.tolist())
+
+
+def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
+    recipe["data"] = {"name": "fashion-mini", "layout": "paper", **SIZES}
+    paper = DATASETS["fashion-mini"](layout="paper", **SIZES).load()
+    recipe["attacks"] = recipe["attacks"][:1]
+    recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "own", known=paper.attacker_val, classes=KNOWN)
+    (record,) = run(parse_recipe(recipe), tmp_path / "run").records
+    scores = record.class_attackers[0].scores
+    assert "layout 'paper'" in scores["AUC private or unseen (pooling)"].reason
+    assert all(score.unseen is None for score in scores.values())
 
 
 def test_the_shipped_recipe_can_be_read():

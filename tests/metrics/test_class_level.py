@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score, top_k_accuracy_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -168,9 +169,9 @@ def test_collapse_is_one_for_real_images_and_zero_for_copies():
 
 def test_an_interval_is_of_group_means_where_there_are_three():
     values, groups = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.5, 0.5]), torch.tensor([0, 0, 1, 1, 2, 2])
-    half = 1.96 * np.std([0, 1, 0.5], ddof=1) / np.sqrt(3)
+    half = stats.t.ppf(0.975, 2) * np.std([0, 1, 0.5], ddof=1) / np.sqrt(3)
     assert mean_interval(values, groups) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     two = values[:4], groups[:4]
-    half = 1.96 * np.std([0, 0, 1, 1], ddof=1) / 2
+    half = stats.t.ppf(0.975, 3) * np.std([0, 0, 1, 1], ddof=1) / 2
     assert mean_interval(*two) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     assert mean_interval(values[:1], groups[:1]) == (0, 0, 0)

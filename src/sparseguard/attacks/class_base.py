@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -83,6 +84,13 @@ class ClassAttack(ABC):
         """Return whether Python that the prior's folder names may be run."""
         return False
 
+    def check(self, prior: Prior | None) -> None:  # noqa: B027
+        """Refuse, before anything is run, what does not fit the prior it is given.
+
+        Raises:
+            RecipeError: saying which setting.
+        """
+
     def unattacked(self, count: int, goal: Classes, prior: Prior | None, seed: int) -> Images | None:  # noqa: ARG002
         """Return ``(count, c, h, w)`` images in [0, 1] made as the attack makes them, but of no target, if it can."""
         return None
@@ -98,7 +106,12 @@ class ClassAttack(ABC):
         Raises:
             TrainingError: when an image is not finite, has a wrong shape, or a class has none selected.
         """
+        self.check(context.prior)
         result = self.run(leak, goal, context)
+        figures = [*result.notes.values(), *(value for curve in result.curves.values() for value in curve)]
+        scores = torch.cat([result.confidence, result.steady_confidence, result.start_confidence])
+        if not (torch.isfinite(scores).all() and all(math.isfinite(figure) for figure in figures)):
+            raise TrainingError(f"{context.label}: a confidence, note or curve is not finite.")
         for images in (result.images, result.starts):
             if images.shape[1:] != goal.shape or not torch.isfinite(images).all():
                 raise TrainingError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +14,17 @@ from torch import Tensor
 from sparseguard.attacks.class_base import ClassContext
 from sparseguard.attacks.class_losses import LOSSES, at_clamp
 from sparseguard.attacks.plug_and_play import PlugAndPlay
-from sparseguard.attacks.views import Crop, Images, clipped, fitted, random_crop
+from sparseguard.attacks.views import Crop, Images, Resized, clipped, fitted, random_crop
 from sparseguard.attacks.white_box import Rule, WhiteBox
 from sparseguard.errors import RecipeError
-from sparseguard.generators import Prior
 from sparseguard.leak import Leak
 from sparseguard.seeds import derive
 from sparseguard.types import Classes, ClassResult
 
 RULES: tuple[Rule, ...] = ("unrolled", "implicit", "straight-through")
 SQUARE = (1.0, 1.0)
+RULE, NEVER = "rule: ", 1e30
+"""How the chosen rule is noted; the loss of a trial that ended in values that are not finite."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,29 +70,28 @@ class LatentSearch:
         if context.prior is None:
             raise RecipeError(f"{context.label}: name a prior: prior = 'NAME or FOLDER'.")
         self.attack, self.goal, self.context, self.prior = attack, goal, context, context.prior.to(context.device)
-        _check(attack, self.prior, context.label)
         model = leak.white_box()
         self.boxes = {rule: WhiteBox(model, rule) for rule in RULES}
         if not self.boxes["unrolled"].sparse:
             self.boxes = {"unrolled": self.boxes["unrolled"]}
         self.notes: dict[str, float] = {}
-        self.curves: dict[str, list[float]] = {}
 
     def result(self) -> ClassResult:
         """Search for every class, but for those that are kept already."""
         attack, goal = self.attack, self.goal
         found = {label: self.context.kept.load(f"class-{label}") for label in goal.wanted}
         missing = [label for label in goal.wanted if found[label] is None]
-        way = None
+        kept = self.context.kept.load("notes")
+        if kept is not None:
+            self.notes |= {name: float(value) for name, value in kept.items()}
         if missing:
             candidates = self._candidates()
-            way = self._way(candidates)
-            self.context.kept.save("notes", {name: torch.tensor(value) for name, value in self.notes.items()})
+            way = self._way(candidates) if kept is None else _noted(self.notes)
+            notes = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.notes.items()}
+            self.context.kept.save("notes", notes)
             for label, tensors in self._searched(candidates, way, missing):
                 self.context.kept.save(f"class-{label}", tensors)
                 found[label] = tensors
-        else:
-            self.notes |= {name: float(value) for name, value in (self.context.kept.load("notes") or {}).items()}
         parts = [part for label in goal.wanted if (part := found[label]) is not None]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "curve"}
         labels = torch.tensor(goal.wanted).repeat_interleave(attack.optimized)
@@ -115,9 +116,7 @@ class LatentSearch:
         latents, confidence = [], []
         with self.context.progress.task(f"{self.context.label}: candidates", attack.candidates) as advance:
             for z in self.prior.latents(attack.candidates, source).split(attack.batch_size):
-                w = self.prior.mapping(z, truncation=attack.truncation, cutoff=attack.cutoff)
-                if self.prior.has_w and attack.space == "w":
-                    w = w[:, :1]
+                w = attack.drawn(self.prior, z)
                 confidence.append(self._confidence(self._images(w)).cpu())
                 latents.append(w.cpu())
                 advance(len(z))
@@ -131,45 +130,68 @@ class LatentSearch:
 
     def _images(self, w: Float[Tensor, "n ..."]) -> Images:
         """Return what the target is shown of w, in [0, 1]."""
-        whole = w.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w else w
-        return clipped(fitted(self.prior.synthesis(whole), self.goal.shape, self.attack.crop))
+        return self._shown(self._whole(w))
+
+    def _whole(self, w: Float[Tensor, "n ..."]) -> Float[Tensor, "n c h w"]:
+        return self.prior.synthesis(w.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w else w)
+
+    def _shown(self, whole: Images) -> Resized:
+        return clipped(fitted(whole, self.goal.shape, self.attack.crop))
 
     def _way(self, candidates: Candidates) -> Way:
-        """Choose the rule and the rate by what they do to the released model's loss on some candidates."""
+        """Choose the rate and then the rule by what they do to the released model on some candidates."""
         attack, goal = self.attack, self.goal
-        ways = [Way(rule=rule, lr=lr) for rule in self.boxes for lr in attack.lr]
         each = -(-attack.probe_images // len(goal.wanted))
         places = torch.cat([candidates.best(label, each) for label in goal.wanted])[: attack.probe_images]
         labels = torch.tensor(goal.wanted).repeat_interleave(each)[: attack.probe_images]
-        start = candidates.w[places].to(self.context.device)
-        wanted = labels.to(self.context.device)
-        self._gradients(start, wanted)
-        reached = {}
-        if len(ways) > 1:
-            with self.context.progress.task(f"{self.context.label}: probe", len(ways)) as advance:
-                for way in ways:
-                    w, _, _ = self._descend(way, start, wanted, attack.probe_steps)
-                    with torch.no_grad():
-                        logits = self.boxes["unrolled"](self._images(w))
-                        loss = float(LOSSES[attack.loss](logits, wanted).mean())
-                    reached[way] = loss if torch.isfinite(torch.tensor(loss)) else float("inf")
-                    advance(1)
-        best = min(reached, key=lambda way: reached[way]) if reached else ways[0]
-        self.notes |= {f"rule: {best.rule}": 1.0, "lr": best.lr}
-        return best
+        probe = list(zip(candidates.w[places].split(attack.batch_size), labels.split(attack.batch_size), strict=True))
+        self._gradients(probe)
+        others = [rule for rule in self.boxes if rule != "unrolled"]
+        trials = (len(attack.lr) if len(attack.lr) > 1 or others else 0) + len(others)
+        with self.context.progress.task(f"{self.context.label}: probe", trials) as advance:
 
-    def _gradients(self, start: Tensor, wanted: Tensor) -> None:
+            def best(ways: list[Way]) -> Way:
+                if len(ways) == 1:
+                    return ways[0]
+                for way in ways:
+                    if way not in reached:
+                        reached[way] = self._reached(way, probe)
+                        advance(1)
+                return min(ways, key=lambda way: reached[way])
+
+            reached: dict[Way, float] = {}
+            way = best([Way(rule="unrolled", lr=lr) for lr in attack.lr])
+            way = best([Way(rule=rule, lr=way.lr) for rule in self.boxes])
+        self.notes |= {f"{RULE}{way.rule}": 1.0, "lr": way.lr}
+        self.notes |= {f"probe loss, {tried.rule}, lr {tried.lr:g}": loss for tried, loss in reached.items()}
+        return way
+
+    def _reached(self, way: Way, probe: list[tuple[Tensor, Tensor]]) -> float:
+        """Return the mean loss of the released model after a trial; infinite where it is not finite."""
+        total, count = 0.0, 0
+        for start, labels in probe:
+            wanted = labels.to(self.context.device)
+            w, _, _ = self._descend(way, start.to(self.context.device), wanted, self.attack.probe_steps)
+            with torch.no_grad():
+                total += float(LOSSES[self.attack.loss](self.boxes["unrolled"](self._images(w)), wanted).sum())
+            count += len(labels)
+        return total / count if math.isfinite(total) else NEVER
+
+    def _gradients(self, probe: list[tuple[Tensor, Tensor]]) -> None:
         """Note how large the gradients in w are, and the cosines between the exact ones and those of other rules."""
-        found = {}
-        for rule, box in self.boxes.items():
-            leaf = start.detach().clone().requires_grad_()
-            loss = LOSSES[self.attack.loss](box(self._images(leaf)), wanted).sum()
-            (found[rule],) = torch.autograd.grad(loss, leaf)
-        self.notes["gradient_norm"] = float(found["unrolled"].flatten(1).norm(dim=1).mean())
+        found: dict[str, list[Tensor]] = {rule: [] for rule in self.boxes}
+        for start, labels in probe:
+            for rule, box in self.boxes.items():
+                leaf = start.to(self.context.device).requires_grad_()
+                loss = LOSSES[self.attack.loss](box(self._images(leaf)), labels.to(self.context.device)).sum()
+                found[rule].append(torch.autograd.grad(loss, leaf)[0].flatten(1).cpu())
+        gradients = {rule: torch.cat(parts) for rule, parts in found.items()}
+        self.notes["gradient_norm"] = float(gradients["unrolled"].norm(dim=1).mean())
         for rule in RULES[1:]:
-            if rule in found:
-                exact, other = found["unrolled"].flatten(1), found[rule].flatten(1)
-                self.notes[f"cosine unrolled, {rule}"] = float(F.cosine_similarity(exact, other, dim=1).mean())
+            if rule in gradients:
+                cosine = float(F.cosine_similarity(gradients["unrolled"], gradients[rule], dim=1).mean())
+                if math.isfinite(cosine):
+                    self.notes[f"cosine unrolled, {rule}"] = cosine
 
     def _searched(
         self, candidates: Candidates, way: Way, missing: list[int]
@@ -223,22 +245,21 @@ class LatentSearch:
         optimizer = torch.optim.Adam([w], lr=way.lr, betas=attack.betas)
         losses, clamped = [], torch.zeros(len(start), device=start.device)
         for step in range(steps):
-            images = self._images(w)
-            logits = box(self._crop(step, "search").of(images))
+            whole = self._whole(w)
+            logits = box(self._crop(step, "search").of(self._shown(whole)))
             loss = LOSSES[attack.loss](logits, wanted)
             clamped = at_clamp(logits.detach()) if attack.loss == "poincare" else clamped
             losses.append(loss.detach())
             objective = loss.sum()
             if attack.discriminator:
-                objective = objective + attack.discriminator * F.softplus(-self._realism(w)).sum()
+                objective = objective + attack.discriminator * F.softplus(-self._realism(whole)).sum()
             optimizer.zero_grad(set_to_none=True)
             objective.backward()
             optimizer.step()
         return w.detach(), torch.stack(losses, 1), clamped
 
-    def _realism(self, w: Tensor) -> Tensor:
-        whole = w.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w else w
-        logits = self.prior.realism(self.prior.synthesis(whole))
+    def _realism(self, whole: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        logits = self.prior.realism(whole)
         if logits is None:
             raise RecipeError(f"{self.context.label}: the prior has no discriminator; set discriminator = 0.")
         return logits
@@ -267,10 +288,7 @@ def _ranked(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[order] for name, value in found.items()} | {"curve": losses.mean(0)}
 
 
-def _check(attack: PlugAndPlay, prior: Prior, label: str) -> None:
-    if attack.crop > min(prior.card.shape[1:]):
-        raise RecipeError(f"{label}: crop = {attack.crop} is larger than the prior's images of {prior.card.shape}.")
-    if attack.cutoff is not None and attack.cutoff > prior.card.num_ws:
-        raise RecipeError(f"{label}: cutoff = {attack.cutoff}, the prior has {prior.card.num_ws} layers that take a w.")
-    if attack.space == "w+" and not prior.has_w:
-        raise RecipeError(f"{label}: space = 'w+' needs a prior with a W; '{prior.card.name}' has z only.")
+def _noted(notes: Mapping[str, float]) -> Way:
+    """Return the way an interrupted attack had chosen."""
+    rule = next(rule for rule in RULES if f"{RULE}{rule}" in notes)
+    return Way(rule=rule, lr=notes["lr"])

@@ -35,6 +35,7 @@ class PixelInversion(ClassAttack):
         steps: of Adam.
         lr: of Adam, in units of the pixels' range.
         bound: how far a pixel may move from the noise; 1: anywhere.
+        batch_size: images at once.
 
     Source: M. Fredrikson, S. Jha, T. Ristenpart, "Model Inversion Attacks that Exploit Confidence Information", CCS
     2015 (class-level inversion without a prior). Differs: starts from noise and stays near it, Adam, no denoising.
@@ -49,39 +50,52 @@ class PixelInversion(ClassAttack):
     steps: Annotated[int, Field(ge=1)] = 50
     lr: Annotated[float, Field(gt=0)] = 0.05
     bound: Annotated[float, Field(gt=0, le=1)] = 0.1
+    batch_size: Annotated[int, Field(ge=1)] = 256
 
     def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
-        """Search pixels of all images at once."""
+        """Search the pixels of one batch after the other."""
         box = WhiteBox(leak.white_box())
         source = torch.Generator().manual_seed(derive(purpose="pixels", seed=context.seed))
         labels = torch.tensor(goal.wanted).repeat_interleave(self.images)
-        start = torch.rand(len(labels), *goal.shape, generator=source).to(context.device)
-        wanted = labels.to(context.device)
+        starts = torch.rand(len(labels), *goal.shape, generator=source)
+        images, confidence, before, losses = [], [], [], []
+        with context.progress.task(f"{context.label}: pixels", len(labels)) as advance:
+            for some, own in zip(starts.split(self.batch_size), labels.split(self.batch_size), strict=True):
+                start, wanted = some.to(context.device), own.to(context.device)
+                found, curve = self._descend(box, start, wanted)
+                images.append(found.cpu())
+                confidence.append(_confidence(box, found, wanted).cpu())
+                before.append(_confidence(box, start, wanted).cpu())
+                losses.append(curve.cpu())
+                advance(len(own))
+        sure = torch.cat(confidence)
+        return ClassResult(
+            images=torch.cat(images),
+            labels=labels,
+            confidence=sure,
+            steady_confidence=sure,
+            selected=torch.ones(len(labels), dtype=torch.bool),
+            starts=starts,
+            start_confidence=torch.cat(before),
+            curves={"cross-entropy loss": (torch.stack(losses).sum(0) / len(labels)).tolist()},
+        )
+
+    def _descend(
+        self, box: WhiteBox, start: Float[Tensor, "n c h w"], wanted: Tensor
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " steps"]]:
+        """Return the images after the last step, and the summed loss at every step."""
         pixels = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([pixels], lr=self.lr)
         losses = []
-        with context.progress.task(f"{context.label}: pixels", self.steps) as advance:
-            for _ in range(self.steps):
-                loss = cross_entropy(box(clipped(pixels)), wanted)
-                optimizer.zero_grad(set_to_none=True)
-                loss.sum().backward()
-                optimizer.step()
-                with torch.no_grad():
-                    pixels.copy_(pixels.clamp(start - self.bound, start + self.bound))
-                losses.append(loss.detach().mean())
-                advance(1)
-        found = pixels.detach().clamp(0, 1)
-        confidence = _confidence(box, found, wanted).cpu()
-        return ClassResult(
-            images=found.cpu(),
-            labels=labels,
-            confidence=confidence,
-            steady_confidence=confidence,
-            selected=torch.ones(len(labels), dtype=torch.bool),
-            starts=start.cpu(),
-            start_confidence=_confidence(box, start, wanted).cpu(),
-            curves={"cross-entropy loss": torch.stack(losses).tolist()},
-        )
+        for _ in range(self.steps):
+            loss = cross_entropy(box(clipped(pixels)), wanted).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                pixels.copy_(pixels.clamp(start - self.bound, start + self.bound))
+            losses.append(loss.detach())
+        return pixels.detach().clamp(0, 1), torch.stack(losses)
 
 
 @torch.no_grad()

@@ -8,11 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 import torch
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 
 from sparseguard.attacks.class_base import ClassAttack, ClassContext
 from sparseguard.attacks.class_losses import LossName
 from sparseguard.attacks.views import fitted
+from sparseguard.errors import RecipeError
 from sparseguard.generators import Prior
 from sparseguard.leak import Leak
 from sparseguard.seeds import derive
@@ -42,10 +45,10 @@ class PlugAndPlay(ClassAttack):
     `optimized` of each class are improved for `steps` steps of Adam. (3) They are ranked by the mean confidence over
     `transforms` random crops, mirrored at random where that keeps the class; `selected` are the answer.
 
-    Where the target has sparse layers, the rule by which gradients pass them (unrolled over the steps that are run,
-    implicit at a converged solution, straight through) is the one that lowers the loss of the released model most in
-    `probe_steps` steps on some candidates, and so is the rate, if several are given. Cosines between the rules'
-    gradients are noted.
+    Of several rates, and then, where the target has sparse layers, of the rules by which gradients pass them (unrolled
+    over the steps that are run, implicit at a converged solution, straight through), the one is used that lowers the
+    loss of the released model most in `probe_steps` steps on some candidates. Losses of all trials are noted, and the
+    cosines between the rules' gradients.
 
     Args:
         prior: name or folder of the generator.
@@ -54,8 +57,8 @@ class PlugAndPlay(ClassAttack):
         optimized: of each class.
         selected: of each class, the answer.
         truncation: psi: w is drawn towards the mean w to this share of its distance.
-        cutoff: layers that are truncated; None: all.
-        space: ``w``: one w for all layers; ``w+``: one for each. Without a W the search is in z.
+        cutoff: the first so many layers are truncated; None: all.
+        space: ``w``: one w for all layers, the first layer's; ``w+``: one for each. Without a W the search is in z.
         steps: of the search.
         lr: of Adam; of several the best one on a probe.
         betas: of Adam.
@@ -72,9 +75,8 @@ class PlugAndPlay(ClassAttack):
 
     Source: L. Struppek et al., "Plug & Play Attacks: Towards Robust and Flexible Model Inversion Attacks", ICML 2022.
     Differs: images are clipped to [0, 1] before the target sees them, the gradient passing; randomized defenses are
-    attacked through their mean answer; rule and rate are chosen; no schedule of the rate. ``single_w`` of the released
-    code keeps the first layer's w, which is the truncated one; here all layers are truncated unless `cutoff` says
-    otherwise.
+    attacked through their mean answer; rule and rate are chosen; no schedule of the rate. As in the authors' code, one
+    w for all layers means that all are truncated, whatever `cutoff` from 1 on.
     """
 
     revision: ClassVar[int] = 1
@@ -106,7 +108,7 @@ class PlugAndPlay(ClassAttack):
     final_scale: tuple[Share, Share] = (0.5, 0.9)
     final_ratio: tuple[Positive, Positive] = (0.8, 1.2)
     probe_images: Count = 8
-    probe_steps: Count = 10
+    probe_steps: Count = 25
     batch_size: Count = 32
 
     @pydantic.model_validator(mode="after")
@@ -128,22 +130,38 @@ class PlugAndPlay(ClassAttack):
         """Return what `trust_prior` says."""
         return self.trust_prior
 
+    def check(self, prior: Prior | None) -> None:
+        """Refuse what does not fit the prior."""
+        if prior is None:
+            raise RecipeError("plug-and-play: needs a prior: prior = 'NAME or FOLDER'.")
+        card = prior.card
+        if self.crop > min(card.shape[1:]):
+            raise RecipeError(f"plug-and-play: crop = {self.crop} is larger than the prior's images of {card.shape}.")
+        if prior.has_w and self.cutoff is not None and self.cutoff > card.num_ws:
+            raise RecipeError(
+                f"plug-and-play: cutoff = {self.cutoff}, the prior has {card.num_ws} layers that take a w."
+            )
+        if self.space == "w+" and not prior.has_w:
+            raise RecipeError(f"plug-and-play: space = 'w+' needs a prior with a W; '{card.name}' has z only.")
+        if self.discriminator and prior.realism(torch.zeros(1, *card.shape, device=prior.device)) is None:
+            raise RecipeError("plug-and-play: the prior has no discriminator; set discriminator = 0.")
+
+    def drawn(self, prior: Prior, z: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """Return w of z, truncated; in space ``w`` the first layer's alone."""
+        w = prior.mapping(z, truncation=self.truncation, cutoff=self.cutoff)
+        return w[:, :1] if prior.has_w and self.space == "w" else w
+
     def unattacked(self, count: int, goal: Classes, prior: Prior | None, seed: int) -> Images | None:
         """Return samples of the prior, truncated as candidates are."""
         if prior is None:
             return None
         source = torch.Generator().manual_seed(derive(purpose="unattacked", seed=seed))
+        samples = []
         with torch.no_grad():
-            samples = [
-                fitted(
-                    prior.synthesis(prior.mapping(z, truncation=self.truncation, cutoff=self.cutoff)),
-                    goal.shape,
-                    self.crop,
-                )
-                .clamp(0, 1)
-                .cpu()
-                for z in prior.latents(count, source).split(self.batch_size)
-            ]
+            for z in prior.latents(count, source).split(self.batch_size):
+                w = self.drawn(prior, z)
+                whole = prior.synthesis(w.expand(-1, prior.card.num_ws, -1) if prior.has_w else w)
+                samples.append(fitted(whole, goal.shape, self.crop).clamp(0, 1).cpu())
         return torch.cat(samples)
 
     def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:

@@ -59,15 +59,15 @@ class PriorInversion(Attack):
         probe_steps: steps in w of each trial, and half as many in each layer.
         batch_size: images searched at once.
 
-    Source: the search through a generator's layers is that of Fang et al. 2024, "A Closer Look at GAN Priors:
+    Source: the search through a generator's layers is that of Qiu et al. 2024, "A Closer Look at GAN Priors:
     Exploiting Intermediate Features for Enhanced Model Inversion Attacks" (IF-GMI), and of progressive feature
-    optimization (2025, arXiv 2508.20613). Deviations: a penalty on the move in place of an l1 ball; the warm start, the
-    anchor and the combination with it; depth is chosen on the attacker's own images.
+    optimization (Qiu et al. 2025, arXiv 2508.20613). Deviations: a penalty on the move in place of an
+    l1 ball; the warm start, the anchor and the combination with it; depth is chosen on the attacker's own images.
     """
 
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "search a generator's latents, then its features, for the image that leaked (needs prior=)"
-    source: ClassVar[str] = "Fang et al., ECCV 2024"
+    source: ClassVar[str] = "Qiu et al., ECCV 2024"
     knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
     images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False

@@ -64,7 +64,8 @@ class Crop:
 def random_crop(size: tuple[int, int], scale: Range, ratio: Range, mirrors: bool, generator: torch.Generator) -> Crop:
     """Draw a rectangle whose share of the area is uniform in ``scale`` and whose logarithmic aspect is in ``ratio``.
 
-    As torchvision's RandomResizedCrop: ten tries, else the largest that fits. Mirrored half of the time, if allowed.
+    As torchvision's RandomResizedCrop: ten tries, else the largest in the middle whose aspect is in ``ratio``. Mirrored
+    half of the time, if allowed.
 
     Raises:
         ValueError: for a range that is not 0 < low <= high.
@@ -83,4 +84,6 @@ def random_crop(size: tuple[int, int], scale: Range, ratio: Range, mirrors: bool
             top = int(torch.randint(height - h + 1, (), generator=generator))
             left = int(torch.randint(width - w + 1, (), generator=generator))
             return Crop(top, left, h, w, mirrored)
-    return Crop(0, 0, height, width, mirrored)
+    w = min(width, round(height * ratio[1]))
+    h = min(height, round(width / ratio[0]))
+    return Crop((height - h) // 2, (width - w) // 2, h, w, mirrored)

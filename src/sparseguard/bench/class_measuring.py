@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -9,24 +10,44 @@ from torch import Tensor
 
 from sparseguard.bench.class_attacking import run_class_attack
 from sparseguard.bench.class_scores import ClassScores, Labelled, Made
-from sparseguard.bench.entries import NamedClassAttack
+from sparseguard.bench.entries import NamedClassAttack, Threat
 from sparseguard.bench.keys import Job
 from sparseguard.bench.observed import Observed
 from sparseguard.bench.priors import attacked_classes
+from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.recording import Run, flags_of, provenance_of, record_of
 from sparseguard.bench.score import as_bytes
 from sparseguard.bench.stages import describe_target
 from sparseguard.bench.subject import Subject
 from sparseguard.checks import Evidence, raised
 from sparseguard.class_record import ClassAttacker, ClassFacts, ClassGoal, PriorFacts
+from sparseguard.errors import DataError
+from sparseguard.metrics import subset
 from sparseguard.metrics.class_level import collapse, far_from
 from sparseguard.record import Record
 from sparseguard.seeds import derive
 from sparseguard.targets import state_hash
-from sparseguard.types import Classes, ClassResult
+from sparseguard.types import Classes, ClassResult, Splits
 
 SHOWN = 10
 """Images of each class in a record's pictures."""
+
+
+def check_pools(recipe: Recipe, threat: Threat, splits: Splits) -> None:
+    """Refuse a threat to classes of which there are too few images to compare with.
+
+    Raises:
+        DataError: naming the class and the part.
+    """
+    for name in attacked_classes(recipe, threat):
+        label = splits.private.classes.index(name)
+        for part, images in (("private", splits.private), ("test", splits.test)):
+            count = int((images.labels == label).sum())
+            if count < recipe.judge.neighbours:
+                raise DataError(
+                    f"[[threats]] '{threat.name}': class '{name}' has {count} images in {part}, scores need at least "
+                    f"{recipe.judge.neighbours}. Attack other classes, or use more images."
+                )
 
 
 def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
@@ -43,7 +64,9 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
     goal = Classes(
         wanted=tuple(wanted), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
     )
-    judged = ClassScores(splits, wanted, this.bench.evaluators, this.bench.network, this.bench.real)
+    judged = ClassScores(
+        splits, wanted, this.bench.evaluators, this.bench.network, this.bench.real, this.recipe.judge.neighbours
+    )
     attackers: list[ClassAttacker] = []
     agreement: dict[str, dict[str, float]] = {}
     pictures = {"classes/private": _rows(judged.private, wanted)}
@@ -63,7 +86,7 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
         made = _made(this, named, goal, result)
         attackers.append(_attacker(this, named, result, made, judged, goal))
         agreement[named.label] = judged.agreement(made)
-        pictures |= _pictures(named, made, judged, wanted)
+        pictures |= _pictures(named, result, made, judged, wanted)
         seconds[f"attack {named.label}"] = told["seconds"]
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
     few = splits.attacker_train.batch(torch.arange(min(64, len(splits.attacker_train)))).to(this.device)
@@ -79,7 +102,7 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
         inactive=inactive,
         duplicates=this.duplicates,
         class_attackers=attackers,
-        class_names=len(names),
+        evaluators={judge.name: judge.accuracy for judge in judged.judges},
     )
     record = record_of(
         this,
@@ -105,14 +128,21 @@ def _made(this: Run, named: NamedClassAttack, goal: Classes, result: ClassResult
     """Part what an attack made, and add as many images made without an attack."""
     chosen = result.selected
     labels = result.labels[chosen]
+    surest = torch.cat([_surest(result, label, int((labels == label).sum())) for label in goal.wanted])
     seed = derive(purpose="chance", attack=named.name)
     loose = named.piece.unattacked(len(labels), goal, this.priors.of(named), seed)
     return Made(
         answer=Labelled(images=result.images[chosen], labels=labels),
-        starts=Labelled(images=result.starts[chosen], labels=labels),
+        starts=Labelled(images=result.starts[surest], labels=result.labels[surest]),
         optimized=Labelled(images=result.images, labels=result.labels),
         chance=Labelled(images=result.starts[chosen] if loose is None else loose, labels=labels),
     )
+
+
+def _surest(result: ClassResult, label: int, count: int) -> Tensor:
+    """Return the places of the starts of a class that the target was surest of."""
+    own = (result.labels == label).nonzero().squeeze(1)
+    return own[result.start_confidence[own].argsort(descending=True, stable=True)[:count]]
 
 
 def _attacker(
@@ -139,14 +169,14 @@ def _attacker(
 
 def _of_answer(this: Run, made: Made, judged: ClassScores, prior: PriorFacts | None) -> dict[str, float]:
     """Return how alike the answer's images are, and how far the prior's samples are from real images."""
-    private = judged.private
-    notes = {"diversity": collapse(made.answer.images, made.answer.labels, private.images, private.labels)}
+    private, notes = judged.private, {}
+    with suppress(ValueError):  # no class has two images
+        notes["diversity"] = collapse(made.answer.images, made.answer.labels, private.images, private.labels)
     if prior is not None:
         judge = judged.judges[0]
-        samples = made.chance.features(judge)
-        public = this.splits.attacker_train.images
-        notes["samples_far_from_private"] = far_from(samples, judge.features(this.splits.private.images))
-        notes["samples_far_from_public"] = far_from(samples, judge.features(public))
+        for name, images in (("private", this.splits.private), ("public", this.splits.attacker_train)):
+            some = judge.features(images.batch(subset(len(images))))
+            notes[f"samples_far_from_{name}"] = far_from(made.chance.features(judge), some)
     return notes
 
 
@@ -161,9 +191,12 @@ def _facts(result: ClassResult, made: Made, judged: ClassScores, label: int) -> 
     )
 
 
-def _pictures(named: NamedClassAttack, made: Made, judged: ClassScores, wanted: list[int]) -> dict[str, Tensor]:
+def _pictures(
+    named: NamedClassAttack, result: ClassResult, made: Made, judged: ClassScores, wanted: list[int]
+) -> dict[str, Tensor]:
     nearest = Labelled(images=judged.nearest(made.answer), labels=made.answer.labels)
-    found: dict[str, Any] = {"": made.answer, "/starts": made.starts, "/nearest": nearest, "/chance": made.chance}
+    starts = Labelled(images=result.starts[result.selected], labels=made.answer.labels)
+    found: dict[str, Any] = {"": made.answer, "/starts": starts, "/nearest": nearest, "/chance": made.chance}
     return {f"classes/{named.label}{kind}": _rows(one, wanted) for kind, one in found.items()}
 
 

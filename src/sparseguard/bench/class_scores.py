@@ -67,7 +67,7 @@ class Made:
 
     Args:
         answer: the images it answered with.
-        starts: what their searches started from.
+        starts: as many candidates a class, those the target is surest of before any search.
         optimized: all it searched for.
         chance: images made without an attack, as many as the answer, of the same classes.
     """
@@ -87,6 +87,7 @@ class ClassScores:
         judges: evaluators; the first one's features pair images.
         network: whose features sets are compared in; None: such scores are left out.
         real: keeps features of real images from case to case.
+        neighbours: how many private images a feature distance is a mean over.
     """
 
     def __init__(
@@ -96,13 +97,16 @@ class ClassScores:
         judges: Sequence[Evaluator],
         network: FeatureNetwork | None,
         real: dict[str, Tensor],
+        neighbours: int = 1,
     ) -> None:
+        self.neighbours = neighbours
         self.splits, self.wanted, self.judges, self.network, self.real = splits, tuple(wanted), judges, network, real
         source = torch.Generator().manual_seed(derive(purpose="pools of a class"))
         private, unseen = (_of_classes(part, self.wanted) for part in (splits.private, splits.test))
         places, others = equal_pools(private.labels, unseen.labels, source)
         self.private, self.unseen = _labelled(private.select(places)), _labelled(unseen.select(others))
-        self.pool = len(places) // len(self.wanted)
+        self.pool = min(int((self.private.labels == label).sum()) for label in self.wanted)
+        self.seen = "evaluators learned on the test images of layout 'paper'" if splits.layout == "paper" else None
 
     @cached_property
     def foreign(self) -> Tensor:
@@ -128,7 +132,8 @@ class ClassScores:
                 if k < len(self.splits.private.classes):
                     found[f"attack accuracy@{k} ({judge.name})"] = self._accuracy(made, judge, k)
         for judge in self.judges:
-            name = f"feature distance ({judge.name})"
+            nearest = "" if self.neighbours == 1 else f" to {self.neighbours}"
+            name = f"feature distance{nearest} ({judge.name})"
             found[name] = self._beside(made, partial(self._distance, judge), "less")
         pairing = self.judges[0].name
         found[f"PSNR to nearest ({pairing})"] = self._beside(made, lambda one, real: self._paired(one, real, psnr))
@@ -173,31 +178,36 @@ class ClassScores:
             n=len(made.answer.labels),
             leaks="more",
             chance=any_class(made.chance),
-            other_class=float(share(made.answer.relabelled(self.wanted)).double().mean()),
+            other_class=self._of_other(made, share),
             starts=float(share(made.starts).double().mean()),
             all_optimized=float(share(made.optimized).double().mean()),
-            unseen=float(share(self.unseen).double().mean()),
+            unseen=float(share(self.unseen).double().mean()) if self.seen is None else None,
             foreign=any_class(nowhere),
         )
 
     def _beside(self, made: Made, rule: Callable[[Labelled, Labelled], Tensor], leaks: str = "more") -> ClassScore:
         mean, low, high = mean_interval(rule(made.answer, self.private), made.answer.labels)
-        means = {
+        means: dict[str, float | None] = {
             name: float(rule(one, real).double().mean())
             for name, one, real in (
                 ("chance", made.chance, self.private),
-                ("other_class", made.answer.relabelled(self.wanted), self.private),
                 ("starts", made.starts, self.private),
                 ("all_optimized", made.optimized, self.private),
                 ("unseen", made.answer, self.unseen),
             )
+            if name != "unseen" or self.seen is None
         }
+        means["other_class"] = self._of_other(made, lambda one: rule(one, self.private))
         return ClassScore.model_validate(
             {"value": mean, "ci95": (low, high), "n": len(made.answer.labels), "leaks": leaks, **means}
         )
 
+    def _of_other(self, made: Made, rule: Callable[[Labelled], Tensor]) -> float | None:
+        """Return a rule's mean over the answer taken for other classes; None where there is one class only."""
+        return float(rule(made.answer.relabelled(self.wanted)).double().mean()) if len(self.wanted) > 1 else None
+
     def _distance(self, judge: Evaluator, one: Labelled, real: Labelled) -> Tensor:
-        return feature_distance(one.features(judge), one.labels, real.features(judge), real.labels)
+        return feature_distance(one.features(judge), one.labels, real.features(judge), real.labels, self.neighbours)
 
     def _pairs(self, one: Labelled, real: Labelled) -> Tensor:
         judge = self.judges[0]
@@ -207,6 +217,9 @@ class ClassScores:
         return metric(one.images, real.images[self._pairs(one, real)])
 
     def _auc(self, made: Made, judge: Evaluator) -> ClassScore:
+        if self.seen is not None:
+            return ClassScore(value=None, reason=self.seen, n=0, leaks="more")
+
         def told(one: Labelled) -> tuple[float, tuple[float, float], int]:
             found = nearer_to_private(
                 one.features(judge), one.labels,
@@ -222,7 +235,7 @@ class ClassScores:
             n=n,
             leaks="more",
             chance=told(made.chance)[0],
-            other_class=told(made.answer.relabelled(self.wanted))[0],
+            other_class=told(made.answer.relabelled(self.wanted))[0] if len(self.wanted) > 1 else None,
             starts=told(made.starts)[0],
             all_optimized=told(made.optimized)[0],
         )
@@ -237,9 +250,9 @@ class ClassScores:
                 ("value", made.answer, self.private),
                 ("chance", made.chance, self.private),
                 ("starts", made.starts, self.private),
-                ("all_optimized", made.optimized, self.private),
                 ("unseen", made.answer, self.unseen),
             )
+            if name != "unseen" or self.seen is None
         }
         return {
             name: ClassScore.model_validate(

@@ -38,6 +38,7 @@ class Judge:
         lpips_backbone: the backbone these are of.
         evaluators: train two classifiers on the attacker's images and ask them whether reconstructions are still of
             their class.
+        neighbours: for attacks on classes: how many private images a feature distance is a mean over.
         bounds: what a perfect attacker could know.
         bounds_images: how many private images bounds are means over.
 
@@ -51,6 +52,7 @@ class Judge:
     lpips: Path | None = None
     lpips_backbone: Literal["alex", "vgg", "squeeze"] = "alex"
     evaluators: bool = False
+    neighbours: Annotated[int, Field(ge=1)] = 1
     bounds: bool = False
     bounds_images: Annotated[int, Field(ge=2)] = 128
 

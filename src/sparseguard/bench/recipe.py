@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +94,23 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         apply_override(table, override)
     return parse_recipe(table)
+
+
+def in_batches(recipe: Recipe, size: int) -> Recipe:
+    """Return the recipe with every attack on classes, and every search by gradients, of so many images at once.
+
+    Raises:
+        RecipeError: when no attack of the recipe has a batch size to bound.
+    """
+    searches = [one for one in recipe.attacks if one.knowledge == Knowledge.WEIGHTS]
+    if not (searches or recipe.class_attacks):
+        raise RecipeError("--batch: no attack of this recipe searches by gradients, so there is no memory to bound.")
+    smaller = {one.label: replace(one.piece, batch_size=size) for one in (*searches, *recipe.class_attacks)}
+    return replace(
+        recipe,
+        attacks=tuple(replace(one, piece=smaller.get(one.label, one.piece)) for one in recipe.attacks),
+        class_attacks=tuple(replace(one, piece=smaller[one.label]) for one in recipe.class_attacks),
+    )
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -279,4 +296,4 @@ def _known(names: Mapping[str, Any]) -> str:
     return f"Known: {', '.join(sorted(names))}."
 
 
-__all__ = ["BACKBONE_OF", "TAPS", "Recipe", "load_recipe", "parse_recipe", "shipped_recipes"]
+__all__ = ["BACKBONE_OF", "TAPS", "Recipe", "in_batches", "load_recipe", "parse_recipe", "shipped_recipes"]

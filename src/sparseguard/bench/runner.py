@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sparseguard.bench.attacking import attacker_images
-from sparseguard.bench.class_measuring import measured_classes
+from sparseguard.bench.class_measuring import check_pools, measured_classes
 from sparseguard.bench.device import device_named
 from sparseguard.bench.entries import NamedAttack, NamedClassAttack
 from sparseguard.bench.judging import bench
@@ -95,7 +95,11 @@ def run(
         priors = Priors(splits=splits)
         every: tuple[NamedAttack | NamedClassAttack, ...] = (*recipe.attacks, *recipe.class_attacks)
         for named in every:
-            priors.of(named)  # likewise
+            prior = priors.of(named)  # likewise
+            if isinstance(named, NamedClassAttack):
+                named.piece.check(prior)
+        for threat in recipe.threats:
+            check_pools(recipe, threat, splits)
         judge = recipe.judge
         if recipe.class_attacks:
             judge = replace(judge, evaluators=True)

@@ -15,6 +15,7 @@ from sparseguard.checks.attackers import (
 from sparseguard.checks.classes import (
     confidence_not_raised,
     evaluators_fooled,
+    evaluators_weak,
     loss_at_clamp,
     mode_collapse,
     prior_knows_classes,
@@ -162,7 +163,7 @@ CHECKS: dict[str, Check] = {
         find=confidence_not_raised,
     ),
     "mode-collapse": Check(
-        raised_when="an attack's images of a class differ from each other less than a tenth of how private ones do",
+        raised_when="the images of some class differ from each other less than a tenth of how private ones do",
         meaning="it found one image many times; scores of sets mean little, and its spread is understated",
         find=mode_collapse,
     ),
@@ -172,9 +173,15 @@ CHECKS: dict[str, Check] = {
         find=loss_at_clamp,
     ),
     "evaluators-fooled": Check(
-        raised_when="an evaluator puts noise that the target is sure of into its class surely above chance + 0.1",
-        meaning="it takes adversarial patterns for the class; attack accuracy by it is not about what images show",
+        raised_when="an evaluator's attack accuracy on noise the target is sure of, or on images of another class, is "
+        "surely more than 0.1 above one in as many as classes are attacked",
+        meaning="it takes patterns for the class; attack accuracy by it is not about what images show",
         find=evaluators_fooled,
+    ),
+    "evaluators-weak": Check(
+        raised_when="an evaluator is less accurate on test than the target, by more than the target's standard error",
+        meaning="it knows the classes less well than the model under attack; attack accuracy by it is understated",
+        find=evaluators_weak,
     ),
     "out-of-range": Check(
         raised_when="an attack returned values outside [0, 1]",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sparseguard.checks.evidence import Evidence, joined
 from sparseguard.record import ClassAttacker, PriorFacts
 
@@ -90,24 +92,35 @@ def loss_at_clamp(evidence: Evidence) -> str | None:
 
 
 def evaluators_fooled(evidence: Evidence) -> str | None:
-    """Look at what evaluators make of images that show nothing."""
+    """Look at what evaluators make of images that show nothing, or another class."""
+    return joined(message for attacker in evidence.class_attackers for message in _fooled(attacker))
+
+
+def evaluators_weak(evidence: Evidence) -> str | None:
+    """Compare evaluators with the target they judge."""
+    if not evidence.class_attackers:
+        return None
+    target = evidence.target
+    allowed = target.accuracy - math.sqrt(target.accuracy * (1 - target.accuracy) / target.accuracy_n)
     return joined(
-        message
-        for attacker in evidence.class_attackers
-        if attacker.control
-        for message in _fooled(attacker, 1 / max(evidence.class_names, 1) + FOOLED)
+        f"{name}: accuracy {accuracy:.3f}, the target's is {target.accuracy:.3f}"
+        for name, accuracy in evidence.evaluators.items()
+        if accuracy < allowed
     )
 
 
-def _fooled(control: ClassAttacker, limit: float) -> list[str]:
-    return [
-        f"{control.name}: {name} {score.value:.2f} (95 % from {score.ci95[0]:.2f}), above {limit:.2f}"
-        for name, score in control.scores.items()
-        if name.startswith("attack accuracy@1 ")
-        and score.value is not None
-        and score.ci95 is not None
-        and score.ci95[0] > limit
-    ]
+def _fooled(attacker: ClassAttacker) -> list[str]:
+    limit = 1 / len(attacker.classes) + FOOLED
+    found = []
+    for name, score in attacker.scores.items():
+        if not name.startswith("attack accuracy@1 "):
+            continue
+        what, share = "images of another class", score.other_class
+        if attacker.control:
+            what, share = "images without a prior", score.value
+        if share is not None and share - 1.96 * math.sqrt(share * (1 - share) / max(score.n, 1)) > limit:
+            found.append(f"{attacker.name}: {name} {share:.2f} of {what}, surely above {limit:.2f}")
+    return found
 
 
 def _priors(evidence: Evidence) -> dict[str, PriorFacts]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sparseguard.record import Attacker, ClassAttacker, Comparison, Leaked, TargetFacts
@@ -23,7 +23,7 @@ class Evidence:
         inactive: why the defense is not at work, by its own account.
         duplicates: part to how many private images are also in it; only parts where there are any.
         class_attackers: attacks on classes with their scores.
-        class_names: how many classes the data set has; 0 where none are attacked.
+        evaluators: networks that judge attacks on classes, and their accuracy on test.
     """
 
     target: TargetFacts
@@ -35,7 +35,7 @@ class Evidence:
     inactive: str | None
     duplicates: dict[str, int]
     class_attackers: Sequence[ClassAttacker] = ()
-    class_names: int = 0
+    evaluators: Mapping[str, float] = field(default_factory=dict)
 
     def reference(self, name: str) -> Attacker | None:
         """Return the first floor or attack that is this piece, on all images, each sent once, and is no control."""

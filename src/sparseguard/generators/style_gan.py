@@ -261,18 +261,22 @@ class _Training:
             "key": self.key, "steps": self.steps, "shown": self.shown, "history": self.history,
         }  # fmt: skip
         beside = {"steered": {"probability": self.steered.probability}, "random": {"cpu": torch.get_rng_state()}}
+        if self.device.type == "cuda":
+            beside["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(path, self.nets, self._optimizers, {}, beside, meta)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         _, beside, meta = load_checkpoint(path, self.nets, self._optimizers, ("steered", "random"))
-        if meta.get("key", self.key) != self.key:
+        if meta["key"] != self.key:
             raise StoreError(
                 f"{path}: the checkpoint of another training (other settings, images or seed). Remove it to start "
                 "afresh."
             )
         self.steered.probability = beside["steered"]["probability"].to(self.device)
         torch.set_rng_state(beside["random"]["cpu"])
+        if "cuda" in beside["random"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(beside["random"]["cuda"], self.device)
         self.steps, self.shown, self.history = meta["steps"], meta["shown"], meta["history"]
 
     @property

@@ -1,12 +1,14 @@
 """Scores of images made of classes rather than of single images: accuracy by evaluators, nearness, diversity.
 
 Features are those of an evaluator, ``(n, d)``; labels ``(n,)`` say which class an image was made for or belongs to.
-Distances are computed in float64 on the CPU, class by class.
+Distances are computed in float64 on the CPU, some hundred images at a time, so that memory grows with the number of
+images and not with its square.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparseguard.errors import DataError
+from sparseguard.metrics.intervals import student_quantile
+from sparseguard.metrics.neighbours import checked, first_nearest, mean_spread, nearest_squares, to_nearest
+from sparseguard.metrics.sets import CHUNK, squared_distances
 from sparseguard.seeds import derive
 
 Features = Float[Tensor, "n d"]
+Real = Float[Tensor, "m e"]  # of another dimension it is refused with an explanation
 Labels = Int[Tensor, " n"]
 RESAMPLES = 1000
 
@@ -32,13 +38,17 @@ def attack_accuracy(logits: Float[Tensor, "n classes"], wanted: Labels, k: int =
         k: how many answers count; fewer than there are classes.
 
     Raises:
-        ValueError: when every answer would count.
+        ValueError: when every answer would count, or there are no images.
+        DataError: for logits that are not finite, which no other logit is higher than.
 
     Source: L. Struppek et al., ICML 2022 (attack accuracy @1 and @5).
     """
     if not 1 <= k < logits.shape[1]:
         raise ValueError(f"k must be from 1 to {logits.shape[1] - 1}, got {k}.")
-    own = logits.gather(1, wanted.unsqueeze(1))
+    _needs_images(logits)
+    if not torch.isfinite(logits).all():
+        raise DataError("logits must be finite; the images or the evaluator are broken.")
+    own = logits.gather(1, wanted.to(logits.device).unsqueeze(1))
     return ((logits >= own).sum(1) <= k).float()
 
 
@@ -62,37 +72,41 @@ def kappa(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> float | No
 
 
 def feature_distance(
-    made: Features, made_labels: Labels, real: Float[Tensor, "m d"], real_labels: Int[Tensor, " m"], k: int = 1
+    made: Features, made_labels: Labels, real: Real, real_labels: Int[Tensor, " m"], k: int = 1
 ) -> Float[Tensor, " n"]:
     """Return each image's mean squared distance to its ``k`` nearest real images of its class; lower: nearer.
 
     Raises:
-        DataError: when a class has fewer real images than ``k``, or features are not finite.
+        ValueError: for a ``k`` below 1, or no images.
+        DataError: when a class has fewer real images than ``k``, or features are not finite or of different
+            dimensions.
 
     Source: L. Struppek et al., ICML 2022, with k = 1.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}.")
     distances = torch.empty(len(made), dtype=torch.float64)
-    for label, own, others in _by_class(made, made_labels, real, real_labels):
+    for label, rows, own, _, others in _by_class(made, made_labels, real, real_labels):
         if len(others) < k:
             raise DataError(f"class {label} has {len(others)} real images, a mean over {k} nearest needs as many.")
-        rows = made_labels == label
-        distances[rows] = own.square_().topk(k, largest=False).values.mean(1)
+        distances[rows] = torch.cat([nearest_squares(part, others, k).mean(1) for part in own.split(CHUNK)])
     return distances.float()
 
 
 def nearest_of_class(
-    made: Features, made_labels: Labels, real: Float[Tensor, "m d"], real_labels: Int[Tensor, " m"]
+    made: Features, made_labels: Labels, real: Real, real_labels: Int[Tensor, " m"]
 ) -> Int[Tensor, " n"]:
     """Return the place in ``real`` of each image's nearest real image of its class; the first, if several are.
 
     Raises:
-        DataError: when a class has no real image, or features are not finite.
+        ValueError: for no images.
+        DataError: when a class has no real image, or features are not finite or of different dimensions.
     """
     places = torch.empty(len(made), dtype=torch.int64)
-    for label, distances, others in _by_class(made, made_labels, real, real_labels):
+    for label, rows, own, at, others in _by_class(made, made_labels, real, real_labels):
         if len(others) == 0:
             raise DataError(f"class {label} has no real images to compare with.")
-        places[made_labels == label] = others[distances.min(1).indices]
+        places[rows] = at[torch.cat([first_nearest(part, others) for part in own.split(CHUNK)])]
     return places
 
 
@@ -103,6 +117,7 @@ def equal_pools(
 
     Of the larger side of a class as many are drawn as the smaller side has; classes missing on a side are left out.
     """
+    first, second = first.cpu(), second.cpu()
     chosen: tuple[list[Tensor], list[Tensor]] = ([], [])
     for label in torch.cat([first, second]).unique().tolist():
         sides = [(labels == label).nonzero().squeeze(1) for labels in (first, second)]
@@ -134,9 +149,9 @@ class Auc:
 def nearer_to_private(
     made: Features,
     made_labels: Labels,
-    private: Float[Tensor, "m d"],
+    private: Real,
     private_labels: Int[Tensor, " m"],
-    unseen: Float[Tensor, "u d"],
+    unseen: Float[Tensor, "u f"],
     unseen_labels: Int[Tensor, " u"],
 ) -> Auc:
     r"""Return how often a private image is nearer to the images made of its class than a never-seen image is.
@@ -144,25 +159,26 @@ def nearer_to_private(
     .. math:: \mathrm{mean}_c\; P(d_p < d_u) + \tfrac12 P(d_p = d_u), \qquad d_x = \min_{i: y_i = c} \|x - m_i\|
 
     over pairs of a private p and a never-seen u of class c; classes weigh equally, those without either are left out.
-    The interval is a percentile bootstrap over the real images of each class, with 1,000 resamples.
+    The interval is a percentile bootstrap over the real images of each class, with 1,000 resamples. Classes and made
+    images are taken as given: it does not say how the value varies with other classes, another run of the attack or
+    another target. It shrinks to a point where the value is 0 or 1, and with one image of either kind.
 
     Raises:
-        DataError: when no class has images of all three kinds.
+        DataError: when no class has images of all three kinds, or features are not finite or of different dimensions.
 
     Source: the Mann-Whitney statistic; B. Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
     """
+    made, private, unseen = checked(made, private, unseen)
+    made_labels, private_labels, unseen_labels = made_labels.cpu(), private_labels.cpu(), unseen_labels.cpu()
     source = torch.Generator().manual_seed(derive(purpose="bootstrap of an AUC"))
     values, resampled, counts = [], [], [0, 0]
     for label in made_labels.unique().tolist():
-        own = _checked(made[made_labels == label])
-        real = [_checked(x[y == label]) for x, y in ((private, private_labels), (unseen, unseen_labels))]
+        own, real = made[made_labels == label], (private[private_labels == label], unseen[unseen_labels == label])
         if not (len(own) and len(real[0]) and len(real[1])):
             continue
-        near, far = (torch.cdist(images, own).amin(1) for images in real)
-        wins = (near[:, None] < far).double() + (near[:, None] == far).double() / 2  # (private, unseen)
-        values.append(wins.mean())
-        weights = [_resampling(len(images), source) for images in real]
-        resampled.append(((weights[0] @ wins) * weights[1]).sum(1))
+        near, far = (to_nearest(images, own) for images in real)
+        values.append(_win_share(near, far, torch.ones(1, len(near)), torch.ones(1, len(far))))
+        resampled.append(_win_share(near, far, _draws(len(near), source), _draws(len(far), source)))
         counts = [count + len(images) for count, images in zip(counts, real, strict=True)]
     if not values:
         raise DataError("no class has images made, private and never-seen ones.")
@@ -171,22 +187,20 @@ def nearer_to_private(
     return Auc(value=float(torch.stack(values).mean()), ci95=(low, high), n_private=counts[0], n_unseen=counts[1])
 
 
-def far_from(made: Features, real: Float[Tensor, "m d"], quantile: float = 0.95) -> float:
+def far_from(made: Features, real: Real, quantile: float = 0.95) -> float:
     """Return the share of images further from the nearest real one than real ones are, but for a few, from each other.
 
     Near 1 - ``quantile`` for images like the real ones, near 1 for images of something else.
 
     Raises:
-        DataError: for fewer than two real images, or features that are not finite.
+        DataError: for no images, fewer than two real ones, or features that are not finite or of different dimensions.
     """
-    made, real = _checked(made), _checked(real)
+    made, real = checked(made, real)
     if len(real) < 2 or len(made) == 0:
         raise DataError(f"needs images and at least two real ones, got {len(made)} and {len(real)}.")
-    usual = torch.cat(
-        [torch.cdist(rows, real).kthvalue(2, dim=1).values for rows in real.split(512)]
-    )  # the nearest is the image itself
-    nearest = torch.cat([torch.cdist(rows, real).amin(1) for rows in made.split(512)])
-    return float((nearest > torch.quantile(usual, quantile)).double().mean())
+    # the nearest of all is the image itself, at distance 0
+    usual = torch.cat([squared_distances(rows, real).kthvalue(2, dim=1).values for rows in real.split(CHUNK)]).sqrt()
+    return float((to_nearest(made, real) > torch.quantile(usual, quantile)).double().mean())
 
 
 def collapse(
@@ -197,60 +211,72 @@ def collapse(
 ) -> float:
     """Return how much images of a class differ from each other, relative to real ones: 1 as much, 0 not at all.
 
-    The ratio of mean pairwise distances in pixels, averaged over classes with two images of either kind.
+    The ratio of mean pairwise distances in pixels, of the class where it is least, among classes with two images of
+    either kind whose real images are not all the same.
 
     Raises:
         ValueError: when there is no such class.
+        DataError: for pixels that are not finite.
     """
+    images, real = checked(images.flatten(1), real.flatten(1))
+    labels, real_labels = labels.cpu(), real_labels.cpu()
     ratios = []
     for label in labels.unique().tolist():
-        own, others = images[labels == label].flatten(1).double(), real[real_labels == label].flatten(1).double()
-        if len(own) > 1 and len(others) > 1:
-            ratios.append(float(torch.pdist(own).mean() / torch.pdist(others).mean().clamp_min(1e-12)))
+        own, others = images[labels == label], real[real_labels == label]
+        if len(own) > 1 and len(others) > 1 and (usual := mean_spread(others)) > 0:
+            ratios.append(mean_spread(own) / usual)
     if not ratios:
-        raise ValueError("no class has two images of either kind.")
-    return sum(ratios) / len(ratios)
+        raise ValueError("no class has two images of either kind, and real ones that differ.")
+    return min(ratios)
 
 
 def mean_interval(values: Float[Tensor, " n"], groups: Labels) -> tuple[float, float, float]:
-    """Return the mean over groups of their means, and a normal 95 % interval of it.
+    """Return the mean over groups of their means, and a 95 % interval of it by Student's t.
 
     From the spread between groups where there are at least three, since images of one group are not independent; else
-    from that of single values.
+    from that of single values, which is then too narrow. Of a single value it is a point, and says nothing.
 
     Raises:
         ValueError: for no values.
+        DataError: for a value that is not finite.
     """
     _needs_images(values)
+    values, groups = values.detach().cpu(), groups.cpu()
+    if not torch.isfinite(values).all():
+        raise DataError(f"scores must be finite, {int((~torch.isfinite(values)).sum())} are not.")
     means = torch.stack([values[groups == group].double().mean() for group in groups.unique()])
     mean = float(means.mean())
     spread = means if len(means) >= 3 else values.double()
-    half = 1.96 * float(spread.std()) / math.sqrt(len(spread)) if len(spread) > 1 else 0.0
+    n = len(spread)
+    half = student_quantile(0.95, n - 1) * float(spread.std()) / math.sqrt(n) if n > 1 else 0.0
     return mean, mean - half, mean + half
 
 
-def _resampling(count: int, generator: torch.Generator) -> Tensor:
-    """Return ``(resamples, count)``: how often each place is drawn with replacement, divided by ``count``."""
+def _draws(count: int, generator: torch.Generator) -> Tensor:
+    """Return ``(resamples, count)``: how often each place is drawn, of ``count`` draws with replacement."""
     drawn = torch.randint(count, (RESAMPLES, count), generator=generator)
-    return torch.zeros(RESAMPLES, count, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.full_like(drawn, 1, dtype=torch.float64) / count
-    )
+    return torch.zeros(RESAMPLES, count).scatter_add_(1, drawn, torch.ones(1).expand_as(drawn))
 
 
-def _by_class(made: Tensor, made_labels: Tensor, real: Tensor, real_labels: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """Return, by class made, the distances ``(own, others)`` and the places of the class's real images."""
-    made, real = _checked(made), _checked(real)
-    found = []
+def _win_share(near: Tensor, far: Tensor, times_near: Tensor, times_far: Tensor) -> Tensor:
+    """Return ``(r,)``: the share of pairs with near < far, ties half, images counted as ``times`` ``(r, n)`` say."""
+    order = far.argsort()
+    up_to = torch.nn.functional.pad(times_far[:, order].double().cumsum(1), (1, 0))
+    below, through = (up_to[:, torch.searchsorted(far[order], near, right=right)] for right in (False, True))
+    wins = len(far) - (below + through) / 2
+    return (times_near * wins).sum(1) / (len(near) * len(far))
+
+
+def _by_class(
+    made: Tensor, made_labels: Tensor, real: Tensor, real_labels: Tensor
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+    """Yield, by class made, where its images are and their features, and the same of the class's real images."""
+    _needs_images(made)
+    made, real = checked(made, real)
+    made_labels, real_labels = made_labels.cpu(), real_labels.cpu()
     for label in made_labels.unique().tolist():
-        others = (real_labels == label).nonzero().squeeze(1)
-        found.append((label, torch.cdist(made[made_labels == label], real[others]), others))
-    return found
-
-
-def _checked(features: Tensor) -> Tensor:
-    if not torch.isfinite(features).all():
-        raise DataError("features must be finite; the images or the evaluator are broken.")
-    return features.detach().cpu().double()
+        rows, at = ((labels == label).nonzero().squeeze(1) for labels in (made_labels, real_labels))
+        yield label, rows, made[rows], at, real[at]
 
 
 def _needs_images(values: Tensor) -> None:

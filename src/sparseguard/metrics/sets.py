@@ -138,7 +138,7 @@ def prdc(real: Real, made: Made, k: int = 5) -> dict[str, SetScore]:
     hits = torch.zeros(len(made), dtype=torch.float64)
     recalled, covered = [], []
     for rows, radius in zip(real.split(CHUNK), around_real.split(CHUNK), strict=True):
-        distances = _distances(rows, made)
+        distances = squared_distances(rows, made)
         inside = distances <= radius.unsqueeze(1)
         hits += inside.sum(0)
         covered.append(inside.any(1))
@@ -177,7 +177,7 @@ def _kernel_sum(first: Tensor, second: Tensor, *, diagonal: bool) -> float:
     return total if diagonal else total - float((first.square().sum(1) / d + 1).pow(3).sum())
 
 
-def _distances(first: Tensor, second: Tensor) -> Tensor:
+def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     """Return squared distances; those below a millionth of the points' lengths are rounding, and made 0."""
     lengths = first.square().sum(1, keepdim=True) + second.square().sum(1)
     squares = lengths - 2 * first @ second.T
@@ -187,4 +187,4 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 def _radii(points: Tensor, k: int) -> Tensor:
     """Return each point's squared distance to its k-th nearest other point."""
     # the nearest of all is the point itself, at distance 0
-    return torch.cat([_distances(rows, points).kthvalue(k + 1, dim=1).values for rows in points.split(CHUNK)])
+    return torch.cat([squared_distances(rows, points).kthvalue(k + 1, dim=1).values for rows in points.split(CHUNK)])
