@@ -138,7 +138,7 @@ def test_import_of_a_module(factory: list[str | Path], tmp_path: Path) -> None:
     assert (entry["kind"], entry["name"], entry["num_ws"]) == ("module", "dcgan", 0)
     assert (entry["classes"], entry["trained_on"], entry["fingerprints"]) == (["Bag", "Coat"], "bags and coats", 60)
     assert sorted(path.name for path in out.iterdir()) == ["prior.json", "samples.png", "weights.safetensors"]
-    assert told("sample", out, "--out", tmp_path / "s.png")["prior"] == "dcgan"
+    assert told("sample", out, "--trust-code", "--out", tmp_path / "s.png")["prior"] == "dcgan"
     assert prior("import", out, *factory)[0] == 4
     entry = told("import", tmp_path / "priors" / "second", *factory, "--name", "other")
     assert (entry["name"], entry["classes"], entry["fingerprints"]) == ("other", None, None)

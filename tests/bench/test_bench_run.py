@@ -228,6 +228,8 @@ def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Pa
         "defenses.sca.features=[4, 4]",
         "--set",
         "defenses.sca.steps=[4, 4]",
+        "--set",
+        "fit.epochs=8",  # long enough to be stopped in
         "--out",
         str(tmp_path / "stopped"),
     ]
