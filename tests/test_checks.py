@@ -68,7 +68,7 @@ def class_attacker(*, prior_facts=None, confidence=0.9, best_start=0.6, notes=No
         "name": "pnp", "settings": {}, "knowledge": "+weights", "control": False, "prior": prior(**(prior_facts or {})),
         "classes": {
             name: ClassFacts(
-                confidence=confidence, steady_confidence=confidence, start_confidence=0.4, best_start=best_start
+                confidence=0.5, steady_confidence=0.5, start_confidence=0.4, best=confidence, best_start=best_start
             )
             for name in ("b", "c")
         },
@@ -213,7 +213,7 @@ BROKEN = {
     ),
     "confidence-not-raised": (
         {"pnp": {"confidence": 0.6}},  # equal is not above
-        "pnp: confidence 0.600 of the answer, 0.600 of the best candidate",
+        "pnp: confidence 0.600 of the best image, 0.600 of the best candidate",
     ),
     "mode-collapse": ({"pnp": {"notes": {"diversity": 0.05}}}, "pnp: images of a class differ 0.050 times as much"),
     "loss-at-clamp": ({"pnp": {"notes": {"at_clamp": 0.25}}}, "pnp: the loss of 25% of the images is at its clamp"),

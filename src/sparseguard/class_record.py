@@ -59,6 +59,7 @@ class ClassFacts(_Model):
     confidence: float
     steady_confidence: float = pydantic.Field(description="over random crops and mirrorings")
     start_confidence: float = pydantic.Field(description="of the images the searches started from")
+    best: float = pydantic.Field(description="of the best of these images")
     best_start: float = pydantic.Field(description="of the best candidate")
     accuracy: dict[str, float] = pydantic.Field(default={}, description="evaluator -> attack accuracy @1")
 

@@ -60,6 +60,7 @@ def attacker(name: str, add: float = 0.0, given: PriorFacts | None = None, **cha
             confidence=0.9 + 0.05 * at,
             steady_confidence=0.7,
             start_confidence=0.3,
+            best=0.9 + 0.01 * at,
             best_start=0.6 + 0.1 * at,
             accuracy=dict.fromkeys(JUDGES, 0.75 + 0.1 * at),
         )

@@ -186,6 +186,7 @@ def _facts(result: ClassResult, made: Made, judged: ClassScores, label: int) -> 
         confidence=float(result.confidence[own].mean()),
         steady_confidence=float(result.steady_confidence[own].mean()),
         start_confidence=float(result.start_confidence[own].mean()),
+        best=float(result.confidence[own].max()),
         best_start=float(result.start_confidence[result.labels == label].max()),
         accuracy=judged.class_accuracy(made, label),
     )

@@ -26,7 +26,7 @@ from sparseguard.metrics.class_level import (
 from sparseguard.seeds import derive
 from sparseguard.types import ImageSet, Splits
 
-REVISION = 1
+REVISION = 2
 PATCH = 7
 FOREIGN = 500
 """Images of no class that evaluators are shown."""

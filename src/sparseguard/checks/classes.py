@@ -62,14 +62,16 @@ def prior_unrelated(evidence: Evidence) -> str | None:
 
 
 def confidence_not_raised(evidence: Evidence) -> str | None:
-    """Compare the target's confidence in the answer with that in the best candidates."""
+    """Compare the target's confidence in the best images of the answer with that in the best candidates."""
     found = []
     for attacker in evidence.class_attacks():
         facts = attacker.classes.values()
-        final = sum(one.confidence for one in facts) / len(facts)
+        final = sum(one.best for one in facts) / len(facts)
         start = sum(one.best_start for one in facts) / len(facts)
         if final <= start and final < SURE:
-            found.append(f"{attacker.name}: confidence {final:.3f} of the answer, {start:.3f} of the best candidate")
+            found.append(
+                f"{attacker.name}: confidence {final:.3f} of the best image, {start:.3f} of the best candidate"
+            )
     return joined(found)
 
 
