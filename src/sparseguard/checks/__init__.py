@@ -157,8 +157,8 @@ CHECKS: dict[str, Check] = {
         find=prior_unrelated,
     ),
     "confidence-not-raised": Check(
-        raised_when="the target is no surer of the answer's best image than of the best candidate, averaged over classes, "
-        "and less than 0.99 sure",
+        raised_when="the target is no surer of the answer's best image than of the best candidate, averaged over "
+        "classes, and less than 0.99 sure",
         meaning="the search by gradients did not work; they may be hidden, or the rate wrong",
         find=confidence_not_raised,
     ),
