@@ -24,6 +24,7 @@ ALLOWED = {
     "defenses": FOUNDATION | {"sparse", "generators"},
     "attacks": FOUNDATION | {"leak", "sparse", "bounds", "generators"},
     "bounds": FOUNDATION | {"sparse"},
+    "protection": FOUNDATION | {"sparse"},
     "checks": FOUNDATION | {"record", "class_record"},
     "class_record": set[str](),
     "console": {"progress"},
