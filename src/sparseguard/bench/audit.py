@@ -141,7 +141,8 @@ def audit(
     _check_logits(frozen, splits, place)
     check_taps(frozen, taps, splits.attacker_train.batch(torch.arange(2)).to(place))
     recipe = _recipe(name, taps, attacks, state_hash(frozen), private, seed)
-    store, records = Store(out), []
+    store = Store(out)
+    records: list[Record] = []
     with store.locked():
         priors = Priors(splits=splits)
         for attack in recipe.attacks:

@@ -31,6 +31,10 @@ class Backbone(ABC):
     revision: ClassVar[int]
     summary: ClassVar[str]
 
+    def upstream(self) -> str:
+        """Return the SHA-256 of the weights it starts from; empty where it starts from random ones."""
+        return ""
+
     @abstractmethod
     def blueprint(self, classes: int) -> Blueprint:
         """Return the stages of a classifier for ``classes`` classes, the first of them an empty ``stem``."""
