@@ -180,7 +180,7 @@ def test_a_known_output_stands_for_its_stage(defense, backbone):
 
 
 @pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", PLAIN)
 def test_its_first_sparse_layer_is_a_stage_that_does_not_learn(defense, backbone):
     piece, blueprint, model = build(defense, backbone)
     names = blueprint.stage_names()
