@@ -1,7 +1,7 @@
 """How much of the private images can an attacker get back from what a model gives away?
 
-`sparseguard.load_recipe` and `sparseguard.run` do what the command line does; `sparseguard.sparse.SparseCode2d` is the
-sparse-coding layer alone.
+`sparseguard.load_recipe` and `sparseguard.run` do what the command line does; `sparseguard.protect` puts a sparse front
+into a model of yours; `sparseguard.sparse.SparseCode2d` is the sparse-coding layer alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseguard.bench import Outcome, Recipe, load_recipe, parse_recipe, run
+    from sparseguard.protection import protect
     from sparseguard.record import Record, read_records
 
 _HOMES = {
@@ -19,11 +20,12 @@ _HOMES = {
     "load_recipe": "sparseguard.bench",
     "parse_recipe": "sparseguard.bench",
     "run": "sparseguard.bench",
+    "protect": "sparseguard.protection",
     "Record": "sparseguard.record",
     "read_records": "sparseguard.record",
 }
 
-__all__ = ["Outcome", "Recipe", "Record", "load_recipe", "parse_recipe", "read_records", "run"]
+__all__ = ["Outcome", "Recipe", "Record", "load_recipe", "parse_recipe", "protect", "read_records", "run"]
 __version__ = "0.1.0"
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparseguard.cli_audit import audit
+from sparseguard.cli_data import data
 from sparseguard.cli_prior import prior
 from sparseguard.console import console, print_json, progress
 from sparseguard.errors import SparseguardError, StoreError
@@ -31,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prior, name="prior")
+app.add_typer(data, name="data")
+app.command()(audit)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: runs/NAME of the recipe.")]

@@ -151,6 +151,9 @@ class Blueprint:
 
         Each stage draws its weights from ``stage_seed(stage's name)``, so that changing one stage leaves the
         starting weights of the others alone.
+
+        Raises:
+            RecipeError: when a stage does not take what arrives, such as images too small for its pooling.
         """
         modules: dict[str, nn.Module] = {}
         probe = torch.zeros(2, *input_shape)
@@ -158,7 +161,14 @@ class Blueprint:
             for stage in self.stages:
                 torch.default_generator.manual_seed(stage_seed(stage.name))
                 module = stage.build(tuple(probe.shape[1:])).eval()
-                probe = module(probe)
+                try:
+                    probe = module(probe)
+                except (RuntimeError, AssertionError) as error:
+                    arrived = tuple(probe.shape[1:])
+                    raise RecipeError(
+                        f"images of {input_shape} do not fit this model: its stage '{stage.name}' is given {arrived} "
+                        f"({error}). Choose another image size or backbone."
+                    ) from error
                 modules[stage.name] = module
         return StagedModel(modules)
 
@@ -252,3 +262,23 @@ def without_noise(model: M) -> M:
     for name, inner in list(model.named_children()):
         setattr(model, name, inner.average() if isinstance(inner, Randomized) else without_noise(inner))
     return model
+
+
+def take_channels(conv: nn.Conv2d, channels: int) -> None:
+    """Let a convolution take another number of channels, in place; its weights are drawn anew by PyTorch's default.
+
+    Raises:
+        RecipeError: when its groups do not divide the channels.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 8, 5, stride=2, bias=False)
+        >>> take_channels(conv, 28)
+        >>> conv(torch.ones(1, 28, 9, 9)).shape
+        torch.Size([1, 8, 3, 3])
+    """
+    if channels % conv.groups:
+        raise RecipeError(f"a convolution of {conv.groups} groups cannot take {channels} channels.")
+    conv.in_channels = channels
+    old = conv.weight
+    conv.weight = nn.Parameter(old.new_empty(len(old), channels // conv.groups, *old.shape[2:]))
+    conv.reset_parameters()

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from sparseguard.errors import DataError, TrainingError
 
+_FINGERPRINT_BYTES = 1 << 22
+
 Images = Float[Tensor, "n c h w"]
 Labels = Int[Tensor, " n"]
 
@@ -100,8 +102,10 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Return the SHA-256 of shape, type, pixels, labels and class names."""
         digest = hashlib.sha256(repr((tuple(self.pixels.shape), str(self.pixels.dtype), self.classes)).encode())
-        digest.update(self.pixels.contiguous().numpy().tobytes())
-        digest.update(self.labels.contiguous().numpy().tobytes())
+        for values in (self.pixels, self.labels):
+            row = max(1, values[:1].numel() * values.element_size())
+            for chunk in values.split(max(1, _FINGERPRINT_BYTES // row)):
+                digest.update(chunk.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -176,7 +176,7 @@ def test_the_attacked_classes_are_those_no_prior_has_seen(recipe, tmp_path):
         table = {**recipe, "attacks": [attack(folders[name], label=name) for name in names]}
         table["threats"] = [{"name": "plug-and-play", **threat}]
         parsed = parse_recipe(table)
-        return attacked_classes(parsed, parsed.threats[0])
+        return attacked_classes(parsed, parsed.threats[0], CLASSES)
 
     assert attacked("first") == CLASSES[5:]
     assert attacked("first", "second") == CLASSES[8:]
@@ -288,7 +288,13 @@ def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
 
 def test_the_shipped_recipe_can_be_read():
     recipe = load_recipe("recipes/plug-and-play-fashion.toml")
-    assert attacked_classes(recipe, recipe.threats[0]) == ("Trouser", "Pullover", "Sandal", "Shirt", "Ankle boot")
+    assert attacked_classes(recipe, recipe.threats[0], CLASSES) == (
+        "Trouser",
+        "Pullover",
+        "Sandal",
+        "Shirt",
+        "Ankle boot",
+    )
 
 
 def evaluator(splits, seed=0):

@@ -242,7 +242,7 @@ def test_path_and_download_exclude_each_other(tmp_path):
         parse(Mnist, {"path": str(tmp_path), "download": True}, "[data]")
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS))
+@pytest.mark.parametrize("name", [name for name, piece in DATASETS.items() if len(piece.classes) == 10])
 @pytest.mark.parametrize("part", ["private", "attacker_train", "attacker_val", "test"])
 def test_sizes_below_one_image_a_class_are_refused(name, part):
     for size in (9, 0, -1, 10.5, "10", True):
@@ -255,7 +255,7 @@ def test_sizes_below_one_image_a_class_are_refused(name, part):
 def test_every_data_set_says_what_it_is(name):
     dataset = DATASETS[name]
     assert dataset.name == name
-    assert len(dataset.classes) == 10
+    assert len(set(dataset.classes)) == len(dataset.classes)
     assert dataset.revision >= 1
     assert dataset.summary.endswith(".")
-    assert dataset.paper_name in {None, "MNIST", "Fashion MNIST"}
+    assert dataset.paper_name in {None, "MNIST", "Fashion MNIST", "CIFAR-10", "CelebA", "Medical MNIST"}

@@ -39,7 +39,7 @@ def check_pools(recipe: Recipe, threat: Threat, splits: Splits) -> None:
     Raises:
         DataError: naming the class and the part.
     """
-    for name in attacked_classes(recipe, threat):
+    for name in attacked_classes(recipe, threat, splits.private.classes):
         label = splits.private.classes.index(name)
         for part, images in (("private", splits.private), ("test", splits.test)):
             count = int((images.labels == label).sum())
@@ -60,7 +60,7 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
     facts = describe_target(target, subject.facts, splits, job, this.device)
     observed = Observed(target, subject.model, job, splits, this.device)
     names = splits.private.classes
-    wanted = [names.index(name) for name in attacked_classes(this.recipe, job.threat)]
+    wanted = [names.index(name) for name in attacked_classes(this.recipe, job.threat, names)]
     goal = Classes(
         wanted=tuple(wanted), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
     )

@@ -19,7 +19,7 @@ from sparseguard.data import DATASETS
 from sparseguard.generators import PRIOR_REVISION, prior_fingerprint
 from sparseguard.record import SCHEMA_VERSION
 from sparseguard.settings import describe
-from sparseguard.targets import fit
+from sparseguard.targets import Backbone, fit
 from sparseguard.types import Knowledge, Splits
 
 
@@ -61,7 +61,7 @@ def jobs(recipe: Recipe, splits: Splits) -> list[Job]:
     """Return the grid's cases, those that share a target next to each other."""
     fingerprints = splits.fingerprints()
     grid = [
-        _job(recipe, fingerprints, threat, defense, seed)
+        _job(recipe, splits.private.classes, fingerprints, threat, defense, seed)
         for seed in recipe.seeds
         for defense in recipe.defenses
         for threat in recipe.threats
@@ -69,7 +69,14 @@ def jobs(recipe: Recipe, splits: Splits) -> list[Job]:
     return sorted(grid, key=lambda job: [other.target_key for other in grid].index(job.target_key))
 
 
-def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: NamedDefense, seed: int) -> Job:
+def _job(
+    recipe: Recipe,
+    names: tuple[str, ...],
+    fingerprints: dict[str, str],
+    threat: Threat,
+    defense: NamedDefense,
+    seed: int,
+) -> Job:
     target_key = digest(
         {
             "stage": "target",
@@ -82,6 +89,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
             ],
             "data": [recipe.data.name, fingerprints["private"], fingerprints["attacker_train"]],
             "backbone": threat.backbone.described(),
+            **_upstream(threat.backbone.piece),
             "defense": defense.described(),
             "tap": threat.tap if defense.piece.acts_at_cut else None,
             "fit": describe(recipe.fit),
@@ -108,7 +116,7 @@ def _job(recipe: Recipe, fingerprints: dict[str, str], threat: Threat, defense: 
                 **_of_prior(attack.piece.prior_source()),
             }
         )
-    classes = attacked_classes(recipe, threat)
+    classes = attacked_classes(recipe, threat, names)
     for one in recipe.class_attacks if threat.goal == "classes" else ():
         attack_keys[one.label] = _class_attack_key(one, upstream, classes)
     record_key = digest(
@@ -154,6 +162,11 @@ def _class_attack_key(attack: NamedClassAttack, upstream: Mapping[str, object], 
             **_of_prior(attack.piece.prior_source()),
         }
     )
+
+
+def _upstream(backbone: Backbone) -> dict[str, object]:
+    weights = backbone.upstream()
+    return {"weights": weights} if weights else {}
 
 
 def _of_prior(source: str | None) -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sparseguard.bench.entries import NamedAttack, NamedClassAttack, Threat
 from sparseguard.bench.recipe import Recipe
-from sparseguard.errors import DataError
+from sparseguard.errors import DataError, RecipeError, nearest
 from sparseguard.generators import Prior, find_prior, load_prior, prior_fingerprint, read_card, shared_images
 from sparseguard.record import PriorFacts
 from sparseguard.types import Splits
@@ -69,17 +69,27 @@ class Priors:
         )
 
 
-def attacked_classes(recipe: Recipe, threat: Threat) -> tuple[str, ...]:
+def attacked_classes(recipe: Recipe, threat: Threat, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes a threat attacks: those it names, or those that no prior of the recipe has seen.
 
     Where the priors together have seen all, it is those that not every prior has seen; where there are none either, or
     a prior does not say what it has seen, all classes.
+
+    Args:
+        recipe: the recipe.
+        threat: one of its threats.
+        names: of all classes of the data set.
+
+    Raises:
+        RecipeError: for a class the data set does not have.
     """
     if threat.goal != "classes":
         return ()
     if threat.classes:
-        return tuple(name for name in recipe.dataset.classes if name in threat.classes)
-    names = recipe.dataset.classes
+        for name in threat.classes:
+            if name not in names:
+                raise RecipeError(f"[[threats]] '{threat.name}': unknown class '{name}'. {nearest(name, names)}")
+        return tuple(name for name in names if name in threat.classes)
     sources = [source for attack in recipe.class_attacks if (source := attack.piece.prior_source())]
     told = [read_card(find_prior(source)).classes for source in sources]
     seen = [set(names if classes is None else classes) for classes in told]

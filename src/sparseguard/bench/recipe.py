@@ -20,6 +20,7 @@ from sparseguard.data import DATASETS, DataSet
 from sparseguard.errors import RecipeError, nearest
 from sparseguard.settings import parse, parse_named
 from sparseguard.targets import BACKBONES, Fit
+from sparseguard.targets.torchvision_model import spelled_out
 from sparseguard.types import Knowledge
 
 TAPS = {"end-to-end": "last_hidden", "split": "first_linear", "plug-and-play": "logits"}
@@ -184,7 +185,7 @@ def _check_attacks(recipe: Recipe) -> None:
         )
     for threat in recipe.threats:
         for name in threat.classes:
-            if name not in recipe.dataset.classes:
+            if recipe.dataset.classes and name not in recipe.dataset.classes:
                 raise RecipeError(
                     f"[[threats]] '{threat.name}': unknown class '{name}'. {nearest(name, recipe.dataset.classes)}"
                 )
@@ -224,7 +225,7 @@ def _threat(entry: Mapping[str, Any]) -> Threat:
         raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
     if GOALS[name] == "classes" and tap != TAPS[name]:
         raise RecipeError(f"{where} '{name}': it leaks {TAPS[name]}, not '{tap}'.")
-    backbone = _entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone")
+    backbone = spelled_out(_entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone"))
     classes = entry.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
         raise RecipeError(f"{where} '{name}': classes must be a list of class names, got {classes!r}.")

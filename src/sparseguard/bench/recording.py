@@ -74,7 +74,11 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
             "scores": list(identification_sizes(splits)),
         },
     }
-    config = {**config_of(recipe), "case_threat": job.threat.name, "case_defense": defense.described()}
+    config = {
+        **config_of(recipe, splits.private.classes),
+        "case_threat": job.threat.name,
+        "case_defense": defense.described(),
+    }
     return Record(
         recipe=recipe.name,
         case=case_of(recipe, job),
@@ -115,8 +119,8 @@ def case_of(recipe: Recipe, job: Job) -> Case:
     )
 
 
-def config_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the resolved recipe as plain values."""
+def config_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the resolved recipe as plain values, for a data set with classes of these names."""
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -128,7 +132,7 @@ def config_of(recipe: Recipe) -> dict[str, Any]:
                 "name": threat.name,
                 "tap": threat.tap,
                 "backbone": threat.backbone.described(),
-                **({"classes": list(attacked_classes(recipe, threat))} if threat.goal == "classes" else {}),
+                **({"classes": list(attacked_classes(recipe, threat, names))} if threat.goal == "classes" else {}),
             }
             for threat in recipe.threats
         ],

@@ -108,7 +108,7 @@ def run(
         grid = jobs(recipe, splits)
         slugs = [case_of(recipe, job).slug for job in grid]
         this.store.set_aside_all_but(set(slugs))
-        write_text(out / "recipe.json", json.dumps(config_of(recipe), indent=1) + "\n")
+        write_text(out / "recipe.json", json.dumps(config_of(recipe, splits.private.classes), indent=1) + "\n")
         subject: Subject | _Unfit | None = None
         for number, (job, slug) in enumerate(zip(grid, slugs, strict=True), start=1):
             record = this.store.load_record(slug)

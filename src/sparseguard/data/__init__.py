@@ -10,16 +10,36 @@ Example:
 from __future__ import annotations
 
 from sparseguard.data.base import DataSet
+from sparseguard.data.celeba import CelebA
+from sparseguard.data.cifar10 import Cifar10
 from sparseguard.data.fashion_mini import FashionMini
 from sparseguard.data.fashion_mnist import FashionMnist
+from sparseguard.data.medical_mnist import MedicalMnist
 from sparseguard.data.mnist import Mnist
+from sparseguard.data.own import OwnImages
 from sparseguard.data.splits import balanced_subset, partition
 
 DATASETS: dict[str, type[DataSet]] = {
+    CelebA.name: CelebA,
+    Cifar10.name: Cifar10,
     FashionMini.name: FashionMini,
     FashionMnist.name: FashionMnist,
     Mnist.name: Mnist,
+    MedicalMnist.name: MedicalMnist,
+    OwnImages.name: OwnImages,
 }
 """Every data set by the name a recipe calls it."""
 
-__all__ = ["DATASETS", "DataSet", "FashionMini", "FashionMnist", "Mnist", "balanced_subset", "partition"]
+__all__ = [
+    "DATASETS",
+    "CelebA",
+    "Cifar10",
+    "DataSet",
+    "FashionMini",
+    "FashionMnist",
+    "MedicalMnist",
+    "Mnist",
+    "OwnImages",
+    "balanced_subset",
+    "partition",
+]

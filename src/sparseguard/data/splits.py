@@ -21,7 +21,7 @@ Index = npt.NDArray[np.int64]
 SHARES = {"private": 70, "attacker_train": 15, "attacker_val": 3, "select": 3, "test": 9}
 """Per cent of a set in each part, in layout ``sparseguard``."""
 
-_PAPER_SHARES = {"private": 70, "attacker_train": 27, "attacker_val": 3}
+PAPER_SHARES = {"private": 70, "attacker_train": 27, "attacker_val": 3}
 _PARTITION_STREAM, _ORDER_STREAM, _SUBSET_STREAM = 1, 2, 3
 
 
@@ -41,7 +41,7 @@ def partition(images: ImageSet, *, name: str, layout: Layout, flips_keep_class: 
     """
     labels = images.labels.numpy()
     if layout == "paper":
-        parts = partition_index(labels, _PAPER_SHARES)
+        parts = partition_index(labels, PAPER_SHARES)
         rest = np.concatenate([parts["attacker_train"], parts["attacker_val"]])
         parts |= {"select": rest, "test": rest}
     else:
@@ -78,7 +78,7 @@ def balanced_subset(images: ImageSet, size: int, *, what: str) -> ImageSet:
 
 def balanced_index(labels: npt.NDArray[np.integer]) -> Index:
     """Order ``(n,)`` labels so that every beginning of the order has all classes equally often, while they last."""
-    order = _shuffled(len(labels), _SUBSET_STREAM)
+    order = shuffled(len(labels), _SUBSET_STREAM)
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rank[order[labels[order] == label]] = np.arange(np.count_nonzero(labels == label))
@@ -91,7 +91,7 @@ def partition_index(labels: npt.NDArray[np.integer], shares: dict[str, int]) -> 
     Part sizes are the shares of n, and a class's place in a part its share of what is left, both rounded by largest
     remainder; classes of the same size differ by one image at most.
     """
-    order = _shuffled(len(labels), _PARTITION_STREAM)
+    order = shuffled(len(labels), _PARTITION_STREAM)
     pools = [order[labels[order] == label] for label in np.unique(labels)]
     left = np.array([len(pool) for pool in pools], dtype=np.int64)
     part_of = np.empty(len(labels), dtype=np.int64)
@@ -100,7 +100,7 @@ def partition_index(labels: npt.NDArray[np.integer], shares: dict[str, int]) -> 
         for pool, rest, count in zip(pools, left, taken, strict=True):
             part_of[pool[len(pool) - rest : len(pool) - rest + count]] = part
         left -= taken
-    order = _shuffled(len(labels), _ORDER_STREAM)
+    order = shuffled(len(labels), _ORDER_STREAM)
     return {name: order[part_of[order] == part] for part, name in enumerate(shares)}
 
 
@@ -118,5 +118,6 @@ def largest_remainder(weights: Index, total: int) -> Index:
     return whole
 
 
-def _shuffled(count: int, stream: int) -> Index:
+def shuffled(count: int, stream: int) -> Index:
+    """Return 0 to ``count`` - 1 in an order that depends on ``stream`` alone."""
     return np.argsort(np.random.PCG64([0, stream]).random_raw(count), kind="stable")

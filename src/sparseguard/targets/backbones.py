@@ -31,19 +31,26 @@ class Backbone(ABC):
     revision: ClassVar[int]
     summary: ClassVar[str]
 
+    def upstream(self) -> str:
+        """Return the SHA-256 of the weights it starts from; empty where it starts from random ones."""
+        return ""
+
     @abstractmethod
     def blueprint(self, classes: int) -> Blueprint:
         """Return the stages of a classifier for ``classes`` classes, the first of them an empty ``stem``."""
 
 
-def _dense(width: int) -> Builder:
+def dense(width: int) -> Builder:
+    """Return a builder of a dense layer on the flattened input."""
+
     def build(shape: Shape) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), width))
 
     return build
 
 
-def _plain(module: type[nn.Module]) -> Builder:
+def plain(module: type[nn.Module]) -> Builder:
+    """Return a builder of a module that is the same for every input."""
     return lambda _: module()
 
 
@@ -65,15 +72,15 @@ class Linear(Backbone):
         """Return the stages."""
         return Blueprint(
             stages=(
-                Stage("input", _plain(Scale)),
-                Stage("stem", _plain(nn.Identity)),
-                Stage("first", _dense(self.width)),
-                Stage("first_relu", _plain(nn.ReLU)),
-                Stage("hidden", _dense(self.width)),
-                Stage("hidden_relu", _plain(nn.ReLU)),
-                Stage("last", _dense(self.width)),
-                Stage("last_relu", _plain(nn.ReLU)),
-                Stage("head", _dense(classes)),
+                Stage("input", plain(Scale)),
+                Stage("stem", plain(nn.Identity)),
+                Stage("first", dense(self.width)),
+                Stage("first_relu", plain(nn.ReLU)),
+                Stage("hidden", dense(self.width)),
+                Stage("hidden_relu", plain(nn.ReLU)),
+                Stage("last", dense(self.width)),
+                Stage("last_relu", plain(nn.ReLU)),
+                Stage("head", dense(classes)),
             ),
             taps={
                 "first_linear": "first",
@@ -100,14 +107,11 @@ class LinearShallow(Backbone):
         """Return the stages."""
         return Blueprint(
             stages=(
-                Stage("input", _plain(Scale)),
-                Stage("stem", _plain(nn.Identity)),
-                Stage("first", _dense(self.width)),
-                Stage("first_relu", _plain(nn.ReLU)),
-                Stage("head", _dense(classes)),
+                Stage("input", plain(Scale)),
+                Stage("stem", plain(nn.Identity)),
+                Stage("first", dense(self.width)),
+                Stage("first_relu", plain(nn.ReLU)),
+                Stage("head", dense(classes)),
             ),
             taps={"first_linear": "first", "first_linear.relu": "first_relu", "logits": "head"},
         )
-
-
-BACKBONES: dict[str, type[Backbone]] = {"linear": Linear, "linear-shallow": LinearShallow}

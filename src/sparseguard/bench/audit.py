@@ -1,0 +1,221 @@
+"""Auditing a user's own model: how much of the images it was trained on leaks at its taps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.bench.device import device_named
+from sparseguard.bench.entries import Named, Threat
+from sparseguard.bench.hooked import HookedModel, check_taps, copied
+from sparseguard.bench.judging import bench
+from sparseguard.bench.keys import Job, jobs
+from sparseguard.bench.measuring import measured
+from sparseguard.bench.memo import remembering
+from sparseguard.bench.priors import Priors
+from sparseguard.bench.recipe import Recipe, parse_recipe
+from sparseguard.bench.recording import Run, case_of, failed
+from sparseguard.bench.store import Store
+from sparseguard.bench.subject import Subject
+from sparseguard.data import DataSet
+from sparseguard.data.splits import partition_index
+from sparseguard.errors import DataError, TrainingError
+from sparseguard.progress import Progress, Silent
+from sparseguard.record import Record
+from sparseguard.settings import settings
+from sparseguard.stages import Blueprint, Shape, Stage
+from sparseguard.targets import Backbone, Target, state_hash
+from sparseguard.types import ImageSet, Splits
+
+HELD_OUT = {"attacker_train": 60, "attacker_val": 10, "select": 5, "test": 25}
+"""Per cent of the held-out images in each part: what the attacker has, and what nobody has."""
+
+ATTACKS: list[dict[str, Any]] = [
+    {"name": "mean-image"},
+    {"name": "class-mean"},
+    {"name": "nearest-public"},
+    {"name": "ridge", "copies": 3, "mixes": 1},
+    {"name": "local-ridge", "copies": 2},
+    {"name": "ridge-conv", "copies": 2, "epochs": 8},
+    {"name": "gradient-inversion", "setting": {"images": 32}},
+    {"name": "ridge", "copies": 1, "label": "ridge, shuffled features", "setting": {"control": "shuffled-features"}},
+]
+"""What a model is attacked with, unless told otherwise."""
+
+
+@final
+@settings
+class GivenImages(DataSet):
+    """Images that were handed over."""
+
+    name: ClassVar[str] = "your images"
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "images handed to an audit"
+    paper_name: ClassVar[str | None] = None
+    classes: ClassVar[tuple[str, ...]] = ()
+    flips_keep_class: ClassVar[bool] = False
+    private_fingerprint: str = ""
+
+    def _read(self) -> Splits:
+        raise DataError("these images were handed over in memory; they cannot be read again.")
+
+
+@final
+@settings
+class GivenModel(Backbone):
+    """A model that was handed over, known by the hash of its state."""
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "a model handed to an audit"
+    state: str = ""
+    tap: str = ""
+
+    def blueprint(self, classes: int) -> Blueprint:  # noqa: ARG002
+        """Return the one stage that leaks; it is there already, and not built."""
+        return Blueprint(stages=(Stage(self.tap, _never),), taps={self.tap: self.tap})
+
+
+def _never(shape: Shape) -> nn.Module:
+    raise TrainingError(f"a model that was handed over is not built anew for inputs of {shape}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What an audit found.
+
+    Args:
+        records: one a tap, as `sparseguard report` reads them.
+        folder: where they are.
+    """
+
+    records: list[Record]
+    folder: Path
+
+
+def audit(
+    model: nn.Module,
+    private: ImageSet,
+    held_out: ImageSet,
+    *,
+    taps: Sequence[str],
+    out: Path,
+    name: str = "your model",
+    flips_keep_class: bool = False,
+    attacks: Sequence[Mapping[str, Any]] = tuple(ATTACKS),
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Attack a model at each tap and record what comes back.
+
+    The model is copied; neither its weights, its buffers nor its modes are touched. The held-out images are parted:
+    60 % and 10 % are what the attacker has and chooses with, 5 % and 25 % are images nobody has seen.
+
+    Args:
+        model: from images ``(n, c, h, w)`` in [0, 1] to logits ``(n, classes)``; put its normalization inside, e.g. by
+            `Preprocessed`.
+        private: the images it was trained on, or some of them.
+        held_out: images of the same kind it was not trained on.
+        taps: names of modules whose output leaks, as in ``model.named_modules()``, or ``logits``.
+        out: folder for records and finished attacks; the same call goes on there.
+        name: what tables call the model.
+        flips_keep_class: whether mirror images are of the same class.
+        attacks: entries as in a recipe.
+        device: ``auto``, ``cpu``, ``cuda`` ...
+        seed: of the attacks.
+        progress: told how far it is.
+
+    Raises:
+        RecipeError: for a tap or an attack that is not known.
+        DataError: when images do not fit the model or each other.
+        StoreError: when the folder cannot be used.
+    """
+    shown, place = progress or Silent(), device_named(device)
+    splits = _parted(private, held_out, flips_keep_class)
+    frozen = copied(model).to(place)
+    _check_logits(frozen, splits, place)
+    check_taps(frozen, taps, splits.attacker_train.batch(torch.arange(2)).to(place))
+    recipe = _recipe(name, taps, attacks, state_hash(frozen), private, seed)
+    store = Store(out)
+    records: list[Record] = []
+    with store.locked():
+        priors = Priors(splits=splits)
+        for attack in recipe.attacks:
+            priors.of(attack)
+        this = Run(
+            recipe=recipe, splits=splits, store=store, device=place, progress=shown, priors=priors,
+            bench=bench(recipe.judge, splits, out, place, shown),
+        )  # fmt: skip
+        grid = jobs(recipe, splits)
+        store.set_aside_all_but({case_of(recipe, job).slug for job in grid})
+        records.extend(_record(this, job, frozen) for job in grid)
+    return Audit(records=records, folder=out)
+
+
+def _record(this: Run, job: Job, model: nn.Module) -> Record:
+    slug = case_of(this.recipe, job).slug
+    there = this.store.load_record(slug)
+    if there is not None and there.key == job.record_key:
+        return there
+    this.progress.say(f"tap {job.threat.tap}")
+    hooked = HookedModel(model, job.threat.tap)
+    stage = next(iter(hooked.stages))
+    target = Target(model=hooked, taps={job.threat.tap: stage}, epochs=0, best_epoch=0)
+    few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train)))).to(this.device)
+    facts = {
+        "history": [], "step_flops": 0, "plain_flops": 1, "defense": {}, "codes": None,
+        "prepare_seconds": 0.0, "seconds": 0.0,
+    }  # fmt: skip
+    subject = Subject(key=job.target_key, target=target, model=remembering(hooked, few, {stage}), facts=facts)
+    pictures: dict[str, Tensor] = {}
+    try:
+        record, pictures = measured(this, job, subject)
+    except TrainingError as error:
+        record = failed(this, job, "attack", error)
+    this.store.save_record(record, pictures)
+    return record
+
+
+def _recipe(
+    name: str, taps: Sequence[str], attacks: Sequence[Mapping[str, Any]], state: str, private: ImageSet, seed: int
+) -> Recipe:
+    recipe = parse_recipe(
+        {
+            "name": f"audit of {name}",
+            "data": {"name": "fashion-mini"},
+            "defenses": [{"name": "none", "label": name}],
+            "threats": ["split"],
+            "attacks": [dict(attack) for attack in attacks],
+            "seeds": [seed],
+        }
+    )
+    threats = tuple(
+        Threat(name=tap, tap=tap, backbone=Named(name="given", label=name, piece=GivenModel(state=state, tap=tap)))
+        for tap in taps
+    )
+    data = GivenImages(private_fingerprint=private.fingerprint())
+    return replace(recipe, threats=threats, data=Named(name=GivenImages.name, label=GivenImages.name, piece=data))
+
+
+def _parted(private: ImageSet, held_out: ImageSet, flips_keep_class: bool) -> Splits:
+    index = partition_index(held_out.labels.numpy(), HELD_OUT)
+    parts = {part: held_out.select(torch.from_numpy(places)) for part, places in index.items()}
+    return Splits(name=GivenImages.name, private=private, layout="audit", flips_keep_class=flips_keep_class, **parts)
+
+
+def _check_logits(model: nn.Module, splits: Splits, place: torch.device) -> None:
+    images = splits.attacker_train.batch(torch.arange(min(2, len(splits.attacker_train)))).to(place)
+    try:
+        with torch.no_grad():
+            logits = model(images)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DataError(f"the model does not take images of {splits.private.shape}: {error}") from None
+    classes = len(splits.private.classes)
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise DataError(f"the model answers with {shape}, expected {(len(images), classes)}: a logit a class.")

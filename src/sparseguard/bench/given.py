@@ -1,0 +1,122 @@
+"""Loading what an audit is asked about: the model, from a factory and weights or an exported program, and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.fx
+from torch import nn
+
+from sparseguard.bench.hooked import Preprocessed
+from sparseguard.data.decode import Look, decode
+from sparseguard.data.own import open_own
+from sparseguard.errors import DataError, RecipeError
+from sparseguard.generators.factories import absolute, call_factory
+from sparseguard.generators.weights import load_exactly, read_weights
+from sparseguard.progress import Progress
+from sparseguard.types import ImageSet
+
+
+def model_of(
+    factory: str,
+    weights: Path | None,
+    *,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    progress: Progress,
+) -> nn.Module:
+    """Return a model from images in [0, 1] to logits.
+
+    Args:
+        factory: ``package.module:function`` or ``path/to/file.py:function``, which is run and returns the model; or the
+            ``.pt2`` file of a program saved by `torch.export.save`.
+        weights: safetensors, or a state dict that `torch.load` reads with ``weights_only``; None keeps what the factory
+            gave.
+        mean: subtracted from each channel before the model; empty: nothing.
+        std: divided by after that.
+        progress: told where only the logits of a program can be had.
+
+    Raises:
+        RecipeError: for a factory that is none, or as many means as deviations are not given.
+        DataError: when the model cannot be made or read, or the weights are another model's.
+    """
+    if factory.endswith(".pt2"):
+        if weights is not None:
+            raise RecipeError("--weights: an exported program has its own weights.")
+        model = _exported(Path(factory), progress)
+    else:
+        model, _ = call_factory(absolute(factory), {}, None)
+        if weights is not None:
+            load_exactly(model, read_weights(weights), str(weights))
+    if len(mean) != len(std):
+        raise RecipeError(f"--mean and --std: {len(mean)} and {len(std)} values; give one of each a channel.")
+    return Preprocessed(model, mean, std) if mean else model
+
+
+def images_of(path: Path, look: Look, progress: Progress) -> ImageSet:
+    """Return all images of class folders, an archive of them, or arrays, decoded into memory.
+
+    What was left out, or changed on the way, is told by name.
+
+    Raises:
+        DataError: when there is nothing, an image cannot be read, or sizes differ and none is asked for.
+    """
+    notes: dict[str, list[str]] = {}
+    with open_own(path) as source:
+        items = source.items()
+        pixels: list[npt.NDArray[np.uint8]] = []
+        order: list[int] = []
+        with progress.task(f"read {path.name}", len(items)) as advance:
+            for place, content in source.stream(items):
+                if isinstance(content, DataError):
+                    raise content
+                name = items[place].name
+                one = decode(content, look, name=name)
+                if pixels and one.pixels.shape != pixels[0].shape:
+                    raise DataError(f"{name}: is another size than the first image. Say which size all shall have.")
+                for remark in one.remarks:
+                    notes.setdefault(remark, []).append(name)
+                pixels.append(one.pixels)
+                order.append(place)
+                advance(1)
+        classes, left_out = source.classes, source.notes
+    for reason, names in {**notes, **left_out}.items():
+        progress.say(f"{path}: {len(names):,} images: {reason}, e.g. {names[0]!r}")
+    if not pixels:
+        raise DataError(f"{path}: holds no images in classes.")
+    stacked = torch.from_numpy(np.stack(pixels)[np.argsort(order)])
+    return ImageSet(
+        pixels=stacked.permute(0, 3, 1, 2).contiguous(),
+        labels=torch.tensor([item.label for item in items]),
+        classes=classes,
+    )
+
+
+def _exported(path: Path, progress: Progress) -> nn.Module:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, expected a program saved by torch.export.save.")
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # torch raises what its readers do
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not a program saved by torch.export.save ({told}).") from None
+    try:
+        return _without_traces(torch.export.unflatten(program))
+    except Exception as error:  # unflatten raises many things for graphs it cannot take apart
+        told = " ".join(str(error).split())[:200]
+        progress.say(f"{path}: its modules cannot be told apart ({told}); only the tap 'logits' can be audited.")
+        return _without_traces(program.module())
+
+
+def _without_traces(model: nn.Module) -> nn.Module:
+    """Drop what tracing noted beside the nodes of graphs, symbolic shapes among it, which cannot be copied."""
+    for module in model.modules():
+        graph = getattr(module, "graph", None)
+        if isinstance(graph, torch.fx.Graph):
+            for node in graph.nodes:
+                node.meta.clear()
+    return model

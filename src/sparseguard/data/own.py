@@ -1,0 +1,214 @@
+"""Your own images: class folders, an archive of them, arrays, or a Hugging Face dataset's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from sparseguard.data.archives import open_images
+from sparseguard.data.decode import Look
+from sparseguard.data.prepared import PreparedSet
+from sparseguard.data.source import Bytes, Item, Source, check_name
+from sparseguard.errors import DataError
+from sparseguard.settings import settings
+
+_Side = Annotated[int, pydantic.Field(ge=1, le=4096)]
+_ALIGNED = 16
+
+
+@settings
+class OwnImages(PreparedSet):
+    """Your own images; classes are the sorted names of folders, or of labels.
+
+    Args:
+        path: class folders (``<class>/<image>``), a tar, tar.gz or zip of them, an ``.npz`` file with ``images``
+            (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or the folder of
+            a dataset saved by Hugging Face's `datasets`.
+        size: height and width in pixels; None: the images have one size, which is kept.
+        channels: 1 grey, 3 colour.
+        crop: side in pixels of the square kept from the middle before resizing; 0: none.
+        flips_keep_class: whether the mirror image of every image belongs to the same class; say false for digits,
+            letters, or scans whose side matters.
+    """
+
+    name: ClassVar[str] = "images"
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = (
+        "your own images: class folders or an archive of them, .npz arrays, a Hugging Face dataset."
+    )
+    paper_name: ClassVar[str | None] = None
+    classes: ClassVar[tuple[str, ...]] = ()
+
+    size: tuple[_Side, _Side] | None = None
+    channels: Literal[1, 3] = 3
+    crop: Annotated[int, pydantic.Field(ge=0)] = 0
+    flips_keep_class: bool = True  # type: ignore[misc]
+
+    def _source(self, path: Path) -> Source:
+        return open_own(path)
+
+    def _look(self) -> Look:
+        return Look(size=self.size, channels=self.channels, crop=self.crop)
+
+
+def open_own(path: Path) -> Source:
+    """Open images of any kind that `OwnImages` takes.
+
+    Raises:
+        DataError: when there is nothing at ``path`` or it is none of them.
+    """
+    if path.suffix == ".npz" and path.is_file():
+        return ArraySource(path)
+    if path.is_dir() and any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return HuggingFaceSource(path)
+    return open_images(path)
+
+
+class ArraySource(Source):
+    """An ``.npz`` file with ``images`` and ``labels``, mapped into memory where it is not compressed.
+
+    Raises:
+        DataError: when the arrays are missing, of another form, or pickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        try:
+            self._images = _array(path, "images")
+            labels = _array(path, "labels")
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, RuntimeError, SyntaxError) as error:
+            raise DataError(f"{path}: {error}. It needs the arrays 'images' and 'labels', not pickled.") from None
+        except Exception as error:  # numpy's parser of headers raises what damaged bytes make of it
+            raise DataError(f"{path}: damaged ({error}). Write it again.") from None
+        images = self._images
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
+            raise DataError(
+                f"{path}: images must be uint8 (n, h, w) or (n, h, w, 1 or 3), got {images.dtype} {images.shape}."
+            )
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
+            raise DataError(
+                f"{path}: {len(images):,} images need as many labels, integers or strings, "
+                f"got {labels.dtype} {labels.shape}."
+            )
+        self.classes, self._labels = _numbered(labels, path)
+
+    def items(self) -> list[Item]:
+        """Return all images in the array's order."""
+        return [Item(name=f"image {index:09d}", label=int(label)) for index, label in enumerate(self._labels)]
+
+    def read(self, item: Item) -> Bytes:
+        """Return the pixels."""
+        return np.array(self._images[int(item.name.split()[1])])
+
+    def checksums(self) -> dict[str, str]:
+        """Return the file's SHA-256."""
+        with self._path.open("rb") as file:
+            return {self._path.name: hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+class HuggingFaceSource(Source):
+    """A dataset that Hugging Face's `datasets` saved to disk, with one column of images and one of class labels.
+
+    All its splits are merged.
+
+    Raises:
+        DataError: when `datasets` is not installed, or the columns are not found.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            library = importlib.import_module("datasets")
+        except ImportError:
+            raise DataError(f"{path}: a Hugging Face dataset needs its library. Run: pip install datasets") from None
+        self._path = path
+        try:
+            found = library.load_from_disk(str(path))
+        except Exception as error:  # pyarrow and datasets have their own
+            raise DataError(f"{path}: no Hugging Face dataset that can be read ({error}).") from None
+        self._splits: dict[str, Any] = dict(found) if isinstance(found, dict) else {"": found}
+        features = next(iter(self._splits.values())).features
+        images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
+        labels = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+        if len(images) != 1 or len(labels) != 1:
+            raise DataError(f"{path}: needs one Image and one ClassLabel column, found {images} and {labels}.")
+        self._image, self._label = images[0], labels[0]
+        self.classes = tuple(features[self._label].names)
+        self._undecoded = {
+            split: rows.cast_column(self._image, library.Image(decode=False)) for split, rows in self._splits.items()
+        }
+
+    def items(self) -> list[Item]:
+        """Return all images, split by split."""
+        found = []
+        for split, rows in sorted(self._splits.items()):
+            for index, label in enumerate(rows[self._label]):
+                if label is None or not 0 <= label < len(self.classes):
+                    raise DataError(f"{self._path}: row {index:,} of split '{split}' has the label {label}.")
+                found.append(Item(name=f"{split}/{index:09d}", label=int(label)))
+        return found
+
+    def read(self, item: Item) -> bytes:
+        """Return the encoded image; files outside the dataset are not opened."""
+        split, index = item.name.rsplit("/", 1)
+        content = self._undecoded[split][int(index)][self._image]["bytes"]
+        if not isinstance(content, bytes):
+            raise DataError(f"{self._path}: row {item.name} holds a path only. Save the dataset with its images.")
+        return content
+
+    def checksums(self) -> dict[str, str]:
+        """Return the SHA-256 of every file of the dataset."""
+        found = {}
+        for file in sorted(file for file in self._path.rglob("*") if file.is_file()):
+            with file.open("rb") as opened:
+                found[file.relative_to(self._path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return found
+
+
+def _array(path: Path, name: str) -> npt.NDArray[Any]:
+    """Return an array of an ``.npz`` file: mapped where it is stored plainly, else read; a bomb is refused."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{name}.npy")
+        if info.file_size > max(1 << 30, 200 * info.compress_size):
+            raise DataError(f"{path}: '{name}' unpacks to more than 200 times its size. Write it again uncompressed.")
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            inside = file.tell()
+        if dtype.hasobject:
+            raise ValueError(f"'{name}' is pickled")
+        if math.prod(shape) * dtype.itemsize != info.file_size - inside:
+            raise ValueError(f"'{name}' declares another size than it has")
+        if info.compress_type == zipfile.ZIP_STORED:
+            with path.open("rb") as raw:
+                raw.seek(info.header_offset + 26)
+                lengths = np.frombuffer(raw.read(4), dtype="<u2")
+            start = info.header_offset + 30 + int(lengths.sum()) + inside
+            return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
+    with np.load(path, allow_pickle=False) as arrays:
+        return np.asarray(arrays[name])
+
+
+def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Return class names in order, and each label's place among them."""
+    values, places = np.unique(np.asarray(labels), return_inverse=True)
+    if len(values) < 2:
+        raise DataError(f"{path}: found {len(values)} classes, need 2 or more.")
+    names = tuple(str(value) for value in values)
+    for name in names:
+        check_name(name, path)
+    return names, places.astype(np.int64)

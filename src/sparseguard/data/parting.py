@@ -1,0 +1,64 @@
+"""Parts as contiguous ranges of rows, groups kept together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparseguard.data.splits import PAPER_SHARES, SHARES, Index, Layout, partition_index, shuffled
+
+_GROUP_STREAM = 4
+
+
+def order_of_parts(labels: npt.NDArray[np.integer], groups: Sequence[str], layout: Layout) -> dict[str, Index]:
+    """Deal out images to parts that share none.
+
+    Without groups the parts are those of `sparseguard.data.splits.partition`. With groups, whole groups go, in
+    shuffled order, each to the part that lacks most of its classes, measured by what the part is to get of them; the
+    shares are met as nearly as the groups' sizes let them.
+
+    Args:
+        labels: ``(n,)``.
+        groups: ``(n,)`` names; an empty one is a group of its own.
+        layout: ``paper`` gives the parts private, attacker_train and attacker_val.
+    """
+    shares = PAPER_SHARES if layout == "paper" else SHARES
+    members = _members(groups)
+    if all(len(places) == 1 for places in members):
+        return partition_index(labels, shares)
+    classes = int(labels.max()) + 1
+    wanted = np.outer(list(shares.values()), np.bincount(labels, minlength=classes)) / sum(shares.values())
+    lacking = wanted.copy()
+    part_of = np.empty(len(labels), dtype=np.int64)
+    for number in shuffled(len(members), _GROUP_STREAM):
+        places = members[number]
+        counts = np.bincount(labels[places], minlength=classes)
+        part = int(np.argmax((lacking / np.maximum(wanted, 1e-9)) @ counts))
+        part_of[places] = part
+        lacking[part] -= counts
+    order = shuffled(len(labels), _GROUP_STREAM)
+    return {name: order[part_of[order] == part] for part, name in enumerate(shares)}
+
+
+def ranges(sizes: dict[str, int], layout: Layout) -> dict[str, tuple[int, int]]:
+    """Return each part's first row and the row behind its last, the parts lying one after the other.
+
+    Example:
+        >>> ranges({"private": 7, "attacker_train": 2, "attacker_val": 1}, "paper")["test"]
+        (7, 10)
+    """
+    ends = np.cumsum(list(sizes.values())).tolist()
+    found: dict[str, Any] = dict(zip(sizes, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+    if layout == "paper":
+        found |= dict.fromkeys(("select", "test"), (sizes["private"], ends[-1]))
+    return found
+
+
+def _members(groups: Sequence[str]) -> list[Index]:
+    places: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        places.setdefault((group and f"group {group}") or f"image {index}", []).append(index)
+    return [np.array(found, dtype=np.int64) for found in places.values()]

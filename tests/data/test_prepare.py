@@ -1,0 +1,274 @@
+"""Preparing: whole or absent, resumable, bounded memory, duplicates, parts that are views."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import encoded, pets, write_folder, write_tar, write_zip
+
+from sparseguard.data import prepare as room
+from sparseguard.data import prepared
+from sparseguard.data.archives import open_images
+from sparseguard.data.decode import Look, decode
+from sparseguard.data.duplicates import copies_in
+from sparseguard.data.parting import order_of_parts
+from sparseguard.data.prepare import prepare
+from sparseguard.data.source import Item, Source
+from sparseguard.data.splits import SHARES, partition
+from sparseguard.errors import DataError
+from sparseguard.types import ImageSet, Splits
+
+LOOK = Look(size=(8, 6), channels=1)
+
+
+class Generated(Source):
+    """Images that are made when they are read."""
+
+    def __init__(self, count: int, size: tuple[int, int] = (8, 6), groups: int = 0) -> None:
+        super().__init__()
+        self.classes = ("even", "odd")
+        self._count, self._size, self._groups = count, size, groups
+
+    def items(self) -> list[Item]:
+        group = (lambda k: f"{k % self._groups}") if self._groups else (lambda _: "")
+        return [Item(name=f"{k:06d}", label=k % 2, group=group(k)) for k in range(self._count)]
+
+    def read(self, item: Item) -> np.ndarray:
+        pixels = np.zeros(self._size, dtype=np.uint8)
+        pixels.reshape(-1)[:4] = np.frombuffer(np.int32(int(item.name)).tobytes(), dtype=np.uint8)
+        return pixels
+
+    def checksums(self) -> dict[str, str]:
+        return {"generated": f"{self._count} {self._size}"}
+
+
+def made(source: Source, folder: Path, look: Look = LOOK, layout: str = "sparseguard", **more) -> Splits:
+    with source:
+        prepare(source, folder, look, name="set", layout=layout, flips_keep_class=True, **more)
+    return prepared.read(folder)
+
+
+def flat(splits: Splits) -> dict[str, tuple[bytes, list[int]]]:
+    return {part: (images.pixels.numpy().tobytes(), images.labels.tolist()) for part, images in splits.parts().items()}
+
+
+@pytest.mark.parametrize("layout", ["sparseguard", "paper"])
+def test_the_parts_are_those_of_partition_whatever_the_packing(tmp_path: Path, layout: str) -> None:
+    files = pets(40)
+    names = sorted(files)
+    pixels = np.stack([decode(files[name], LOOK, name=name).pixels for name in names]).transpose(0, 3, 1, 2)
+    whole = ImageSet(
+        pixels=torch.from_numpy(pixels.copy()),
+        labels=torch.tensor([int(name.startswith("dog")) for name in names]),
+        classes=("cat", "dog"),
+    )
+    expected = partition(whole, name="set", layout=layout, flips_keep_class=True)
+    shuffled = {name: files[name] for name in sorted(files, key=lambda name: files[name])}
+    for write in (write_folder, write_tar, write_zip):
+        path = write(tmp_path / write.__name__, shuffled)
+        splits = made(open_images(path), tmp_path / f"{write.__name__}-prepared", layout=layout)
+        assert flat(splits) == flat(expected)
+        assert splits.fingerprints() == expected.fingerprints()
+        told = prepared.about(tmp_path / f"{write.__name__}-prepared")
+        listed = json.loads((tmp_path / f"{write.__name__}-prepared" / "names.json").read_text())
+        assert sorted(listed) == names
+        assert told["notes"] == {}
+        assert len(told["checksums"]) == 1
+
+
+def test_parts_are_views_of_the_file(tmp_path: Path) -> None:
+    splits = made(Generated(200), tmp_path / "set")
+    bases = {images.pixels.untyped_storage().data_ptr() for images in splits.parts().values()}
+    start = min(bases)
+    size = (tmp_path / "set" / "images.npy").stat().st_size
+    assert all(0 <= base - start < size for base in bases)
+    maps = Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else str(tmp_path / "set")
+    assert str(tmp_path / "set") in maps
+
+
+def test_all_is_noted_and_nothing_dropped_silently(tmp_path: Path) -> None:
+    files = pets(30) | {
+        "cat/broken.png": b"hello",
+        "cat/cut.png": encoded(3)[:-50],
+        "dog/other.jpg": encoded(999),
+        "dog/empty.png": b"",
+    }
+    splits = made(open_images(write_tar(tmp_path / "set.tar.gz", files)), tmp_path / "set")
+    told = prepared.about(tmp_path / "set")
+    assert told["notes"] == {
+        "unreadable": ["cat/broken.png", "cat/cut.png"],
+        "of another format than their names say": ["dog/other.jpg"],
+        "empty files": ["dog/empty.png"],
+    }
+    assert sum(map(len, splits.parts().values())) == 61
+
+
+def test_copies_are_counted_and_removed(tmp_path: Path) -> None:
+    files = {
+        f"{pet}/{k:03d}.png": encoded(k % 60 + 1000 * (pet == "dog" and k > 9))
+        for pet in ("cat", "dog")
+        for k in range(100)
+    }
+    path = write_folder(tmp_path / "files", files)
+    splits = made(open_images(path), tmp_path / "kept")
+    told = prepared.about(tmp_path / "kept")["duplicates"]
+    held = {part: [bytes(image.numpy()) for image in images.pixels] for part, images in splits.parts().items()}
+    parts = list(held)
+    for a, first in enumerate(parts):
+        for second in parts[a + 1 :]:
+            slow = sum(image in held[first] for image in held[second])
+            assert told["across"][f"{first} > {second}"] == slow
+        assert told["within"][first] == len(held[first]) - len(set(held[first]))
+    labels: dict[bytes, set[int]] = {}
+    for part, images in splits.parts().items():
+        for image, label in zip(held[part], images.labels.tolist(), strict=True):
+            labels.setdefault(image, set()).add(label)
+    assert told["other_label"] == sum(len(labels[image]) > 1 for images in held.values() for image in images) > 0
+    assert copies_in(splits) == {key: value for key, value in told.items() if key != "removed"}
+
+    cleaned = made(open_images(path), tmp_path / "removed", remove_duplicates=True)
+    seen: set[bytes] = set()
+    for part, images in cleaned.parts().items():
+        left = [bytes(image.numpy()) for image in images.pixels]
+        assert left == [image for image in held[part] if image not in seen]
+        seen |= set(left)
+    removed = prepared.about(tmp_path / "removed")["notes"]["copies of images in an earlier part, removed"]
+    assert len(removed) == told["images_across"] == 200 - sum(map(len, cleaned.parts().values()))
+
+
+def test_groups_stay_together_and_shares_are_met(tmp_path: Path) -> None:
+    splits = made(Generated(2000, groups=400), tmp_path / "set")
+    parts = [
+        {int.from_bytes(image.numpy().tobytes()[:4], "little") % 400 for image in images.pixels}
+        for images in splits.parts().values()
+    ]
+    assert sum(map(len, parts)) == 400 == len(set().union(*parts))
+    for (part, images), share in zip(splits.parts().items(), SHARES.values(), strict=True):
+        assert abs(len(images) - 20 * share) <= 10, part
+        assert abs(float(images.labels.double().mean()) - 0.5) < 0.1
+
+
+def test_single_images_are_parted_as_without_groups() -> None:
+    labels = np.arange(100) % 3
+    by_group = order_of_parts(labels, [f"{k}" for k in range(100)], "sparseguard")
+    for part, order in order_of_parts(labels, [""] * 100, "sparseguard").items():
+        assert (by_group[part] == order).all()
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CHUNK", 64 * 48)
+    path = write_tar(tmp_path / "set.tar.gz", pets(200))
+    expected = flat(made(open_images(path), tmp_path / "whole"))
+
+    class Killed:
+        @contextmanager
+        def task(self, label, total):
+            done = 0
+
+            def advance(steps: int) -> None:
+                nonlocal done
+                done += steps
+                if done >= 256:
+                    raise KeyboardInterrupt
+
+            yield advance
+
+        def say(self, message: str) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt):
+        made(open_images(path), tmp_path / "set", progress=Killed(), workers=2)
+    assert not (tmp_path / "set").exists()
+    kept = len(list((tmp_path / "set.work").glob("0*.json")))
+    assert kept >= 2
+    decoded: Counter[str] = Counter()
+    original = room.decode
+
+    def counting(content, look, *, name):
+        decoded[name] += 1
+        return original(content, look, name=name)
+
+    monkeypatch.setattr(room, "decode", counting)
+    assert flat(made(open_images(path), tmp_path / "set")) == expected
+    assert decoded.total() == 400 - 64 * kept
+    assert not (tmp_path / "set.work").exists()
+
+
+def test_chunks_of_other_files_are_not_taken(tmp_path: Path) -> None:
+    work = tmp_path / "set.work"
+    work.mkdir()
+    (work / "00000000.json").write_text("{}")
+    (work / "plan.json").write_text('{"plan": "another", "size": [1, 1]}')
+    assert len(made(Generated(100), tmp_path / "set").private) == 70
+
+
+def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
+    files = pets(10) | {"dog/large.png": encoded(1, size=(9, 9))}
+    path = write_zip(tmp_path / "set.zip", files)
+    with pytest.raises(DataError, match=r"dog/large\.png: is 9 x 9 pixels, the first image is 8 x 6"):
+        made(open_images(path), tmp_path / "set", Look(channels=1))
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
+
+
+def test_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="class 'dog' has no image that can be read"):
+        made(
+            open_images(write_zip(tmp_path / "a.zip", pets(9) | {f"dog/{k:02d}.png": b"x" for k in range(9)})),
+            tmp_path / "a",
+        )
+    with pytest.raises(DataError, match="too small"):
+        made(Generated(4), tmp_path / "b")
+    with pytest.raises(DataError, match="missing: three"):
+        made(Generated(40), tmp_path / "c", classes=("even", "odd", "three"))
+
+
+@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "prepared.json"])
+def test_damaged_prepared_sets_are_refused(tmp_path: Path, damage: str) -> None:
+    made(Generated(100), tmp_path / "set")
+    file = tmp_path / "set" / damage
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match="Remove it"):
+        prepared.read(tmp_path / "set")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_anonymous_memory_does_not_grow_with_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "CHUNK", 1 << 21)
+    size = (96, 96)
+    look = Look(size=size, channels=3)
+
+    def peak(count: int) -> int:
+        highest = 0
+
+        class Watching:
+            @contextmanager
+            def task(self, label, total):
+                def advance(_: int) -> None:
+                    nonlocal highest
+                    highest = max(highest, anonymous())
+
+                yield advance
+
+            def say(self, message: str) -> None:
+                nonlocal highest
+                highest = max(highest, anonymous())
+
+        before = anonymous()
+        splits = made(Generated(count, size), tmp_path / f"{count}", look, progress=Watching(), workers=2)
+        splits.fingerprints()
+        return max(highest, anonymous()) - before
+
+    peak(300)
+    small, large = peak(600), peak(3000)
+    grown = 2400 * 96 * 96 * 3 / 1024
+    assert large - small < 0.25 * grown, f"{small} kB for 600 images, {large} kB for 3,000"
+
+
+def anonymous() -> int:
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
