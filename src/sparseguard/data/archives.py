@@ -11,6 +11,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,8 +70,9 @@ class ArchiveSource(Source):
         with _explained(self._path), self._path.open("rb") as file:
             return {self._path.name: hashlib.file_digest(file, "sha256").hexdigest()}
 
+    @abstractmethod
     def _arranged(self, notes: Notes) -> Arranged:
-        raise NotImplementedError
+        """Return the members by class, noting those that are left out."""
 
     def _check_size(self, unpacked: int) -> None:
         if unpacked > max(BOMB_SIZE, BOMB_RATIO * self._path.stat().st_size):

@@ -1,0 +1,76 @@
+"""The audit from the command line, on a model and images the project has never seen."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparseguard.bench.given import images_of
+from sparseguard.data.decode import Look
+from sparseguard.errors import DataError
+from sparseguard.progress import Silent
+
+FACTORY = """
+import torch
+from torch import nn
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 70), nn.Linear(70, 2))
+"""
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    source = np.random.default_rng(0)
+    for name, count in (("private", 30), ("held_out", 80)):
+        labels = np.arange(count) % 2
+        coarse = source.integers(0, 256, (count, 2, 2))
+        images = coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8)
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
+    return tmp_path
+
+
+def run(given: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "sparseguard", "audit", "--model", f"{given / 'mine.py'}:make", "--channels", "1",
+        "--private", str(given / "private.npz"), "--held-out", str(given / "held_out.npz"), "--out", str(given / "out"),
+    ]  # fmt: skip
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+
+
+def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
+    done = run(given, "--tap", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)["verdicts"]
+    assert (told["tap"], told["severity"]) == ("1", "severe")  # 70 numbers of 64 pixels
+    page = (given / "out" / "report.html").read_text()
+    assert "data:image" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--tap", "layer3"), 2, "no module 'layer3'"),
+        (("--tap", "1", "--size", "8"), 2, "expected height and width"),
+        (("--tap", "1", "--mean", "0.5"), 2, "1 and 0 values"),
+        (("--tap", "1", "--size", "9,9"), 3, "does not take images"),
+    ],
+)
+def test_mistakes_end_with_their_code(given: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    done = run(given, *words)
+    assert done.returncode == code, done.stderr
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_images_come_as_they_lie(given: Path) -> None:
+    read = images_of(given / "private.npz", Look(channels=1), Silent())
+    with np.load(given / "private.npz") as arrays:
+        assert (read.pixels[:, 0].numpy() == arrays["images"]).all()
+        assert read.labels.tolist() == arrays["labels"].tolist()
+    with pytest.raises(DataError):
+        images_of(given / "nothing", Look(), Silent())
