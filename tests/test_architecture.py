@@ -13,7 +13,7 @@ import sparseguard
 
 SOURCE = Path(sparseguard.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-FOUNDATION = {"errors", "settings", "seeds", "files", "progress", "types", "stages", "checkpoint"}
+FOUNDATION = {"errors", "settings", "seeds", "files", "progress", "types", "stages", "checkpoint", "weights"}
 ALLOWED = {
     "sparse": set[str](),
     "data": FOUNDATION,

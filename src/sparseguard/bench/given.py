@@ -16,9 +16,9 @@ from sparseguard.data.decode import Look, decode
 from sparseguard.data.own import open_own
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.generators.factories import absolute, call_factory
-from sparseguard.generators.weights import load_exactly, read_weights
 from sparseguard.progress import Progress
 from sparseguard.types import ImageSet
+from sparseguard.weights import load_exactly, read_weights
 
 
 def model_of(

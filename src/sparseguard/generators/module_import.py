@@ -17,8 +17,8 @@ from sparseguard.generators.factories import absolute, call_factory
 from sparseguard.generators.library import save_prior
 from sparseguard.generators.module_prior import MeanAndNetwork, ModuleConstruction, ModulePrior
 from sparseguard.generators.probes import check_images
-from sparseguard.generators.weights import load_exactly, read_weights
 from sparseguard.seeds import derive
+from sparseguard.weights import load_exactly, read_weights
 
 MEAN_OF, AT_ONCE = 10_000, 500
 

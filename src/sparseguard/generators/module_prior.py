@@ -16,7 +16,7 @@ from sparseguard.generators.card import PriorCard
 from sparseguard.generators.factories import call_factory
 from sparseguard.generators.prior import Prior
 from sparseguard.generators.probes import OutputRange, scaled
-from sparseguard.generators.weights import load_exactly
+from sparseguard.weights import load_exactly
 
 
 class ModuleConstruction(pydantic.BaseModel):

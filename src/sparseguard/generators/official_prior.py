@@ -16,7 +16,7 @@ from sparseguard.generators.checkout import ENVIRONMENT, Network, build, chosen_
 from sparseguard.generators.foreign import check_sources, quiet
 from sparseguard.generators.prior import Prior
 from sparseguard.generators.probes import OutputRange, scaled
-from sparseguard.generators.weights import load_exactly
+from sparseguard.weights import load_exactly
 
 BLOCKS = ("SynthesisLayer", "SynthesisBlock")
 """Classes of the synthesis' layers: StyleGAN3's and StyleGAN2's."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparseguard.errors import DataError
 from sparseguard.generators.checkout import Network, build, checkout_code, explained
 from sparseguard.generators.foreign import quiet
-from sparseguard.generators.weights import load_exactly
+from sparseguard.weights import load_exactly
 
 TOLERANCE = 1e-4
 SAMPLES = 4

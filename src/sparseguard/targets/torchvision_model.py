@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +16,13 @@ from sparseguard.settings import settings
 from sparseguard.stages import Blueprint, Builder, Shape, Stage, take_channels
 from sparseguard.targets.backbones import Backbone, plain
 from sparseguard.targets.chain import Part, parts_of, require_equal
+from sparseguard.weights import read_weights
 
 PREFIX = "torchvision:"
 OWN = ("input", "stem")
 """Stages in front of the model's."""
 
 INSTALL = "Install torchvision (pip install 'sparseguard[download]')"
-SAVE = "Save one with torch.save(model.state_dict(), path) or safetensors."
 CLASSES = 10
 SIDE = 224
 """Pixels a side on which a model and its stages are compared."""
@@ -176,24 +175,6 @@ def taken_apart(name: str) -> tuple[list[tuple[str, Part]], dict[str, str]]:
         raise RecipeError(f"backbone 'torchvision:{name}' cannot be taken apart into stages: {error}") from None
     found = [(f"model_{part.name}" if part.name in OWN else part.name, part) for part in parts]
     return found, _taps(model, found)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from what `torch.save` wrote, with ``weights_only``.
-
-    Raises:
-        DataError: when it cannot be read so, or holds something else than tensors by name.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what its unpickler does
-        told = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: no state dict that can be read ({told}). {SAVE}") from None
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise DataError(f"{path}: holds a {type(loaded).__name__} of other things than tensors by name. {SAVE}")
-    return {str(name): value for name, value in loaded.items()}
 
 
 def load_but_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
