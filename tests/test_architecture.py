@@ -13,7 +13,9 @@ import sparseguard
 
 SOURCE = Path(sparseguard.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-FOUNDATION = {"errors", "settings", "seeds", "files", "progress", "types", "stages", "checkpoint", "weights"}
+FOUNDATION = {
+    "errors", "settings", "seeds", "files", "large", "progress", "types", "stages", "checkpoint", "weights",
+}  # fmt: skip
 ALLOWED = {
     "sparse": set[str](),
     "data": FOUNDATION,

@@ -1,7 +1,8 @@
 """How much of the private images can an attacker get back from what a model gives away?
 
-`sparseguard.load_recipe` and `sparseguard.run` do what the command line does; `sparseguard.protect` puts a sparse front
-into a model of yours; `sparseguard.sparse.SparseCode2d` is the sparse-coding layer alone.
+`sparseguard.load_recipe` and `sparseguard.run` do what the command line does; `sparseguard.audit` attacks a model of
+yours and `sparseguard.verdict` says in words what came of it; `sparseguard.protect` puts a sparse front into it;
+`sparseguard.sparse.SparseCode2d` is the sparse-coding layer alone.
 """
 
 from __future__ import annotations
@@ -11,21 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparseguard.bench import Outcome, Recipe, load_recipe, parse_recipe, run
+    from sparseguard.bench.audit import audit
     from sparseguard.protection import protect
     from sparseguard.record import Record, read_records
+    from sparseguard.report.verdict import verdict
+    from sparseguard.types import ImageSet
 
 _HOMES = {
+    "ImageSet": "sparseguard.types",
     "Outcome": "sparseguard.bench",
     "Recipe": "sparseguard.bench",
     "load_recipe": "sparseguard.bench",
     "parse_recipe": "sparseguard.bench",
     "run": "sparseguard.bench",
+    "audit": "sparseguard.bench.audit",
     "protect": "sparseguard.protection",
     "Record": "sparseguard.record",
     "read_records": "sparseguard.record",
+    "verdict": "sparseguard.report.verdict",
 }
 
-__all__ = ["Outcome", "Recipe", "Record", "load_recipe", "parse_recipe", "protect", "read_records", "run"]
+__all__ = [
+    "ImageSet", "Outcome", "Recipe", "Record", "audit", "load_recipe", "parse_recipe", "protect", "read_records",
+    "run", "verdict",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 

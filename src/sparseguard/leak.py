@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from sparseguard.errors import SparseguardError, TrainingError
+from sparseguard.large import gathered, picked, taps_limit
 from sparseguard.seeds import derive
 from sparseguard.stages import StagedModel
 from sparseguard.types import ImageSet, Knowledge, Observation, Released
@@ -69,7 +70,7 @@ class Leak:
 
     @torch.no_grad()
     def observe(self, images: ImageSet | torch.Tensor) -> Observation:
-        """Send images through the model and return what the tap released, on the CPU.
+        """Send images through the model and return what the tap released, on the CPU; on disk where it is large.
 
         Args:
             images: an image set, or ``(n, c, h, w)`` float32 in [0, 1].
@@ -80,15 +81,13 @@ class Leak:
         """
         if self.knowledge in (Knowledge.NOTHING, Knowledge.LABEL):
             raise AccessError(f"an attack of knowledge level '{self.knowledge}' may not query the model.")
-        released = []
         with torch.random.fork_rng():
             torch.manual_seed(derive(purpose="observe", seed=self._seed, query=self.queries))
-            for index in torch.arange(len(images)).split(BATCH):
-                batch = images.batch(index) if isinstance(images, ImageSet) else images[index]
-                released.append(self._answer(batch.to(self._device)))
-            order = torch.randperm(len(images)) if self._shuffled else slice(None)
+            released = gathered(self._answers(images), len(images), taps_limit())
+            order = torch.randperm(len(images)) if self._shuffled else None
         self.queries += len(images) * self.repeats
-        return Observation(features=torch.cat(released)[order], tap=self.tap)
+        features = released if order is None else picked(released, order, taps_limit())
+        return Observation(features=features, tap=self.tap)
 
     def front(self) -> StagedModel:
         """Return a copy of the stages from the image on that no training touched: the defense as it is specified.
@@ -108,6 +107,11 @@ class Leak:
         model = self._require((Knowledge.WEIGHTS,), "may not have the weights")
         names = list(model.stages)
         return _copied(model, names[: names.index(self._stage) + 1])
+
+    def _answers(self, images: ImageSet | torch.Tensor) -> Iterator[torch.Tensor]:
+        for index in torch.arange(len(images)).split(BATCH):
+            batch = images.batch(index) if isinstance(images, ImageSet) else images[index]
+            yield self._answer(batch.to(self._device))
 
     def _answer(self, batch: torch.Tensor) -> torch.Tensor:
         try:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sparseguard.errors import DataError, TrainingError
+from sparseguard.large import IMAGES_LIMIT, picked, row_chunks
 
 _FINGERPRINT_BYTES = 1 << 22
 
@@ -96,8 +97,9 @@ class ImageSet:
         return as_unit_float(self.pixels[index])
 
     def select(self, index: Tensor) -> ImageSet:
-        """Return the subset at ``index``."""
-        return ImageSet(pixels=self.pixels[index], labels=self.labels[index], classes=self.classes)
+        """Return the subset at ``index``, on disk where it is large (see `sparseguard.large`)."""
+        pixels = picked(self.pixels, index, IMAGES_LIMIT)
+        return ImageSet(pixels=pixels, labels=self.labels[index], classes=self.classes)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of shape, type, pixels, labels and class names."""
@@ -270,7 +272,7 @@ class Observation:
 
     def __post_init__(self) -> None:
         """Refuse values that are not finite."""
-        if not torch.isfinite(self.features).all():
+        if not all(torch.isfinite(self.features[some]).all() for some in row_chunks(self.features)):
             raise TrainingError(f"the tap '{self.tap}' released values that are not finite; the target is broken.")
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparseguard.attacks.base import Attack, AttackContext, NotApplicable, observed, own_images
 from sparseguard.attacks.white_box import Rule, WhiteBox, cosine, gradient_of, misfit
+from sparseguard.large import mean_and_spread
 from sparseguard.leak import Leak
 from sparseguard.settings import settings
 from sparseguard.sparse import NotConvergedWarning
@@ -109,7 +110,7 @@ class _Search:
         self.attack, self.goal, self.context = attack, goal, context
         public = context.public.train
         own = leak.observe(public).features.flatten(1)
-        self.scale = float(own.var(0).sum()) or 1.0
+        self.scale = float(mean_and_spread(own)[1].square().sum()) or 1.0
         self.features = observed(goal)
         model = leak.white_box()
         self.boxes = {rule: WhiteBox(model, rule) for rule in RULES}

@@ -12,6 +12,8 @@ from torch import Tensor
 from sparseguard.attacks.base import Attack, AttackContext, observed
 from sparseguard.attacks.queries import training_queries
 from sparseguard.attacks.ridge import MAX_SYSTEM, fit_ridge
+from sparseguard.attacks.training import standardizing
+from sparseguard.large import standardized
 from sparseguard.leak import Leak
 from sparseguard.settings import settings
 from sparseguard.types import AttackResult, Goal, Images, ImageSet, Knowledge
@@ -92,12 +94,12 @@ class LocalRidge(Attack):
         features, val = leak.observe(images).features.flatten(1), leak.observe(public.val).features.flatten(1)
         truth = public.val.images.flatten(1)
         ridge, penalty, _ = fit_ridge(features, images.flatten(1), val, truth)
-        mean, spread = features.mean(0), features.std(0).clamp_min(1e-6)
-        pool = (features - mean) / spread
-        near = _Neighbours(pool, pool @ pool.T, images.flatten(1) - ridge(features).float())
+        mean, spread = standardizing(features)
+        near = _Neighbours(standardized(features, mean, spread), images.flatten(1) - ridge(features).float())
 
         def corrected(seen: Tensor, count: int, local: float) -> Tensor:
-            return (ridge(seen).float() + near((seen - mean) / spread, count, local)).clamp(0, 1)
+            residual = [near((chunk - mean) / spread, count, local) for chunk in seen.split(CHUNK)]
+            return (ridge(seen).float() + torch.cat(residual)).clamp(0, 1)
 
         scored = []
         counts = sorted({min(count, len(images)) for count in self.neighbours})
@@ -136,14 +138,12 @@ def bounded_queries(images: ImageSet, copies: int, mixes: int) -> Images:
 
 
 class _Neighbours:
-    def __init__(self, pool: Float[Tensor, "m d"], gram: Float[Tensor, "m m"], residuals: Float[Tensor, "m p"]) -> None:
-        self.pool, self.gram, self.residuals = pool, gram, residuals
-        self.norms = gram.diagonal()
+    def __init__(self, pool: Float[Tensor, "m d"], residuals: Float[Tensor, "m p"]) -> None:
+        self.pool, self.residuals = pool, residuals
+        self.gram = pool @ pool.T
+        self.norms = self.gram.diagonal()
 
     def __call__(self, seen: Float[Tensor, "n d"], count: int, penalty: float) -> Float[Tensor, "n p"]:
-        return torch.cat([self._chunk(chunk, count, penalty) for chunk in seen.split(CHUNK)])
-
-    def _chunk(self, seen: Tensor, count: int, penalty: float) -> Tensor:
         cross = seen @ self.pool.T  # (chunk, m)
         index: Int[Tensor, "n k"] = (self.norms - 2 * cross).topk(count, dim=1, largest=False).indices
         gram = self.gram[index.unsqueeze(2), index.unsqueeze(1)].double()  # (chunk, k, k)

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 
 from sparseguard.attacks.base import Attack, AttackContext, observed
+from sparseguard.attacks.training import standardizing
+from sparseguard.large import row_chunks, standardized
 from sparseguard.leak import Leak
 from sparseguard.settings import settings
 from sparseguard.types import AttackResult, Goal, Knowledge
@@ -30,10 +32,13 @@ class NearestPublicImage(Attack):
         """Search the attacker's images by feature distance."""
         public = context.public.train
         own = leak.observe(public).features.flatten(1)
-        mean, spread = own.mean(0), own.std(0).clamp_min(1e-6)
-        own = (own - mean) / spread
+        mean, spread = standardizing(own)
+        own = standardized(own, mean, spread)
+        norms = torch.cat([own[some].square().sum(1) for some in row_chunks(own)])
         reconstructions = {}
         for part, features in observed(goal).items():
-            chunks = [torch.cdist((chunk - mean) / spread, own).argmin(1) for chunk in features.split(1024)]
-            reconstructions[part] = public.batch(torch.cat(chunks))
+            places = [
+                (norms - 2 * ((features[some] - mean) / spread) @ own.T).argmin(1) for some in row_chunks(features)
+            ]
+            reconstructions[part] = public.batch(torch.cat(places))
         return AttackResult(reconstructions=reconstructions)

@@ -16,6 +16,7 @@ from sparseguard.attacks.prior_inversion import PriorInversion
 from sparseguard.attacks.views import clipped
 from sparseguard.attacks.white_box import Rule, WhiteBox, cosine, gradient_of, misfit
 from sparseguard.generators import Prior
+from sparseguard.large import mean_and_spread
 from sparseguard.leak import Leak
 from sparseguard.seeds import derive
 from sparseguard.types import AttackResult, Goal
@@ -56,7 +57,8 @@ class PriorSearch:
     def __init__(self, attack: PriorInversion, leak: Leak, goal: Goal, context: AttackContext, prior: Prior) -> None:
         self.attack, self.goal, self.context, self.prior = attack, goal, context, prior.to(context.device)
         public = context.public.train
-        self.scale = float(leak.observe(public).features.flatten(1).var(0).sum()) or 1.0
+        own = leak.observe(public).features.flatten(1)
+        self.scale = float(mean_and_spread(own)[1].square().sum()) or 1.0
         self.pixel_variance = float(public.images.var(0).mean()) or 1.0
         self.features = observed(goal)
         model = leak.white_box()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sparseguard.attacks.base import Attack, AttackContext, observed
 from sparseguard.attacks.queries import training_queries
+from sparseguard.large import column_chunks, gathered, inner_products, mean_and_spread, moments, row_chunks, taps_limit
 from sparseguard.leak import Leak
 from sparseguard.settings import settings
 from sparseguard.types import AttackResult, Goal, Knowledge
@@ -23,17 +25,86 @@ MAX_SYSTEM = 8192
 """The largest side of the system solved: features, or training images where these are fewer."""
 
 
-@dataclass(frozen=True, eq=False)
-class RidgeMap:
-    """An affine map from features to pixels."""
+class RidgeMap(ABC):
+    """An affine map from features to pixels.
 
-    feature_mean: Float[Tensor, " d"]
-    weights: Float[Tensor, "d p"]
-    pixel_mean: Float[Tensor, " p"]
+    Args:
+        feature_mean: of the images it was fitted on.
+        pixel_mean: of these images.
+    """
+
+    def __init__(self, feature_mean: Float[Tensor, " d"], pixel_mean: Float[Tensor, " p"]) -> None:
+        self.feature_mean, self.pixel_mean = feature_mean, pixel_mean
 
     def __call__(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
-        """Return pixels, not clipped."""
-        return (features.double() - self.feature_mean) @ self.weights + self.pixel_mean
+        """Return pixels in float64, not clipped."""
+        made = [self._deviation(features[some]) + self.pixel_mean for some in row_chunks(features)]
+        return torch.cat(made) if made else self.pixel_mean.new_zeros(0, len(self.pixel_mean))
+
+    @property
+    @abstractmethod
+    def size(self) -> float:
+        """The Frobenius norm of the weights."""
+
+    @abstractmethod
+    def _deviation(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        """Return how far the pixels are from their mean."""
+
+
+@final
+class ExplicitMap(RidgeMap):
+    """A map whose weights ``(d, p)`` are there."""
+
+    def __init__(
+        self, feature_mean: Float[Tensor, " d"], pixel_mean: Float[Tensor, " p"], weights: Float[Tensor, "d p"]
+    ) -> None:
+        super().__init__(feature_mean, pixel_mean)
+        self.weights = weights
+
+    @property
+    def size(self) -> float:
+        """The Frobenius norm of the weights."""
+        return float(torch.linalg.vector_norm(self.weights))
+
+    def _deviation(self, features: Tensor) -> Tensor:
+        return (features.double() - self.feature_mean) @ self.weights
+
+
+@final
+class KernelMap(RidgeMap):
+    """The same map by inner products with the images it was fitted on, where weights would be too large.
+
+    Args:
+        rows: their features ``(m, d)``.
+        coefficients: ``(m, p)``; the weights are the centred rows, transposed, times these.
+    """
+
+    def __init__(
+        self,
+        feature_mean: Float[Tensor, " d"],
+        pixel_mean: Float[Tensor, " p"],
+        rows: Float[Tensor, "m d"],
+        coefficients: Float[Tensor, "m p"],
+    ) -> None:
+        super().__init__(feature_mean, pixel_mean)
+        self.rows, self.coefficients = rows, coefficients
+
+    @property
+    def size(self) -> float:
+        """The Frobenius norm of the weights."""
+        gram = inner_products(self.rows, self.rows, self.feature_mean)
+        return math.sqrt(max(0.0, float((self.coefficients * (gram @ self.coefficients)).sum())))
+
+    def _deviation(self, features: Tensor) -> Tensor:
+        return inner_products(features, self.rows, self.feature_mean) @ self.coefficients
+
+    def explicit(self) -> ExplicitMap:
+        """Return the map with its weights."""
+        weights = [
+            (self.rows[:, some].double() - self.feature_mean[some]).T @ self.coefficients
+            for some in column_chunks(self.rows)
+        ]
+        return ExplicitMap(self.feature_mean, self.pixel_mean, torch.cat(weights))
 
 
 def fit_ridge(
@@ -46,7 +117,7 @@ def fit_ridge(
     r"""Fit :math:`\min_A \|X - Z A\|^2 + \alpha\|A\|^2` on centred data, alpha chosen on the validation images.
 
     One symmetric eigendecomposition serves all penalties: of :math:`Z^T Z` (d x d) or, where there are fewer images
-    than features, of :math:`Z Z^T` (the dual). In float64.
+    than features, of :math:`Z Z^T` (the dual). In float64, features read in chunks.
 
     Args:
         features: of the training images.
@@ -58,23 +129,31 @@ def fit_ridge(
     Returns:
         The map, the relative penalty chosen, and its mean PSNR on the validation images in dB.
     """
-    feature_mean, pixel_mean = features.double().mean(0), pixels.double().mean(0)
-    z, x = features.double() - feature_mean, pixels.double() - pixel_mean
-    unit = float(z.square().sum() / z.shape[1])
-    primal = z.shape[1] <= z.shape[0]
-    values, vectors = torch.linalg.eigh(z.T @ z if primal else z @ z.T)
-    right = vectors.T @ (z.T @ x if primal else x)
-    left = vectors if primal else z.T @ vectors
-    val_left = (val_features.double() - feature_mean) @ left
+    feature_mean, pixel_mean = mean_and_spread(features)[0][0], pixels.mean(0, dtype=torch.float64)
+    primal = features.shape[1] <= features.shape[0]
+    if primal:
+        gram, cross = moments(features, feature_mean, pixels, pixel_mean)
+    else:
+        gram, cross = inner_products(features, features, feature_mean), pixels.double() - pixel_mean
+    unit = float(gram.trace()) / features.shape[1]
+    values, vectors = torch.linalg.eigh(gram)
+    right = vectors.T @ cross
+    seen = val_features.double() - feature_mean if primal else inner_products(val_features, features, feature_mean)
+    left = seen @ vectors
     scored = []
     for penalty in PENALTIES:
         scale = values.clamp_min(0) + penalty * unit + torch.finfo(torch.float64).tiny
-        guess = (val_left / scale) @ right + pixel_mean
+        guess = (left / scale) @ right + pixel_mean
         error = ((guess.clamp(0, 1) if bounded else guess) - val_pixels).square().mean(1).clamp_min(1e-10)
         scored.append((float(-10 * error.log10().mean()), penalty))
     score, penalty = max(scored)
     scale = values.clamp_min(0) + penalty * unit + torch.finfo(torch.float64).tiny
-    return RidgeMap(feature_mean, (left / scale) @ right, pixel_mean), penalty, score
+    solution = (vectors / scale) @ right
+    if primal:
+        return ExplicitMap(feature_mean, pixel_mean, solution), penalty, score
+    kernel = KernelMap(feature_mean, pixel_mean, features, solution)
+    fits = features.shape[1] * pixels.shape[1] * solution.element_size() <= taps_limit()
+    return kernel.explicit() if fits else kernel, penalty, score
 
 
 @settings
@@ -104,8 +183,7 @@ class Ridge(Attack):
         reconstructions = {
             part: mapping(features).float().clamp(0, 1).view(-1, *shape) for part, features in observed(goal).items()
         }
-        size = float(torch.linalg.vector_norm(mapping.weights))
-        return AttackResult(reconstructions=reconstructions, parameter_change=size, notes=notes)
+        return AttackResult(reconstructions=reconstructions, parameter_change=mapping.size, notes=notes)
 
     def fit(self, leak: Leak, context: AttackContext) -> tuple[RidgeMap, dict[str, float]]:
         """Query the leak and fit the map."""
@@ -119,7 +197,8 @@ class Ridge(Attack):
             features.append(seen)
             pixels.append(images.flatten(1))
         val_features = leak.observe(public.val).features.flatten(1)
+        known = torch.cat(pixels)
         mapping, penalty, score = fit_ridge(
-            torch.cat(features), torch.cat(pixels), val_features, public.val.images.flatten(1)
+            gathered(features, len(known), taps_limit()), known, val_features, public.val.images.flatten(1)
         )
         return mapping, {"penalty": penalty, "attacker_val_psnr": score, "copies": float(len(features))}

@@ -76,20 +76,23 @@ class TrainedDecoder(Attack):
             features.flatten(1), wanted.flatten(1), val_features.flatten(1), val_wanted.flatten(1), bounded=bounded
         )
         network = self.network(tuple(features.shape[1:]), public.train.shape).to(device)
-        corrected = Corrected(ridge, *standardizing(features), network, public.train.shape, device, bounded)
+        mean, spread = (values.to(device) for values in standardizing(features))
+        corrected = Corrected(ridge, mean, spread, network, public.train.shape, device, bounded)
         fresh = is_stochastic(leak, public.val)
-        first = (*corrected.prepared(features), wanted, weight)
+        first = (features, corrected.guess(features), wanted, weight)
 
         def data(epoch: int) -> Batch:
-            again = fresh and epoch > 0
-            return (*corrected.prepared(leak.observe(images).features), wanted, weight) if again else first
+            if not fresh or epoch == 0:
+                return first
+            again = leak.observe(images).features
+            return again, corrected.guess(again), wanted, weight
 
         def error(_: nn.Module) -> float:
             return float(F.mse_loss(corrected(val_features) * val_weight, val_wanted * val_weight))
 
-        def loss(net: nn.Module, batch: Batch) -> Tensor:
+        def loss(_: nn.Module, batch: Batch) -> Tensor:
             seen, guess, truth, weights = batch
-            return LOSSES[self.loss](net(seen, guess) * weights, truth * weights)
+            return LOSSES[self.loss](corrected.correct(seen, guess) * weights, truth * weights)
 
         budget = Budget(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience)
         corrected.training = fit(network, data, loss, error, budget, context)
@@ -111,14 +114,19 @@ class Corrected:
     training: Training = field(init=False)
     notes: dict[str, float] = field(init=False)
 
-    def prepared(self, features: Tensor) -> Batch:
-        """Return standardized features and ridge's guess."""
+    def guess(self, features: Tensor) -> Tensor:
+        """Return ridge's guess."""
         guess = self.ridge(features.flatten(1)).float().view(-1, *self.shape)
-        return (features - self.mean) / self.spread, guess.clamp(0, 1) if self.bounded else guess
+        return guess.clamp(0, 1) if self.bounded else guess
+
+    def correct(self, features: Tensor, guess: Tensor) -> Tensor:
+        """Return the network's correction of the guess, on the device."""
+        corrected: Tensor = self.network((features - self.mean) / self.spread, guess)
+        return corrected
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return the predictions, on the CPU."""
-        made = in_chunks(self.network, self.prepared(features), self.device)
+        made = in_chunks(self.correct, (features, self.guess(features)), self.device)
         return made.clamp(0, 1) if self.bounded else made
 
 

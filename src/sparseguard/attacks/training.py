@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseguard.attacks.base import AttackContext
 from sparseguard.errors import TrainingError
+from sparseguard.large import CHUNK, mean_and_spread, row_chunks
 
 Batch = tuple[Tensor, ...]
 
@@ -113,15 +114,16 @@ def fit(
 
 def standardizing(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and spread of each feature (of each channel, for maps), shaped to broadcast."""
-    axes = (0, *range(2, features.ndim)) if features.ndim == 4 else (0,)
-    return features.mean(axes, keepdim=True), features.std(axes, keepdim=True).clamp_min(1e-6)
+    mean, spread = mean_and_spread(features, (0, 2, 3) if features.ndim == 4 else (0,))
+    return mean.to(features.dtype), spread.to(features.dtype).clamp_min(1e-6)
 
 
 @torch.no_grad()
 def in_chunks(function: Callable[..., Tensor], rows: Sequence[Tensor], device: torch.device) -> Tensor:
     """Apply ``function`` to the rows in chunks on ``device`` and gather the results on the CPU."""
-    chunks = zip(*(row.split(512) for row in rows), strict=True)
-    return torch.cat([function(*(part.to(device) for part in chunk)).cpu() for chunk in chunks])
+    widest = max(rows, key=lambda row: row[:1].numel())
+    chunks = row_chunks(widest, min(CHUNK, 512 * widest[:1].numel() * widest.element_size()))
+    return torch.cat([function(*(row[some].to(device) for row in rows)).cpu() for some in chunks])
 
 
 def _finite(error: float, epoch: int, context: AttackContext) -> float:

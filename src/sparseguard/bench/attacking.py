@@ -22,6 +22,7 @@ from sparseguard.bench.store import Store, StoredAttack
 from sparseguard.data import DATASETS
 from sparseguard.data.splits import balanced_subset
 from sparseguard.errors import RecipeError, TrainingError
+from sparseguard.large import picked, taps_limit
 from sparseguard.progress import Progress
 from sparseguard.seeds import derive
 from sparseguard.settings import parse
@@ -120,9 +121,10 @@ class Attacks:
         for part, places in index.items():
             images = self.splits.parts()[part]
             every = torch.arange(len(images)) if places is None else places
-            observation = None
-            if seen is not None:
-                observation = Observation(features=seen[part].features[every], tap=seen[part].tap)
+            observation = None if seen is None else seen[part]
+            if observation is not None and places is not None:
+                chosen = picked(observation.features, places, taps_limit())
+                observation = Observation(features=chosen, tap=observation.tap)
             goal[part] = Attacked(
                 count=len(every),
                 observation=observation,

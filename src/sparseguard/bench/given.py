@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.fx
-from torch import nn
+from torch import Tensor, nn
 
 from sparseguard.bench.hooked import Preprocessed
 from sparseguard.data.decode import Look, decode
 from sparseguard.data.own import open_own
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.generators.factories import absolute, call_factory
+from sparseguard.large import IMAGES_LIMIT, room
 from sparseguard.progress import Progress
 from sparseguard.types import ImageSet
 from sparseguard.weights import load_exactly, read_weights
@@ -58,7 +57,7 @@ def model_of(
 
 
 def images_of(path: Path, look: Look, progress: Progress) -> ImageSet:
-    """Return all images of class folders, an archive of them, or arrays, decoded into memory.
+    """Return all images of class folders, an archive of them, or arrays, decoded; many lie on disk.
 
     What was left out, or changed on the way, is told by name.
 
@@ -68,32 +67,28 @@ def images_of(path: Path, look: Look, progress: Progress) -> ImageSet:
     notes: dict[str, list[str]] = {}
     with open_own(path) as source:
         items = source.items()
-        pixels: list[npt.NDArray[np.uint8]] = []
-        order: list[int] = []
+        pixels: Tensor | None = None
         with progress.task(f"read {path.name}", len(items)) as advance:
             for place, content in source.stream(items):
                 if isinstance(content, DataError):
                     raise content
                 name = items[place].name
                 one = decode(content, look, name=name)
-                if pixels and one.pixels.shape != pixels[0].shape:
+                image = torch.from_numpy(one.pixels).permute(2, 0, 1)
+                if pixels is None:
+                    pixels = room((len(items), *image.shape), torch.uint8, IMAGES_LIMIT)
+                if image.shape != pixels.shape[1:]:
                     raise DataError(f"{name}: is another size than the first image. Say which size all shall have.")
                 for remark in one.remarks:
                     notes.setdefault(remark, []).append(name)
-                pixels.append(one.pixels)
-                order.append(place)
+                pixels[place] = image
                 advance(1)
         classes, left_out = source.classes, source.notes
     for reason, names in {**notes, **left_out}.items():
         progress.say(f"{path}: {len(names):,} images: {reason}, e.g. {names[0]!r}")
-    if not pixels:
+    if pixels is None:
         raise DataError(f"{path}: holds no images in classes.")
-    stacked = torch.from_numpy(np.stack(pixels)[np.argsort(order)])
-    return ImageSet(
-        pixels=stacked.permute(0, 3, 1, 2).contiguous(),
-        labels=torch.tensor([item.label for item in items]),
-        classes=classes,
-    )
+    return ImageSet(pixels=pixels, labels=torch.tensor([item.label for item in items]), classes=classes)
 
 
 def _exported(path: Path, progress: Progress) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseguard.bench.setting import attacked_index
+from sparseguard.large import inner_products, mean_and_spread, moments
 from sparseguard.metrics import METRICS
 from sparseguard.record import Summary
 from sparseguard.types import Splits
@@ -25,17 +26,17 @@ def scored_parts(splits: Splits) -> tuple[str, ...]:
 
 
 def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return, by part, the images a reconstruction has to be told apart from, and its original's place among them.
+    """Return, by part, the pixels a reconstruction has to be told apart from, and its original's place among them.
 
     Private and test reconstructions face the private images; each test image takes the place of one of them, so that N
     is the same for both. On attacker_val, where attackers are chosen, the pool is
     attacker_train: an attacker has no private images to choose with.
     """
-    private = splits.private.images
+    private = splits.private.pixels
     return {
         "private": (private, torch.arange(len(private))),
         "test": (private, torch.arange(len(splits.test)) % len(private)),
-        "attacker_val": (splits.attacker_train.images, None),
+        "attacker_val": (splits.attacker_train.pixels, None),
     }
 
 
@@ -107,9 +108,11 @@ def effective_rank(features: Tensor) -> float:
     It is d for d uncorrelated features of equal variance and 1 for a single direction (Roy and Vetterli 2007, on the
     covariance's eigenvalues).
     """
-    centred = features.flatten(1).double()
-    centred = centred - centred.mean(0)
-    spectrum = torch.linalg.svdvals(centred).square()
+    flat = features.flatten(1)
+    mean = mean_and_spread(flat)[0][0]
+    wide = flat.shape[1] > len(flat)
+    gram = inner_products(flat, flat, mean) if wide else moments(flat, mean, flat[:, :0], mean[:0])[0]
+    spectrum = torch.linalg.eigvalsh(gram).clamp_min(0)
     total = spectrum.sum()
     if total == 0:
         return 0.0

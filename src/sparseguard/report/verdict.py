@@ -39,16 +39,18 @@ def verdict(record: Record) -> Verdict:
         why = record.failure.message if record.failure else "unknown"
         return Verdict(tap=tap, severity="not measured", sentences=(f"The attacks failed: {why}",))
     floors = [one for one in record.attackers if one.floor]
-    names = {choice["psnr"] for choice in record.chosen.values()}
+    names, tellers = ({choice[metric] for choice in record.chosen.values()} for metric in ("psnr", "id@1"))
     best = max((one for one in record.attackers if one.name in names), key=_psnr)
+    teller = max((one for one in record.attackers if one.name in tellers), key=_told)
     floor = max(_psnr(one) for one in floors) if floors else 0.0
-    gain, told = _psnr(best) - floor, best.scores["private"]["id@1"].mean
+    gain, told = _psnr(best) - floor, _told(teller)
     chance = 1 / record.identification["private"]
     severity = _severity(gain, told, chance)
+    of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_count(teller):,} images)"
     found = (
-        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes private images with a "
-        f"PSNR of {_psnr(best):.1f} dB; the best guess without the leak's help has {floor:.1f} dB. "
-        f"{told:.0%} of them are told apart from {record.identification['private']:,} private images "
+        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes {_count(best):,} "
+        f"private images with a PSNR of {_psnr(best):.1f} dB; the best guess without the leak's help has {floor:.1f} dB. "
+        f"{told:.0%} {of_those} are told apart from {record.identification['private']:,} private images "
         f"(chance: {chance:.2%})."
     )
     return Verdict(
@@ -104,3 +106,11 @@ def _doubts(record: Record, best: Attacker) -> tuple[str, ...]:
 
 def _psnr(attacker: Attacker) -> float:
     return attacker.scores["private"]["psnr"].mean
+
+
+def _told(attacker: Attacker) -> float:
+    return attacker.scores["private"]["id@1"].mean
+
+
+def _count(attacker: Attacker) -> int:
+    return attacker.scores["private"]["psnr"].n

@@ -1,0 +1,73 @@
+"""The verdict's thresholds, on records made up by hand."""
+
+import pytest
+from synthetic_records import FLOORS, attacker, record
+
+from sparseguard.record import Flag
+from sparseguard.report.verdict import verdict
+
+CHANCE = 1 / 2000
+"""Of the made-up records."""
+
+
+def told(psnr: float, identified: float, **changes):
+    """Return the verdict on one attack of so many dB above the best floor, 12 dB."""
+    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    one = attacker("ridge", {"psnr": psnr, "ssim": 0.5, "id@1": identified}, False)
+    chosen = {"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
+    return verdict(record(attackers=[*floors, one], chosen=chosen, **changes))
+
+
+@pytest.mark.parametrize(
+    ("psnr", "identified", "severity"),
+    [
+        (15.1, 0.0, "severe"),
+        (15.0, 0.0, "partial"),
+        (13.1, 0.0, "partial"),
+        (13.0, 0.0, "faint"),
+        (12.1, 0.0, "faint"),
+        (12.0, 0.0, "none found"),
+        (9.0, 0.0, "none found"),
+        (9.0, 0.51, "severe"),
+        (9.0, 0.5, "partial"),
+        (9.0, 0.06, "partial"),
+        (9.0, 0.05, "none found"),
+        (12.1, 0.05, "faint"),
+    ],
+)
+def test_severity_follows_the_thresholds(psnr, identified, severity):
+    assert told(psnr, identified).severity == severity
+
+
+def test_among_few_images_chance_is_no_leak():
+    few = {"identification": {"private": 8, "test": 8}}  # chance .125; ten times that cannot be reached
+    assert told(9.0, 0.2, **few).severity == "none found"
+    assert told(9.0, 0.6, **few).severity == "severe"
+
+
+def test_who_tells_images_apart_best_is_asked_for_that_not_who_has_the_most_decibels():
+    strong = attacker("ridge", {"psnr": 14.0, "ssim": 0.5, "id@1": 0.02}, False)
+    sharp = attacker("sharp", {"psnr": 11.0, "ssim": 0.5, "id@1": 0.7}, False)
+    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    chosen = {"outputs": {"psnr": "ridge", "ssim": "ridge", "id@1": "sharp"}}
+    one = verdict(record(attackers=[*floors, strong, sharp], chosen=chosen))
+    assert one.severity == "severe"
+    assert "'ridge'" in one.sentences[1]
+    assert "70% of those by 'sharp' (3,000 images)" in one.sentences[1]
+
+
+def test_flags_and_a_model_that_does_not_work_are_told():
+    flag = Flag(name="target-not-trained", message="accuracy is that of guessing.")
+    one = told(16.0, 0.9, flags=[flag])
+    assert any("target-not-trained" in sentence for sentence in one.sentences)
+    target = record().target
+    assert target is not None
+    broken = told(16.0, 0.9, target=target.model_copy(update={"accuracy": 0.12}))
+    assert "hardly works" in broken.sentences[0]
+    assert "works on" in told(16.0, 0.9).sentences[0]
+
+
+def test_every_severity_says_what_to_do():
+    for psnr in (20.0, 14.0, 12.5, 10.0):
+        one = told(psnr, 0.0)
+        assert len(one.sentences) >= 3, one
