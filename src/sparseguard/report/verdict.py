@@ -49,7 +49,8 @@ def verdict(record: Record) -> Verdict:
     of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_count(teller):,} images)"
     found = (
         f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes {_count(best):,} "
-        f"private images with a PSNR of {_psnr(best):.1f} dB; the best guess without the leak's help has {floor:.1f} dB. "
+        f"private images with a PSNR of {_psnr(best):.1f} dB; "
+        f"the best guess without the leak's help has {floor:.1f} dB. "
         f"{told:.0%} {of_those} are told apart from {record.identification['private']:,} private images "
         f"(chance: {chance:.2%})."
     )
