@@ -8,6 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from sparseguard.large import taps_limit
 from sparseguard.stages import StagedModel
 from sparseguard.types import Released
 
@@ -21,13 +22,14 @@ class Remembering:
     Args:
         model: the released model.
         stages: the stages that are taps.
-        budget: bytes of answers kept; beyond it queries are computed every time.
+        budget: bytes of answers kept; beyond it queries are computed every time. None: half of what may be held of a
+            tap's outputs.
     """
 
-    def __init__(self, model: StagedModel, stages: Collection[str], budget: int = 512 * 2**20) -> None:
+    def __init__(self, model: StagedModel, stages: Collection[str], budget: int | None = None) -> None:
         self._model = model
         self._stages = set(stages)
-        self._left = budget
+        self._left = taps_limit() // 2 if budget is None else budget
         self._known: dict[bytes, dict[str, Tensor]] = {}
 
     def until(self, images: Tensor, stage: str) -> Tensor:
