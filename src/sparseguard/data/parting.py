@@ -26,7 +26,7 @@ def order_of_parts(labels: npt.NDArray[np.integer], groups: Sequence[str], layou
         layout: ``paper`` gives the parts private, attacker_train and attacker_val.
     """
     shares = PAPER_SHARES if layout == "paper" else SHARES
-    members = _members(groups)
+    members = _members(groups) if any(groups) else []
     if all(len(places) == 1 for places in members):
         return partition_index(labels, shares)
     classes = int(labels.max()) + 1
