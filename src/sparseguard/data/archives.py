@@ -156,6 +156,10 @@ class ZipSource(ArchiveSource):
         self._zip = zipfile.ZipFile(path)
 
     def _arranged(self, notes: Notes) -> Arranged:
+        return arrange(*self._walk(notes), self._path)
+
+    def _walk(self, notes: Notes) -> tuple[list[File], list[str]]:
+        """Return all files and the names of all folders, noting what is neither."""
         members = self._zip.infolist()
         self._check_size(sum(member.file_size for member in members))
         if len(members) > MOST_MEMBERS:
@@ -173,7 +177,7 @@ class ZipSource(ArchiveSource):
                 raise DataError(f"{self._path}: {member.filename!r} is encrypted. Unpack it and give the folder.")
             else:
                 files.append(File(name=member.filename, size=member.file_size))
-        return arrange(files, folders, self._path)
+        return files, folders
 
     def read(self, item: Item) -> bytes:
         """Return one image; its checksum in the archive is checked."""
