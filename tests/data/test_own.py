@@ -153,6 +153,12 @@ def test_a_hugging_face_folder_needs_its_library(tmp_path, monkeypatch) -> None:
         open_own(tmp_path / "hf")
 
 
+def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
+    with pytest.raises(DataError, match="part 'test': asked for 2 images of 3 classes"):
+        OwnImages(path=tmp_path / "own.npz", test=2).load()
+
+
 def test_settings_are_checked() -> None:
     for wrong in ({"size": [0, 8]}, {"size": 8}, {"channels": 2}, {"crop": -1}):
         with pytest.raises(RecipeError):

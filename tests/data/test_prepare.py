@@ -215,6 +215,22 @@ def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
 
 
+def test_a_size_taken_from_the_first_image_is_noted(tmp_path: Path) -> None:
+    made(open_images(write_zip(tmp_path / "set.zip", pets(60))), tmp_path / "set", Look(channels=1))
+    noted = {"no size asked for, so all have the first image's, 8 x 6": ["cat/00.png"]}
+    assert prepared.about(tmp_path / "set")["notes"] == noted
+
+
+def test_classes_that_a_part_lacks_are_noted(tmp_path: Path) -> None:
+    files = pets(100)
+    rare = {f"owl/{k}.png": encoded(5000 + k) for k in range(2)}
+    splits = made(open_images(write_zip(tmp_path / "set.zip", files | rare)), tmp_path / "set")
+    lacking = [part for part, images in splits.parts().items() if 2 not in images.labels]
+    noted = {f"classes without an image in part {part}": ["owl"] for part in lacking}
+    assert lacking
+    assert prepared.about(tmp_path / "set")["notes"] == noted
+
+
 def test_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="class 'dog' has no image that can be read"):
         made(

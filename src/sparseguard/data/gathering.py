@@ -13,9 +13,9 @@ import numpy as np
 from sparseguard.data.chunks import Chunks
 from sparseguard.data.decoding import UNREADABLE
 from sparseguard.data.duplicates import Digests, count_copies, first_parts
-from sparseguard.data.parting import order_of_parts, ranges
+from sparseguard.data.parting import order_of_parts, ranges, shares_of
 from sparseguard.data.source import Item, Source
-from sparseguard.data.splits import Index
+from sparseguard.data.splits import Index, Layout
 from sparseguard.errors import DataError
 from sparseguard.files import write_text
 
@@ -54,13 +54,14 @@ class Gathering:
         index, digests = rows["place"], rows["digest"]
         notes = self._notes()
         labels = np.fromiter((self.items[place].label for place in index), dtype=np.int64, count=len(index))
-        check_every_class(labels, self.source, notes.get(UNREADABLE, []))
+        check_every_class(labels, self.source, about["layout"], notes.get(UNREADABLE, []))
         dealt = self._dealt(index, labels, about["layout"])
         about["duplicates"] = self._counted(digests, labels, dealt) | {"removed": self.remove_duplicates}
         if self.remove_duplicates:
             first = first_parts(digests, _part_of(dealt)) == _part_of(dealt)
             notes["copies of images in an earlier part, removed"] = [self.items[k].name for k in index[~first]]
             dealt = {part: places[first[places]] for part, places in dealt.items()}
+        notes |= self._absent(labels, dealt)
         about["parts"] = ranges({part: len(places) for part, places in dealt.items()}, about["layout"])
         about["notes"] = {reason: sorted(names) for reason, names in sorted(notes.items()) if names}
         about["source_images"] = len(self.items)
@@ -79,10 +80,20 @@ class Gathering:
             notes[f"no size asked for, so all have the first image's, {height} x {width}"] = [first]
         return notes
 
-    def _dealt(self, index: Index, labels: Index, layout: Any) -> dict[str, Index]:
+    def _dealt(self, index: Index, labels: Index, layout: Layout) -> dict[str, Index]:
         sort = np.argsort(index)
         groups = [self.items[place].group for place in index[sort]]
-        return {part: sort[places] for part, places in order_of_parts(labels[sort], groups, layout).items()}
+        in_all = self.source.classes_in_all_parts
+        dealt = order_of_parts(labels[sort], groups, layout, classes_in_all_parts=in_all)
+        return {part: sort[places] for part, places in dealt.items()}
+
+    def _absent(self, labels: Index, dealt: Mapping[str, Index]) -> dict[str, list[str]]:
+        classes = self.source.classes
+        found = {part: np.bincount(labels[places], minlength=len(classes)) for part, places in dealt.items()}
+        return {
+            f"classes without an image in part {part}": [classes[k] for k in np.flatnonzero(counts == 0)]
+            for part, counts in found.items()
+        }
 
     def _counted(self, digests: Digests, labels: Index, dealt: Mapping[str, Index]) -> dict[str, Any]:
         return count_copies(digests, _part_of(dealt), labels, list(dealt))
@@ -100,22 +111,26 @@ class Gathering:
         out.flush()
 
 
-def check_every_class(labels: Index, source: Source, unreadable: Sequence[str]) -> None:
-    """Refuse images among which a class has none.
+def check_every_class(labels: Index, source: Source, layout: Layout, unreadable: Sequence[str] = ()) -> None:
+    """Refuse images among which a class has none, or too few to be in all parts where it must be.
 
     Args:
         labels: ``(n,)`` of the images.
         source: where they are from.
+        layout: how they are to be parted.
         unreadable: names of the images that were left out.
 
     Raises:
-        DataError: naming the first class without an image.
+        DataError: naming the class with the fewest images.
     """
     counts = np.bincount(labels, minlength=len(source.classes))
-    if (counts == 0).any():
-        name = source.classes[int(np.argmin(counts))]
-        shown = f", e.g. {unreadable[0]!r}" if unreadable else ""
-        raise DataError(f"class '{name}' has no image that can be read ({len(unreadable):,} cannot in all{shown}).")
+    least = len(shares_of(layout)) if source.classes_in_all_parts else 1
+    if (counts < least).any():
+        name, fewest = source.classes[int(np.argmin(counts))], int(counts.min())
+        kind = " that can be read" if unreadable else ""
+        has = f"{fewest} images{kind}, needs {least}, one for each part" if fewest else f"no image{kind}"
+        shown = f" ({len(unreadable):,} cannot in all, e.g. {unreadable[0]!r})" if unreadable else ""
+        raise DataError(f"class '{name}' has {has}{shown}.{source.advice}")
 
 
 def _part_of(dealt: Mapping[str, Index]) -> Index:

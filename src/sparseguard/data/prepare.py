@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 
 from sparseguard.data.chunks import Chunks
 from sparseguard.data.decode import Look
 from sparseguard.data.decoding import Decoding
-from sparseguard.data.gathering import Gathering
+from sparseguard.data.gathering import Gathering, check_every_class
 from sparseguard.data.source import Item, Source
 from sparseguard.data.splits import Layout
 from sparseguard.errors import DataError
@@ -87,6 +88,7 @@ def prepare(
             try:
                 items = source.items()
                 _check_classes(source, classes)
+                check_every_class(np.array([item.label for item in items], dtype=np.int64), source, layout)
                 _fill(source, items, work, look, about, remove_duplicates, progress or Silent(), workers or _cores())
             except DataError:
                 shutil.rmtree(work, ignore_errors=True)

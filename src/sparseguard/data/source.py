@@ -54,12 +54,15 @@ class Notes:
 class Source(ABC):
     """An opened folder, archive or array file; a context manager.
 
-    `classes` and `notes` are complete once `items` was called.
+    `classes`, `notes`, `classes_in_all_parts` (whether every part must have every class, whatever its share) and
+    `advice` (what to do when a class has no image) are complete once `items` was called.
     """
 
     def __init__(self) -> None:
         self.classes: tuple[str, ...] = ()
         self.notes: dict[str, list[str]] = {}
+        self.classes_in_all_parts = False
+        self.advice = ""
 
     @abstractmethod
     def items(self) -> list[Item]:
