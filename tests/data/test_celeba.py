@@ -165,7 +165,7 @@ def test_every_person_is_in_every_part(many):
 
 
 def test_persons_with_too_few_images_for_all_parts_are_refused_by_number(many):
-    with pytest.raises(DataError, match="9 have 5 images or more, one for each part.*identity 0 has 3"):
+    with pytest.raises(DataError, match=r"9 have 5 images or more, one for each part.*identity 0 has 3"):
         CelebA(path=many, identities=10).load()
     assert len(CelebA(path=many, identities=10, layout="paper").load().select.classes) == 10
 

@@ -40,7 +40,7 @@ class Look:
     """What every image is made into.
 
     Args:
-        size: height and width in pixels; None: all images have one size already, which is kept.
+        size: height and width in pixels; None: that of the first image, which all others must have.
         channels: 1 grey, 3 colour.
         crop: side in pixels of the square kept from the middle before anything is resized; 0: none, and what does not
             have the proportions of ``size`` is cut to them around the middle.
