@@ -120,17 +120,74 @@ def test_a_pair_of_attributes_gives_four_classes(files):
 def test_identities_are_the_most_frequent_ones_and_ties_go_to_the_smaller_number(files):
     for name in ("000120.jpg", "000002.jpg"):
         (files / "img_align_celeba" / name).unlink()
-    folder = CelebA(path=files, identities=12).prepare()
+    dataset = CelebA(path=files, identities=12, layout="paper")
+    folder = dataset.prepare()
     kept = [0, *range(2, 13)]
     assert about(folder)["classes"] == [str(1000 + person) for person in kept]
-    splits = CelebA(path=files, identities=12).load()
+    splits = dataset.load()
     seen = Counter(
         (int(label), number)
-        for part in splits.parts().values()
+        for part in (splits.private, splits.attacker_train, splits.attacker_val)
         for label, number in zip(part.labels, numbers(part), strict=True)
     )
     assert set(seen) == {(label, person + 30 * k) for label, person in enumerate(kept) for k in range(4)}
-    assert set(splits.private.labels.tolist()) == set(range(12))
+    assert set(seen.values()) == {1}
+    for part in splits.parts().values():
+        assert set(part.labels.tolist()) == set(range(12))
+
+
+@pytest.fixture
+def many(files) -> Path:
+    """The same 120 images, person k having 3 + 2 k of them, as long as there are any."""
+    persons = [person for person in range(20) for _ in range(3 + 2 * person)][:120]
+    (files / "identity_CelebA.txt").write_text(
+        "".join(f"{number + 1:06d}.jpg {person}\n" for number, person in enumerate(persons))
+    )
+    return files
+
+
+def test_every_person_is_in_every_part(many):
+    splits = CelebA(path=many, identities=9).load()
+    assert splits.private.classes == ("9", "8", "7", "6", "5", "4", "3", "2", "1")
+    counts = {name: np.bincount(part.labels, minlength=9).tolist() for name, part in splits.parts().items()}
+    assert all(min(found) >= 1 for found in counts.values())
+    assert [sum(found) for found in zip(*counts.values(), strict=True)] == [21, 19, 17, 15, 13, 11, 9, 7, 5]
+    assert {name: found[0] for name, found in counts.items()} == {
+        "private": 14,
+        "attacker_train": 3,
+        "attacker_val": 1,
+        "select": 1,
+        "test": 2,
+    }
+    assert {name: found[-1] for name, found in counts.items()} == dict.fromkeys(counts, 1)
+    held = [number for part in splits.parts().values() for number in numbers(part)]
+    assert len(held) == len(set(held))
+
+
+def test_persons_with_too_few_images_for_all_parts_are_refused_by_number(many):
+    with pytest.raises(DataError, match=r"9 have 5 images or more, one for each part.*identity 0 has 3"):
+        CelebA(path=many, identities=10).load()
+    assert len(CelebA(path=many, identities=10, layout="paper").load().select.classes) == 10
+
+
+def test_a_person_left_with_too_few_readable_images_is_refused(many):
+    (many / "img_align_celeba" / "000004.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"class '1' has 4 images that can be read, needs 5.*000004\.jpg"):
+        CelebA(path=many, identities=9).load()
+
+
+def test_a_class_without_images_in_a_partial_set_is_explained(files):
+    for number in range(4, 120, 5):
+        (files / "img_align_celeba" / f"{number + 1:06d}.jpg").unlink()
+    with pytest.raises(DataError, match=r"class 'Bald' has no image\. The set is partial: 96 of the 120 images listed"):
+        CelebA(path=files).load()
+
+
+def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(files):
+    with pytest.raises(DataError, match="part 'private': asked for 4 images of 5 classes"):
+        CelebA(path=files, private=4).load()
+    with pytest.raises(RecipeError, match="at least 2"):
+        parse(CelebA, {"private": 1}, "[data]")
 
 
 def test_too_many_identities_are_refused(files):
@@ -138,7 +195,7 @@ def test_too_many_identities_are_refused(files):
         CelebA(path=files, identities=31).load()
     for file in sorted((files / "img_align_celeba").iterdir())[31:]:
         file.unlink()
-    with pytest.raises(DataError, match="1 have 2 images or more"):
+    with pytest.raises(DataError, match="0 have 5 images or more"):
         CelebA(path=files, identities=2).load()
 
 

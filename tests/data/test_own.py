@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from pictures import encoded, pets, write_folder, write_tar
 
 from sparseguard.data import OwnImages
-from sparseguard.data.own import ArraySource, open_own
+from sparseguard.data.own import ArraySource
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.settings import parse
 
@@ -146,11 +145,10 @@ def test_nothing_is_written_but_the_cache(tmp_path, cache) -> None:
     assert before == after
 
 
-def test_a_hugging_face_folder_needs_its_library(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    write_folder(tmp_path / "hf", {"dataset_info.json": b"{}"})
-    with pytest.raises(DataError, match="pip install datasets"):
-        open_own(tmp_path / "hf")
+def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
+    with pytest.raises(DataError, match="part 'test': asked for 2 images of 3 classes"):
+        OwnImages(path=tmp_path / "own.npz", test=2).load()
 
 
 def test_settings_are_checked() -> None:

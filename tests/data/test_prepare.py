@@ -13,8 +13,7 @@ import pytest
 import torch
 from pictures import encoded, pets, write_folder, write_tar, write_zip
 
-from sparseguard.data import prepare as room
-from sparseguard.data import prepared
+from sparseguard.data import decoding, prepared
 from sparseguard.data.archives import open_images
 from sparseguard.data.decode import Look, decode
 from sparseguard.data.duplicates import copies_in
@@ -163,7 +162,7 @@ def test_single_images_are_parted_as_without_groups() -> None:
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CHUNK", 64 * 48)
+    monkeypatch.setattr(decoding, "CHUNK", 64 * 48)
     path = write_tar(tmp_path / "set.tar.gz", pets(200))
     expected = flat(made(open_images(path), tmp_path / "whole"))
 
@@ -188,13 +187,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     kept = len(list((tmp_path / "set.work").glob("0*.json")))
     assert kept >= 2
     decoded: Counter[str] = Counter()
-    original = room.decode
+    original = decoding.decode
 
     def counting(content, look, *, name):
         decoded[name] += 1
         return original(content, look, name=name)
 
-    monkeypatch.setattr(room, "decode", counting)
+    monkeypatch.setattr(decoding, "decode", counting)
     assert flat(made(open_images(path), tmp_path / "set")) == expected
     assert decoded.total() == 400 - 64 * kept
     assert not (tmp_path / "set.work").exists()
@@ -204,16 +203,32 @@ def test_chunks_of_other_files_are_not_taken(tmp_path: Path) -> None:
     work = tmp_path / "set.work"
     work.mkdir()
     (work / "00000000.json").write_text("{}")
-    (work / "plan.json").write_text('{"plan": "another", "size": [1, 1]}')
+    (work / "plan.json").write_text('{"plan": "another", "facts": {"size": [1, 1]}}')
     assert len(made(Generated(100), tmp_path / "set").private) == 70
 
 
 def test_sizes_that_differ_need_a_size(tmp_path: Path) -> None:
     files = pets(10) | {"dog/large.png": encoded(1, size=(9, 9))}
     path = write_zip(tmp_path / "set.zip", files)
-    with pytest.raises(DataError, match=r"dog/large\.png: is 9 x 9 pixels, the first image is 8 x 6"):
+    with pytest.raises(DataError, match=r"dog/large\.png: is 9 x 9 pixels, the first image, cat/00\.png, is 8 x 6"):
         made(open_images(path), tmp_path / "set", Look(channels=1))
     assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
+
+
+def test_a_size_taken_from_the_first_image_is_noted(tmp_path: Path) -> None:
+    made(open_images(write_zip(tmp_path / "set.zip", pets(60))), tmp_path / "set", Look(channels=1))
+    noted = {"no size asked for, so all have the first image's, 8 x 6": ["cat/00.png"]}
+    assert prepared.about(tmp_path / "set")["notes"] == noted
+
+
+def test_classes_that_a_part_lacks_are_noted(tmp_path: Path) -> None:
+    files = pets(100)
+    rare = {f"owl/{k}.png": encoded(5000 + k) for k in range(2)}
+    splits = made(open_images(write_zip(tmp_path / "set.zip", files | rare)), tmp_path / "set")
+    lacking = [part for part, images in splits.parts().items() if 2 not in images.labels]
+    noted = {f"classes without an image in part {part}": ["owl"] for part in lacking}
+    assert lacking
+    assert prepared.about(tmp_path / "set")["notes"] == noted
 
 
 def test_refused(tmp_path: Path) -> None:
@@ -239,7 +254,7 @@ def test_damaged_prepared_sets_are_refused(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_anonymous_memory_does_not_grow_with_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CHUNK", 1 << 21)
+    monkeypatch.setattr(decoding, "CHUNK", 1 << 21)
     size = (96, 96)
     look = Look(size=size, channels=3)
 

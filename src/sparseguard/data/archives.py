@@ -55,6 +55,7 @@ class ArchiveSource(Source):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._most_unpacked = max(BOMB_SIZE, BOMB_RATIO * path.stat().st_size)
 
     def items(self) -> list[Item]:
         """Return all images, by class and name."""
@@ -75,7 +76,7 @@ class ArchiveSource(Source):
         """Return the members by class, noting those that are left out."""
 
     def _check_size(self, unpacked: int) -> None:
-        if unpacked > max(BOMB_SIZE, BOMB_RATIO * self._path.stat().st_size):
+        if unpacked > self._most_unpacked:
             raise DataError(
                 f"{self._path}: unpacks to more than {BOMB_RATIO} times its size, as decompression bombs do. "
                 "Unpack it yourself and give the folder if it is what you expect."
@@ -155,6 +156,10 @@ class ZipSource(ArchiveSource):
         self._zip = zipfile.ZipFile(path)
 
     def _arranged(self, notes: Notes) -> Arranged:
+        return arrange(*self._walk(notes), self._path)
+
+    def _walk(self, notes: Notes) -> tuple[list[File], list[str]]:
+        """Return all files and the names of all folders, noting what is neither."""
         members = self._zip.infolist()
         self._check_size(sum(member.file_size for member in members))
         if len(members) > MOST_MEMBERS:
@@ -172,7 +177,7 @@ class ZipSource(ArchiveSource):
                 raise DataError(f"{self._path}: {member.filename!r} is encrypted. Unpack it and give the folder.")
             else:
                 files.append(File(name=member.filename, size=member.file_size))
-        return arrange(files, folders, self._path)
+        return files, folders
 
     def read(self, item: Item) -> bytes:
         """Return one image; its checksum in the archive is checked."""
@@ -197,21 +202,24 @@ class _Guard:
         self._stream = stream
         self._path = path
         self._last = b""
+        self._place = 0
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= LARGEST_FILE:
             raise DataError(f"{self._path}: a header declares {size:,} bytes, at most {LARGEST_FILE:,} are read.")
         self._last = self._stream.read(size)
+        self._place += len(self._last)
         return self._last
 
     def seek(self, offset: int) -> int:
-        left = offset - self._stream.tell()
-        if left < 0:
+        if offset < self._place:
             raise DataError(f"{self._path}: a member's size is negative. Get the file again.")
-        return self._stream.seek(offset)
+        if offset > self._place:
+            self._place = self._stream.seek(offset)
+        return self._place
 
     def tell(self) -> int:
-        return self._stream.tell()
+        return self._place
 
     def check_end(self) -> None:
         """Refuse an archive that does not end as one: tarfile takes a damaged header for the end.

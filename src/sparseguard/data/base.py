@@ -25,7 +25,7 @@ class DataSet(ABC):
         test: the same for the test images.
 
     Raises:
-        pydantic.ValidationError: for a size smaller than the number of classes.
+        pydantic.ValidationError: for a size smaller than the number of classes, where that is known before reading.
     """
 
     name: ClassVar[str]
@@ -35,6 +35,7 @@ class DataSet(ABC):
     paper_name: ClassVar[str | None]
     """The set's name in the paper's tables; None when the paper has no such set."""
     classes: ClassVar[tuple[str, ...]]
+    """Empty when they are known only once the set is read; `load` checks the sizes against them then."""
     flips_keep_class: ClassVar[bool]
 
     layout: Layout = "sparseguard"
@@ -46,8 +47,9 @@ class DataSet(ABC):
     @pydantic.field_validator("private", "attacker_train", "attacker_val", "test")
     @classmethod
     def _has_room_for_every_class(cls, size: int | None) -> int | None:
-        if size is not None and size < len(cls.classes):
-            raise ValueError(f"must be at least {len(cls.classes)}, one image of each class")
+        least = max(len(cls.classes), 2)
+        if size is not None and size < least:
+            raise ValueError(f"must be at least {least}, one image of each class")
         return size
 
     def load(self) -> Splits:
@@ -56,7 +58,8 @@ class DataSet(ABC):
         The parts depend on nothing but the images and the layout. A smaller size gives a subset of a larger one.
 
         Raises:
-            DataError: when files are missing or damaged, or a part has fewer images than asked for.
+            DataError: when files are missing or damaged, or a part has fewer images than asked for, or fewer are asked
+                for than there are classes.
         """
         splits = self._read()
         return dataclasses.replace(

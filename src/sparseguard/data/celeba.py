@@ -19,6 +19,7 @@ from sparseguard.data.celeba_labels import (
 )
 from sparseguard.data.celeba_source import ATTRIBUTES_FILE, WIDTH, open_celeba, scaled_crop
 from sparseguard.data.decode import Look
+from sparseguard.data.parting import shares_of
 from sparseguard.data.prepared import PreparedSet
 from sparseguard.data.source import Source
 from sparseguard.errors import nearest
@@ -30,8 +31,8 @@ class CelebA(PreparedSet):
     """CelebA, or as many of its 202,599 aligned images as there are, at any size.
 
     The images of a person are all in one part, so that no attack gains from having seen the person; with ``identities``
-    every person's images go to all parts instead, as evenly as their number lets them (of 30 images 21 to private, 9
-    to the others; parts of 3 % do not have one of everybody).
+    every person is in every part instead: each part gets one image of everybody, and of the others what its share
+    lacks (of 30 images 21, 4, 1, 1 and 3). Persons with fewer images than there are parts are refused.
 
     Args:
         path: the folder of ``img_align_celeba`` (a folder, or ``.zip``), ``list_attr_celeba.txt`` and
@@ -54,7 +55,7 @@ class CelebA(PreparedSet):
     """
 
     name: ClassVar[str] = "celeba"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "faces, up to 202,599, by hair colour, by attributes or by person; from its own files."
     paper_name: ClassVar[str | None] = "CelebA"
     classes: ClassVar[tuple[str, ...]] = ()
@@ -96,7 +97,7 @@ class CelebA(PreparedSet):
 
     def _labelled(self, names: Sequence[str], attributes: Attributes, identities: Mapping[str, int]) -> Labelled:
         if self.identities is not None:
-            return identity_labels(names, identities, count=self.identities)
+            return identity_labels(names, identities, count=self.identities, least=len(shares_of(self.layout)))
         if self.label == "hair":
             return hair_labels(names, attributes, ATTRIBUTES_FILE, none=self.no_hair, several=self.several_hair)
         return attribute_labels(names, attributes, ATTRIBUTES_FILE, wanted=self.label.split("+"))

@@ -174,16 +174,17 @@ def attribute_labels(names: Sequence[str], attributes: Attributes, where: str, *
     return Labelled(classes=tuple(name.removeprefix(", ") for name in classes), label=label, left_out={})
 
 
-def identity_labels(names: Sequence[str], identities: Mapping[str, int], *, count: int) -> Labelled:
+def identity_labels(names: Sequence[str], identities: Mapping[str, int], *, count: int, least: int = 2) -> Labelled:
     """Label images by person, keeping the ``count`` persons with the most images, ties by the smaller number.
 
     Args:
         names: the images, all of which ``identities`` has.
         identities: as `read_identities` gives them.
         count: how many persons are classes; the class with the most images is the first.
+        least: how many images a person must have.
 
     Raises:
-        DataError: when there are fewer persons of whom there are 2 images or more.
+        DataError: when there are fewer persons with as many images.
 
     Example:
         >>> people = {"a.jpg": 9, "b.jpg": 4, "c.jpg": 9, "d.jpg": 4, "e.jpg": 7}
@@ -195,10 +196,11 @@ def identity_labels(names: Sequence[str], identities: Mapping[str, int], *, coun
     if count > len(often):
         raise DataError(f"asked for {count:,} identities, the images show {len(often):,}. Ask for at most that many.")
     ranked = sorted(often, key=lambda identity: (-often[identity], identity))[:count]
-    if often[ranked[-1]] < 2:
-        several = sum(images > 1 for images in often.values())
+    if often[ranked[-1]] < least:
+        enough = sum(images >= least for images in often.values())
         raise DataError(
-            f"asked for {count:,} identities, {several:,} have 2 images or more. Ask for at most that many."
+            f"asked for {count:,} identities, {enough:,} have {least} images or more, one for each part. "
+            f"Ask for at most that many; identity {ranked[-1]} has {often[ranked[-1]]}."
         )
     place = {identity: place for place, identity in enumerate(ranked)}
     label = {name: place[identities[name]] for name in names if identities[name] in place}

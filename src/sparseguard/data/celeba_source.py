@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from PIL import Image
 from sparseguard.data.archives import ZipSource
 from sparseguard.data.celeba_labels import Attributes, Labelled, read_attributes, read_identities
 from sparseguard.data.folders import FolderSource
-from sparseguard.data.source import Arranged, Content, Item, Notes, Source, check_name
+from sparseguard.data.source import Arranged, Content, Item, Notes, Source
 from sparseguard.errors import DataError
 
 IMAGES, ATTRIBUTES_FILE, IDENTITIES_FILE = "img_align_celeba", "list_attr_celeba.txt", "identity_CelebA.txt"
@@ -74,6 +73,13 @@ class CelebASource(Source):
             )
         labelled = self._choose(names, attributes, identities)
         self.classes = labelled.classes
+        self.classes_in_all_parts = not labelled.keep_together
+        listed = len(attributes.flags.keys() & identities.keys())
+        if len(names) < listed:
+            self.advice = (
+                f" The set is partial: {len(names):,} of the {listed:,} images listed are there. "
+                "Add the others, or choose another label."
+            )
         notes |= {**self._images.notes, **labelled.left_out}
         self.notes = {reason: befallen for reason, befallen in notes.items() if befallen}
         return [
@@ -133,18 +139,8 @@ class _AllOfZip(ZipSource):
     """Every file of a zip archive, in no classes."""
 
     def _arranged(self, notes: Notes) -> Arranged:
-        members = self._zip.infolist()
-        self._check_size(sum(member.file_size for member in members))
-        names: list[str] = []
-        for member in members:
-            check_name(member.filename, self._path)
-            if member.flag_bits & 1:
-                raise DataError(f"{self._path}: {member.filename!r} is encrypted. Unpack it and give the folder.")
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                notes.add("links, devices and the like", member.filename)
-            elif not member.is_dir():
-                names.append(member.filename)
-        return Arranged(classes=(), items=[Item(name=name, label=0) for name in sorted(names)])
+        files, _ = self._walk(notes)
+        return Arranged(classes=(), items=[Item(name=name, label=0) for name in sorted(file.name for file in files)])
 
 
 def _folder(path: Path) -> Path:

@@ -40,7 +40,7 @@ class Look:
     """What every image is made into.
 
     Args:
-        size: height and width in pixels; None: all images have one size already, which is kept.
+        size: height and width in pixels; None: that of the first image, which all others must have.
         channels: 1 grey, 3 colour.
         crop: side in pixels of the square kept from the middle before anything is resized; 0: none, and what does not
             have the proportions of ``size`` is cut to them around the middle.
@@ -102,8 +102,7 @@ def _remarks(image: ImageFile.ImageFile, name: str) -> tuple[str, ...]:
     found = []
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N") or ";16" in str(image.tile):  # gone once loaded
         found.append(_WIDE)
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix and suffix not in FORMATS.get(image.format or "", ()):
+    if not name.lower().endswith(FORMATS.get(image.format or "", ())) and PurePosixPath(name).suffix:
         found.append("of another format than their names say")
     if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
         found.append(_ROTATED)

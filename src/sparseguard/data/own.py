@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 import zipfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import pydantic
 
 from sparseguard.data.archives import open_images
 from sparseguard.data.decode import Look
+from sparseguard.data.hugging_face import MARKS, HuggingFaceSource
 from sparseguard.data.prepared import PreparedSet
 from sparseguard.data.source import Bytes, Item, Source, check_name
 from sparseguard.errors import DataError
@@ -26,13 +26,13 @@ _ALIGNED = 16
 
 @settings
 class OwnImages(PreparedSet):
-    """Your own images; classes are the sorted names of folders, or of labels.
+    """Your own images; classes are the sorted names of folders, or of labels, or in a Hugging Face dataset's own order.
 
     Args:
         path: class folders (``<class>/<image>``), a tar, tar.gz or zip of them, an ``.npz`` file with ``images``
             (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or the folder of
-            a dataset saved by Hugging Face's `datasets`.
-        size: height and width in pixels; None: the images have one size, which is kept.
+            a dataset that Hugging Face's `datasets` saved by ``save_to_disk``, all splits of which are merged.
+        size: height and width in pixels; None: that of the first image, which all others must have.
         channels: 1 grey, 3 colour.
         crop: side in pixels of the square kept from the middle before resizing; 0: none.
         flips_keep_class: whether the mirror image of every image belongs to the same class; say false for digits,
@@ -67,7 +67,7 @@ def open_own(path: Path) -> Source:
     """
     if path.suffix == ".npz" and path.is_file():
         return ArraySource(path)
-    if path.is_dir() and any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+    if path.is_dir() and any((path / name).is_file() for name in MARKS):
         return HuggingFaceSource(path)
     return open_images(path)
 
@@ -117,65 +117,6 @@ class ArraySource(Source):
         """Return the file's SHA-256."""
         with self._path.open("rb") as file:
             return {self._path.name: hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-class HuggingFaceSource(Source):
-    """A dataset that Hugging Face's `datasets` saved to disk, with one column of images and one of class labels.
-
-    All its splits are merged.
-
-    Raises:
-        DataError: when `datasets` is not installed, or the columns are not found.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        try:
-            library = importlib.import_module("datasets")
-        except ImportError:
-            raise DataError(f"{path}: a Hugging Face dataset needs its library. Run: pip install datasets") from None
-        self._path = path
-        try:
-            found = library.load_from_disk(str(path))
-        except Exception as error:  # pyarrow and datasets have their own
-            raise DataError(f"{path}: no Hugging Face dataset that can be read ({error}).") from None
-        self._splits: dict[str, Any] = dict(found) if isinstance(found, dict) else {"": found}
-        features = next(iter(self._splits.values())).features
-        images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
-        labels = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
-        if len(images) != 1 or len(labels) != 1:
-            raise DataError(f"{path}: needs one Image and one ClassLabel column, found {images} and {labels}.")
-        self._image, self._label = images[0], labels[0]
-        self.classes = tuple(features[self._label].names)
-        self._undecoded = {
-            split: rows.cast_column(self._image, library.Image(decode=False)) for split, rows in self._splits.items()
-        }
-
-    def items(self) -> list[Item]:
-        """Return all images, split by split."""
-        found = []
-        for split, rows in sorted(self._splits.items()):
-            for index, label in enumerate(rows[self._label]):
-                if label is None or not 0 <= label < len(self.classes):
-                    raise DataError(f"{self._path}: row {index:,} of split '{split}' has the label {label}.")
-                found.append(Item(name=f"{split}/{index:09d}", label=int(label)))
-        return found
-
-    def read(self, item: Item) -> bytes:
-        """Return the encoded image; files outside the dataset are not opened."""
-        split, index = item.name.rsplit("/", 1)
-        content = self._undecoded[split][int(index)][self._image]["bytes"]
-        if not isinstance(content, bytes):
-            raise DataError(f"{self._path}: row {item.name} holds a path only. Save the dataset with its images.")
-        return content
-
-    def checksums(self) -> dict[str, str]:
-        """Return the SHA-256 of every file of the dataset."""
-        found = {}
-        for file in sorted(file for file in self._path.rglob("*") if file.is_file()):
-            with file.open("rb") as opened:
-                found[file.relative_to(self._path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
-        return found
 
 
 def _array(path: Path, name: str) -> npt.NDArray[Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparseguard.data.splits import PAPER_SHARES, SHARES, Index, Layout, partition_index, shuffled
+from sparseguard.data.splits import PAPER_SHARES, SHARES, Index, Layout, largest_remainder, partition_index, shuffled
 
-_GROUP_STREAM = 4
+_GROUP_STREAM, _CLASS_STREAM = 4, 5
 
 
-def order_of_parts(labels: npt.NDArray[np.integer], groups: Sequence[str], layout: Layout) -> dict[str, Index]:
+def order_of_parts(
+    labels: npt.NDArray[np.integer], groups: Sequence[str], layout: Layout, *, classes_in_all_parts: bool = False
+) -> dict[str, Index]:
     """Deal out images to parts that share none.
 
     Without groups the parts are those of `sparseguard.data.splits.partition`. With groups, whole groups go, in
@@ -24,9 +26,13 @@ def order_of_parts(labels: npt.NDArray[np.integer], groups: Sequence[str], layou
         labels: ``(n,)``.
         groups: ``(n,)`` names; an empty one is a group of its own.
         layout: ``paper`` gives the parts private, attacker_train and attacker_val.
+        classes_in_all_parts: give every part at least one image of each class, and of the others what its share still
+            lacks; groups do not count then. A class needs as many images as there are parts.
     """
-    shares = PAPER_SHARES if layout == "paper" else SHARES
-    members = _members(groups)
+    shares = shares_of(layout)
+    if classes_in_all_parts:
+        return _dealt_class_by_class(labels, shares)
+    members = _members(groups) if any(groups) else []
     if all(len(places) == 1 for places in members):
         return partition_index(labels, shares)
     classes = int(labels.max()) + 1
@@ -43,6 +49,11 @@ def order_of_parts(labels: npt.NDArray[np.integer], groups: Sequence[str], layou
     return {name: order[part_of[order] == part] for part, name in enumerate(shares)}
 
 
+def shares_of(layout: Layout) -> dict[str, int]:
+    """Return the per cent of a set in each of the parts that share no image."""
+    return PAPER_SHARES if layout == "paper" else SHARES
+
+
 def ranges(sizes: dict[str, int], layout: Layout) -> dict[str, tuple[int, int]]:
     """Return each part's first row and the row behind its last, the parts lying one after the other.
 
@@ -55,6 +66,17 @@ def ranges(sizes: dict[str, int], layout: Layout) -> dict[str, tuple[int, int]]:
     if layout == "paper":
         found |= dict.fromkeys(("select", "test"), (sizes["private"], ends[-1]))
     return found
+
+
+def _dealt_class_by_class(labels: npt.NDArray[np.integer], shares: Mapping[str, int]) -> dict[str, Index]:
+    order = shuffled(len(labels), _CLASS_STREAM)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    per_cent = np.array(list(shares.values()))
+    part_of = np.empty(len(labels), dtype=np.int64)
+    for pool in np.split(by_class, np.cumsum(np.bincount(labels))[:-1]):
+        lacking = np.maximum(per_cent * len(pool) - 100, 0)
+        part_of[pool] = np.repeat(np.arange(len(shares)), 1 + largest_remainder(lacking, len(pool) - len(shares)))
+    return {name: order[part_of[order] == part] for part, name in enumerate(shares)}
 
 
 def _members(groups: Sequence[str]) -> list[Index]:

@@ -14,8 +14,9 @@ import torch
 
 from sparseguard.data.base import DataSet
 from sparseguard.data.decode import Look
+from sparseguard.data.gathering import ABOUT, IMAGES, LABELS
 from sparseguard.data.mnist_like import cache_folder
-from sparseguard.data.prepare import ABOUT, IMAGES, LABELS, VERSION, prepare
+from sparseguard.data.prepare import VERSION, prepare
 from sparseguard.data.source import Source
 from sparseguard.errors import DataError
 from sparseguard.progress import Progress

@@ -25,7 +25,7 @@ LARGEST_FILE = 1 << 26
 """An encoded image of more bytes is refused."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One image of a source.
 
@@ -54,12 +54,15 @@ class Notes:
 class Source(ABC):
     """An opened folder, archive or array file; a context manager.
 
-    `classes` and `notes` are complete once `items` was called.
+    `classes`, `notes`, `classes_in_all_parts` (whether every part must have every class, whatever its share) and
+    `advice` (what to do when a class has no image) are complete once `items` was called.
     """
 
     def __init__(self) -> None:
         self.classes: tuple[str, ...] = ()
         self.notes: dict[str, list[str]] = {}
+        self.classes_in_all_parts = False
+        self.advice = ""
 
     @abstractmethod
     def items(self) -> list[Item]:
@@ -119,7 +122,7 @@ _SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "va
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class File:
     """A member of an archive or a file of a folder, before it is known to be an image."""
 
@@ -147,7 +150,7 @@ def check_name(name: str, where: Path) -> None:
         bad = "is absolute"
     elif ".." in re.split(r"[/\\]", name):
         bad = "leads out of its folder"
-    elif any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+    elif not name.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         bad = "has control characters or is no valid text"
     if bad:
         raise DataError(f"{where}: the name {name!a} {bad}. Do not trust this file; make it again.")
@@ -203,7 +206,7 @@ def _image_parts(file: File, notes: Notes) -> tuple[str, tuple[str, ...]] | None
     reason = None
     if not parts or parts[0] == "__MACOSX" or parts[-1].startswith(".") or parts[-1] == "Thumbs.db":
         reason = "files of the operating system"
-    elif Path(parts[-1]).suffix.lower() not in SUFFIXES:
+    elif not parts[-1].lower().endswith(tuple(SUFFIXES)):
         reason = "no images by their names"
     elif file.size == 0:
         reason = "empty files"

@@ -72,7 +72,9 @@ def balanced_subset(images: ImageSet, size: int, *, what: str) -> ImageSet:
     if size > len(images):
         raise DataError(f"{what}: asked for {size:,} images, there are {len(images):,}. Ask for at most that many.")
     if size < len(images.classes):
-        raise DataError(f"{what}: asked for {size:,} images of {len(images.classes)} classes. Ask for one of each.")
+        raise DataError(
+            f"{what}: asked for {size:,} images of {len(images.classes)} classes. Ask for one of each or more."
+        )
     return images.select(torch.from_numpy(np.sort(balanced_index(images.labels.numpy())[:size])))
 
 
