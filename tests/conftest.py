@@ -7,6 +7,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small work is slower on several threads, above all on busy machines
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("sparseguard", "runtime_types.checked")
@@ -19,6 +20,16 @@ TINY: dict[str, Any] = {
     "defenses": ["none"],
     "attacks": ["mean-image", {"name": "ridge", "copies": 1}],
 }
+
+
+def pytest_collectstart() -> None:
+    """Keep to one thread while modules are imported: importing dcor sets the number back to that of the cores."""
+    torch.set_num_threads(1)
+
+
+def pytest_runtest_setup() -> None:
+    """Keep to one thread in every test."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

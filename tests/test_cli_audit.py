@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from command_line import in_process
 from sparseguard.bench.given import images_of
 from sparseguard.data.decode import Look
 from sparseguard.errors import DataError
@@ -36,10 +36,10 @@ def given(tmp_path: Path) -> Path:
 
 def run(given: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "sparseguard", "audit", "--model", f"{given / 'mine.py'}:make", "--channels", "1",
+        "audit", "--model", f"{given / 'mine.py'}:make", "--channels", "1",
         "--private", str(given / "private.npz"), "--held-out", str(given / "held_out.npz"), "--out", str(given / "out"),
     ]  # fmt: skip
-    return subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    return in_process(*command, *words)
 
 
 def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:

@@ -42,6 +42,11 @@ batches = given(
 quick = settings(max_examples=60, deadline=None)
 
 
+def test_importing_dcor_leaves_torch_on_one_thread() -> None:
+    """On several, as dcor sets it on import, the operations of small tests take a hundred times as long."""
+    assert torch.get_num_threads() == 1
+
+
 def drawn(m: int, d: int, e: int, seed: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = scale * torch.randn(m, d, generator=generator, dtype=torch.float64)
