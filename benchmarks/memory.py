@@ -26,13 +26,13 @@ def train(path: str, count: int) -> None:
     """Train the undefended model for an epoch on ``count`` private images of Medical MNIST."""
     import torch
 
-    from sparseguard.data.medical_mnist import MedicalMNIST
+    from sparseguard.data import MedicalMnist
     from sparseguard.defenses import DEFENSES
     from sparseguard.progress import Silent
     from sparseguard.seeds import derive
     from sparseguard.targets import BACKBONES, Fit, train
 
-    splits = MedicalMNIST(path=Path(path), private=count).load()
+    splits = MedicalMnist(path=Path(path), private=count).load()
     plain = BACKBONES["conv"]().blueprint(len(splits.private.classes))
     defense = DEFENSES["none"]()
     model = defense.place(plain, {}).build(splits.private.shape, lambda stage: derive(purpose="initial", stage=stage))
@@ -44,7 +44,7 @@ def train(path: str, count: int) -> None:
 
 
 def audit(queries: int) -> None:
-    """Audit a tap of 32 x 32 x 32 numbers an image."""
+    """Audit a tap of 128 x 16 x 16 numbers an image, 128 times as many as it has pixels."""
     import torch
     from torch import nn
 
@@ -56,7 +56,7 @@ def audit(queries: int) -> None:
     )
 
     def images(count: int) -> ImageSet:
-        pixels = torch.nn.functional.interpolate(torch.rand(count, 3, 8, 8), 32, mode="bilinear")
+        pixels = torch.nn.functional.interpolate(torch.rand(count, 1, 4, 4), 16, mode="bilinear")
         return ImageSet(pixels=pixels, labels=torch.arange(count) % 2, classes=("a", "b"))
 
     private, held_out = images(queries // 4), images(queries * 5 // 3)
@@ -123,7 +123,7 @@ def main() -> None:
         for count in SIZES:
             rows[f"train on {count:,} images of 64 x 64"] = measured(["train", json.dumps([given.path, count])])
     for queries, limit in ((given.queries, "1024"), (given.queries, "16"), (3 * given.queries, "16")):
-        size = queries * 32 * 32 * 32 * 4 / MIB
+        size = queries * 128 * 16 * 16 * 4 / MIB
         name = f"audit, tap of {size:,.0f} MiB for {queries:,} queries, SPARSEGUARD_TAP_MIB={limit}"
         rows[name] = measured(["audit", str(queries)], SPARSEGUARD_TAP_MIB=limit)
     if given.as_json:
