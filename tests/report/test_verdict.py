@@ -56,6 +56,20 @@ def test_who_tells_images_apart_best_is_asked_for_that_not_who_has_the_most_deci
     assert "70% of those by 'sharp' (3,000 images)" in one.sentences[1]
 
 
+def test_a_share_of_a_handful_of_images_does_not_count():
+    strong = attacker("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.02}, False)
+    few = attacker("search", {"psnr": 12.2, "ssim": 0.5, "id@1": 0.25}, False)
+    few.scores["private"] = {metric: one.model_copy(update={"n": 8}) for metric, one in few.scores["private"].items()}
+    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    metrics = ("psnr", "ssim", "id@1")
+    chosen = {"outputs": dict.fromkeys(metrics, "ridge"), "+weights": dict.fromkeys(metrics, "search")}
+    one = verdict(record(attackers=[*floors, strong, few], chosen=chosen))
+    assert one.severity == "faint"
+    assert "2% of them" in one.sentences[1]
+    alone = verdict(record(attackers=[*floors, few], chosen={"+weights": chosen["+weights"]}))
+    assert alone.severity == "partial"
+
+
 def test_flags_and_a_model_that_does_not_work_are_told():
     flag = Flag(name="target-not-trained", message="accuracy is that of guessing.")
     one = told(16.0, 0.9, flags=[flag])

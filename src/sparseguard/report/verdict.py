@@ -10,6 +10,8 @@ MANY, SOME = 0.5, 0.05
 """Shares of private images that are told apart from all others by their reconstructions."""
 CLEAR, FAINT = 3.0, 1.0
 """dB above the best floor."""
+ENOUGH = 20
+"""An attack on fewer images is not asked how many it tells apart, if another one can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ def verdict(record: Record) -> Verdict:
     floors = [one for one in record.attackers if one.floor]
     names, tellers = ({choice[metric] for choice in record.chosen.values()} for metric in ("psnr", "id@1"))
     best = max((one for one in record.attackers if one.name in names), key=_psnr)
-    teller = max((one for one in record.attackers if one.name in tellers), key=_told)
+    chosen = [one for one in record.attackers if one.name in tellers]
+    teller = max([one for one in chosen if _count(one) >= ENOUGH] or chosen, key=_told)
     floor = max(_psnr(one) for one in floors) if floors else 0.0
     gain, told = _psnr(best) - floor, _told(teller)
     chance = 1 / record.identification["private"]
