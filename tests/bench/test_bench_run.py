@@ -220,6 +220,11 @@ def test_leftovers_of_a_killed_write_are_cleared(tiny: dict[str, Any], tmp_path:
     assert list(tmp_path.rglob(".partial-*")) == []
 
 
+def _hears_interrupts() -> None:
+    """Undo what a shell that runs the tests in the background does to all processes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Path, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "sparseguard", "run", str(tiny_file), "--set", 'defenses=["none", "sca"]']
@@ -233,7 +238,9 @@ def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Pa
         "--out",
         str(tmp_path / "stopped"),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "stopped").glob("targets/*/model.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.02)
