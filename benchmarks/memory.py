@@ -33,7 +33,7 @@ def train(path: str, count: int) -> None:
     from sparseguard.targets import BACKBONES, Fit, train
 
     splits = MedicalMnist(path=Path(path), private=count).load()
-    plain = BACKBONES["conv"]().blueprint(len(splits.private.classes))
+    plain = BACKBONES["linear"]().blueprint(len(splits.private.classes))
     defense = DEFENSES["none"]()
     model = defense.place(plain, {}).build(splits.private.shape, lambda stage: derive(purpose="initial", stage=stage))
     ready()
@@ -52,7 +52,7 @@ def audit(queries: int) -> None:
 
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2)
+        nn.Conv2d(1, 128, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 2)
     )
 
     def images(count: int) -> ImageSet:
@@ -118,20 +118,22 @@ def main() -> None:
         what, told = given.row
         train(*json.loads(told)) if what == "train" else audit(int(told))
         return
-    rows = {}
-    if given.path:
-        for count in SIZES:
-            rows[f"train on {count:,} images of 64 x 64"] = measured(["train", json.dumps([given.path, count])])
+    cases: dict[str, tuple[list[str], dict[str, str]]] = {}
+    for count in SIZES if given.path else ():
+        cases[f"train on {count:,} images of 64 x 64"] = (["train", json.dumps([given.path, count])], {})
     for queries, limit in ((given.queries, "1024"), (given.queries, "16"), (3 * given.queries, "16")):
         size = queries * 128 * 16 * 16 * 4 / MIB
         name = f"audit, tap of {size:,.0f} MiB for {queries:,} queries, SPARSEGUARD_TAP_MIB={limit}"
-        rows[name] = measured(["audit", str(queries)], SPARSEGUARD_TAP_MIB=limit)
+        cases[name] = (["audit", str(queries)], {"SPARSEGUARD_TAP_MIB": limit})
+    rows = {}
+    if not given.as_json:
+        print(f"{'':80} {'before':>8} {'peak':>8} MiB, anonymous")
+    for name, (words, environment) in cases.items():
+        row = rows[name] = measured(words, **environment)
+        if not given.as_json:
+            print(f"{name:80} {row['before_mib']:8,.0f} {row['peak_mib']:8,.0f}   {row['seconds']:6.0f} s", flush=True)
     if given.as_json:
         print(json.dumps(rows, indent=1))
-        return
-    print(f"{'':80} {'before':>8} {'peak':>8} MiB, anonymous")
-    for name, row in rows.items():
-        print(f"{name:80} {row['before_mib']:8,.0f} {row['peak_mib']:8,.0f}   {row['seconds']:6.0f} s")
 
 
 if __name__ == "__main__":
