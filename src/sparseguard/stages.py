@@ -146,6 +146,10 @@ class Blueprint:
             raise RecipeError(f"this backbone has no tap '{name}'. {nearest(name, self.taps)}")
         return self.taps[name]
 
+    def leaks_before(self, stage: str) -> bool:
+        """Return whether what leaks under attack has not passed ``stage`` yet; never where no tap is named."""
+        return bool(self.cut) and self._index(self.tap(self.cut)) < self._index(stage)
+
     def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
         """Build all stages for images of ``input_shape``.
 
@@ -167,7 +171,7 @@ class Blueprint:
                     arrived = tuple(probe.shape[1:])
                     raise RecipeError(
                         f"images of {input_shape} do not fit this model: its stage '{stage.name}' is given {arrived} "
-                        f"({error}). Choose another image size or backbone."
+                        f"({error}). Choose another image size or backbone, or a defense that keeps the grid."
                     ) from error
                 modules[stage.name] = module
         return StagedModel(modules)
