@@ -94,11 +94,14 @@ class Blueprint:
         stages: the stages in order.
         taps: what may leak, by the name used in recipes: the stage whose output it is.
         cut: the tap under attack, for defenses that act there; empty where none is named.
+        fixed_widths: whether stages take only as many channels or values as they are given without a defense, instead
+            of being sized for what arrives; the first convolution of an image excepted.
     """
 
     stages: tuple[Stage, ...]
     taps: Mapping[str, str]
     cut: str = ""
+    fixed_widths: bool = False
 
     def stage_names(self) -> list[str]:
         """Return the stages' names in order."""

@@ -23,7 +23,7 @@ CLASSES = ("a", "b", "c")
 FASTER = {"dp-sgd": {"noise_multiplier": 1.0, "accountant": "rdp"}, "sca": {"steps": (3, 2)}, "gong++": {"steps": 2}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A backbone, small, and where it leaks."""
 
@@ -49,7 +49,7 @@ def rows(tap):
 
 
 def of_torchvision(model, tap):
-    return Case("torchvision", tap, (3, 32, 32), {"model": model})
+    return Case("torchvision", tap, (3, 20, 20), {"model": model})
 
 
 SQUEEZENET = of_torchvision("squeezenet1_1", "features.4")

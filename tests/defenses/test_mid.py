@@ -136,6 +136,9 @@ def test_where_logits_leak_it_is_what_the_head_is_given():
 def test_a_tap_it_cannot_act_at_is_refused():
     with pytest.raises(RecipeError, match="does not name"):
         MutualInformationDefense().place(replace(on_maps("fc"), cut="logits"), {})
+    fixed = MutualInformationDefense(dimension=5).place(replace(on_maps(), fixed_widths=True), {})
+    with pytest.raises(RecipeError, match="takes 6 alone"):
+        fixed.build((1, 8, 8), len)
     tokens = Blueprint(stages=(Stage("tokens", lambda _: nn.Flatten(2)),), taps={"t": "tokens"}, cut="t")
     last = Stage("out", flat)
     tokens = replace(tokens, stages=(*tokens.stages, last))

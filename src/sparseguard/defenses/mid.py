@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseguard.defenses.base import Defense, State
 from sparseguard.errors import RecipeError
 from sparseguard.settings import settings
-from sparseguard.stages import Blueprint, Randomized, Shape, StagedModel
+from sparseguard.stages import Blueprint, Builder, Randomized, Shape, StagedModel
 from sparseguard.types import Step
 
 SILENT = 1e-3
@@ -37,11 +37,12 @@ class MutualInformationDefense(Defense):
 
     Args:
         beta: weight of the KL divergence, loss per nat; sensible from 1e-4 to 0.1.
-        dimension: values released, k, or channels of a grid; absent: half of those that leaked without the defense.
+        dimension: values released, k, or channels of a grid; absent: half of those that leaked without the defense, or
+            as many in torchvision's models, whose layers take no other number.
 
     Raises:
-        RecipeError: for a tap that is neither a vector nor a grid, or logits of a backbone that does not name what its
-            head is given.
+        RecipeError: for a tap that is neither a vector nor a grid, logits of a backbone that does not name what its
+            head is given, or a dimension that the next layer does not take.
 
     Source: Wang, Zhang, Jia (AAAI 2021), "Improving Robustness to Model Inversion Attacks via Mutual Information
     Regularization"; sizes and the shift of 5 as in the authors' code (beta 0.003 for VGG16 on CelebA).
@@ -70,7 +71,9 @@ class MutualInformationDefense(Defense):
         """Put the layer and the sampling behind the stage that leaks, or in front of the head that gives the logits."""
         if blueprint.cut and blueprint.tap(blueprint.cut) == blueprint.stage_names()[-1]:
             return self._before_head(blueprint)
-        return blueprint.put_after_cut("statistics", self._statistics).put_after_cut("bottleneck", lambda _: Sample())
+        return blueprint.put_after_cut("statistics", self._layer(blueprint)).put_after_cut(
+            "bottleneck", lambda _: Sample()
+        )
 
     def penalty(self, step: Step) -> Tensor:
         """Return the weighted mean KL divergence of the batch's own images."""
@@ -100,17 +103,22 @@ class MutualInformationDefense(Defense):
 
     def _before_head(self, blueprint: Blueprint) -> Blueprint:
         if "head" in blueprint.stage_names():
-            with_layer = blueprint.put_before("head", "statistics", self._statistics)
+            with_layer = blueprint.put_before("head", "statistics", self._layer(blueprint))
             return with_layer.put_before("head", "bottleneck", lambda _: Sample())
         if "last_hidden" not in blueprint.taps:
             raise RecipeError("mid acts in front of the head, which this backbone does not name. Attack another tap.")
         inner = self.place(replace(blueprint, cut="last_hidden"), {})
         return replace(inner, cut=blueprint.cut, taps=blueprint.taps)
 
-    def _statistics(self, shape: Shape) -> nn.Module:
+    def _layer(self, blueprint: Blueprint) -> Builder:
+        return lambda shape: self._statistics(shape, fixed=blueprint.fixed_widths)
+
+    def _statistics(self, shape: Shape, *, fixed: bool) -> nn.Module:
         if len(shape) == 2:
             raise RecipeError(f"mid needs a tap that is a vector or a grid, not {shape}. Attack another tap.")
-        k = self.dimension or max(1, shape[0] // 2)
+        k = self.dimension or (shape[0] if fixed else max(1, shape[0] // 2))
+        if fixed and k != shape[0]:
+            raise RecipeError(f"mid.dimension {k}: the next layer of this model takes {shape[0]} alone. Leave it out.")
         if len(shape) == 3:
             return nn.Conv2d(shape[0], 2 * k, 1)
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], 2 * k))

@@ -111,6 +111,7 @@ class TorchvisionModel(Backbone):
         return Blueprint(
             stages=(Stage("input", self._input), Stage("stem", plain(nn.Identity)), *stages),
             taps=taps,
+            fixed_widths=True,
         )
 
     def upstream(self) -> str:
