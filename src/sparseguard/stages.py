@@ -94,11 +94,14 @@ class Blueprint:
         stages: the stages in order.
         taps: what may leak, by the name used in recipes: the stage whose output it is.
         cut: the tap under attack, for defenses that act there; empty where none is named.
+        fixed_widths: whether stages take only as many channels or values as they are given without a defense, instead
+            of being sized for what arrives; the first convolution of an image excepted.
     """
 
     stages: tuple[Stage, ...]
     taps: Mapping[str, str]
     cut: str = ""
+    fixed_widths: bool = False
 
     def stage_names(self) -> list[str]:
         """Return the stages' names in order."""
@@ -146,6 +149,10 @@ class Blueprint:
             raise RecipeError(f"this backbone has no tap '{name}'. {nearest(name, self.taps)}")
         return self.taps[name]
 
+    def leaks_before(self, stage: str) -> bool:
+        """Return whether what leaks under attack has not passed ``stage`` yet; never where no tap is named."""
+        return bool(self.cut) and self._index(self.tap(self.cut)) < self._index(stage)
+
     def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
         """Build all stages for images of ``input_shape``.
 
@@ -167,7 +174,7 @@ class Blueprint:
                     arrived = tuple(probe.shape[1:])
                     raise RecipeError(
                         f"images of {input_shape} do not fit this model: its stage '{stage.name}' is given {arrived} "
-                        f"({error}). Choose another image size or backbone."
+                        f"({error}). Choose another image size or backbone, or a defense that keeps the grid."
                     ) from error
                 modules[stage.name] = module
         return StagedModel(modules)

@@ -12,7 +12,7 @@ from sparseguard.progress import Silent
 from sparseguard.settings import describe, parse, settings
 from sparseguard.sparse import SparseCode2d
 from sparseguard.stages import Noise, StagedModel
-from sparseguard.targets import state_hash
+from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import FLOORS, Attacked, AttackResult, ImageSet, Knowledge, Public
 from tiny_priors import tiny_prior
 
@@ -72,7 +72,15 @@ def spatial():
     return StagedModel({"first": nn.Conv2d(1, 3, 3, padding=1), "head": nn.Flatten()}).eval()
 
 
-TARGETS = {"dense": dense, "sparse": sparse, "noisy": noisy, "spatial": spatial}
+def blocks():
+    """Feature maps smaller than the image, rectified, behind batch normalization and pooling."""
+    model = BACKBONES["conv"](width=8, channels=(3, 4)).blueprint(3).build((1, 8, 8), len)
+    return StagedModel(
+        {"stem": model.stages["input"], "block": model.stages["block1"], "first": model.stages["block2"]}
+    ).eval()
+
+
+TARGETS = {"dense": dense, "sparse": sparse, "noisy": noisy, "spatial": spatial, "blocks": blocks}
 NEEDS = {"code-decoder": "sparse"}
 """Attacks that have something to offer against one kind of target only."""
 CASES = [(name, kind) for name in ATTACKS for kind in TARGETS if NEEDS.get(name, kind) == kind]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -27,7 +29,7 @@ def test_the_first_layer_is_linear_of_that_rank(rank):
 
 
 def test_a_rank_that_loses_nothing_is_refused():
-    with pytest.raises(ValueError, match="rank 30 is no low rank for a layer 64 to 30"):
+    with pytest.raises(RecipeError, match="rank 30 is no low rank for a layer 64 to 30"):
         built(30)
 
 
@@ -35,5 +37,25 @@ def test_a_backbone_without_a_dense_first_stage_is_refused():
     with pytest.raises(RecipeError, match="stage 'first'"):
         LowRank().place(Blueprint(stages=(Stage("stem", lambda _: nn.Identity()),), taps={}), {})
     conv = Blueprint(stages=(Stage("first", lambda _: nn.Conv2d(1, 2, 3)),), taps={})
-    with pytest.raises(ValueError, match="one dense layer"):
+    with pytest.raises(RecipeError, match="one dense layer"):
         LowRank().place(conv, {}).build((1, 8, 8), lambda _: 0)
+
+
+@torch.no_grad()
+def test_on_rows_each_row_keeps_as_many_dimensions_as_the_rank():
+    plain = BACKBONES["row-linear"](width=30).blueprint(3)
+    model = LowRank(rank=5).place(plain, {}).build((1, 8, 8), lambda _: 0)
+    zero = model.until(torch.full((1, 1, 8, 8), 0.5), "first")
+    pixels = torch.eye(64).view(64, 1, 8, 8) / 2 + 0.5
+    blocks = (model.until(pixels, "first") - zero).view(8, 8, 8, 30)  # row of the pixel, column, row of the output
+    for row in range(8):
+        assert int(torch.linalg.matrix_rank(blocks[row, :, row])) == 5
+        torch.testing.assert_close(blocks[row, :, row], blocks[0, :, 0])
+        assert blocks[row, :, [other for other in range(8) if other != row]].abs().max() < 1e-6
+    assert model(pixels).shape == (64, 3)
+
+
+def test_a_tap_in_front_of_it_is_refused():
+    plain = replace(BACKBONES["conv"](channels=(4, 4)).blueprint(3), cut="block2")
+    with pytest.raises(RecipeError, match="'block2' leaks before"):
+        LowRank().place(plain, {})

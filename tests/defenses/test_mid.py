@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from sparseguard.defenses.mid import MutualInformationDefense, Sample, divergence_in_nats, mean_and_spread
+from sparseguard.errors import RecipeError
 from sparseguard.stages import Blueprint, Stage, without_noise
 from sparseguard.targets import BACKBONES
 from sparseguard.types import Step
@@ -102,12 +104,46 @@ def test_it_leaks_half_as_many_values_or_as_many_as_set(dimension, released):
     assert model(IMAGES).shape == (6, 3)
 
 
-def test_feature_maps_are_flattened():
-    stages = (Stage("conv", lambda _: nn.Conv2d(1, 2, 3)), Stage("head", lambda shape: nn.Linear(shape[0], 3)))
-    blueprint = Blueprint(stages=stages, taps={"maps": "conv"}, cut="maps")
-    model = MutualInformationDefense().place(blueprint, {}).build((1, 8, 8), len)
-    assert model.until(IMAGES, "bottleneck").shape == (6, 36)
+def flat(shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 3))
+
+
+def on_maps(name="head", **taps):
+    stages = (Stage("conv", lambda _: nn.Conv2d(1, 6, 3)), Stage(name, flat))
+    return Blueprint(stages=stages, taps={"maps": "conv", "logits": name, **taps}, cut="maps")
+
+
+@pytest.mark.parametrize(("dimension", "channels"), [(None, 3), (5, 5)])
+def test_on_a_grid_the_grid_stays_and_the_channels_are_the_bottleneck(dimension, channels):
+    model = MutualInformationDefense(dimension=dimension).place(on_maps(), {}).build((1, 8, 8), len)
+    assert model.until(IMAGES, "bottleneck").shape == (6, channels, 6, 6)
     assert model(IMAGES).shape == (6, 3)
+    mean, spread = mean_and_spread(model.until(IMAGES, "statistics"))
+    assert torch.equal(Sample().average()(model.until(IMAGES, "statistics")), mean)
+    torch.testing.assert_close(
+        divergence_in_nats(mean, spread), divergence_in_nats(mean.flatten(1), spread.flatten(1)), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_where_logits_leak_it_is_what_the_head_is_given():
+    for blueprint in (on_maps(), on_maps("fc", last_hidden="conv")):
+        placed = MutualInformationDefense().place(replace(blueprint, cut="logits"), {})
+        assert placed.stage_names()[1:3] == ["statistics", "bottleneck"]
+        assert placed.tap("logits") == placed.stage_names()[3]
+        assert placed.build((1, 8, 8), len)(IMAGES).shape == (6, 3)
+
+
+def test_a_tap_it_cannot_act_at_is_refused():
+    with pytest.raises(RecipeError, match="does not name"):
+        MutualInformationDefense().place(replace(on_maps("fc"), cut="logits"), {})
+    fixed = MutualInformationDefense(dimension=5).place(replace(on_maps(), fixed_widths=True), {})
+    with pytest.raises(RecipeError, match="takes 6 alone"):
+        fixed.build((1, 8, 8), len)
+    tokens = Blueprint(stages=(Stage("tokens", lambda _: nn.Flatten(2)),), taps={"t": "tokens"}, cut="t")
+    last = Stage("out", flat)
+    tokens = replace(tokens, stages=(*tokens.stages, last))
+    with pytest.raises(RecipeError, match="a vector or a grid"):
+        MutualInformationDefense().place(tokens, {}).build((1, 8, 8), len)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseguard.bench.stages import _require_logits
 from sparseguard.defenses import DEFENSES
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.settings import describe, parse
@@ -62,6 +63,26 @@ def test_conv_is_the_layers_it_says() -> None:
         values = F.linear(values.flatten(1), weights[f"stages.{name}.1.weight"], weights[f"stages.{name}.1.bias"])
         assert torch.allclose(model.until(images(3, 32, 32), name), values, atol=1e-5)
         values = values.relu()
+
+
+@pytest.mark.parametrize("channels", [(16, 32, 64, 128, 256), (3, 5)])
+@torch.no_grad()
+def test_conv_leaks_at_each_of_its_blocks(channels: tuple[int, ...]) -> None:
+    blueprint = BACKBONES["conv"](channels=channels).blueprint(3)
+    model, few = blueprint.build((3, 32, 32), seed_of), images(3, 32, 32)
+    blocks = [tap for tap in blueprint.taps if tap.startswith("block")]
+    assert blocks == [f"block{number}" for number in range(1, len(channels) + 1)]
+    for tap, width, side in zip(blocks, channels, (32, 16, 8, 4, 2), strict=False):
+        leaked = model.until(few, blueprint.tap(tap))
+        assert leaked.shape == (2, width, side, side)
+        assert leaked.min() == 0
+
+
+def test_what_leaves_no_logits_is_refused_when_built() -> None:
+    model = built("linear", (1, 8, 8), 3)
+    _require_logits(model, (1, 8, 8), 3)
+    with pytest.raises(RecipeError, match=r"values of shape \(3,\) where 4 logits"):
+        _require_logits(model, (1, 8, 8), 4)
 
 
 @torch.no_grad()
@@ -173,7 +194,7 @@ def test_grey_is_repeated_or_the_first_convolution_made_anew() -> None:
     assert kept(grey).shape == (2, 3)
 
 
-@pytest.mark.parametrize("defense", ["sca", "sparse-standard", "gaussian-noise", "bido"])
+@pytest.mark.parametrize("defense", ["sca", "sparse-standard", "bido"])
 def test_defenses_act_on_it(defense: str) -> None:
     piece, plain = DEFENSES[defense](), BACKBONES["torchvision"](model="squeezenet1_1").blueprint(3)
     model = piece.place(plain, {}).build((3, 64, 64), seed_of)

@@ -18,7 +18,7 @@ from sparseguard.errors import RecipeError
 from sparseguard.progress import Progress
 from sparseguard.record import TargetFacts
 from sparseguard.seeds import derive
-from sparseguard.stages import Blueprint, StagedModel
+from sparseguard.stages import Blueprint, Shape, StagedModel
 from sparseguard.targets import Keep, Target, state_hash, train
 from sparseguard.targets.batches import held_out_count
 from sparseguard.targets.cost import plain_step
@@ -136,15 +136,25 @@ def _prepared(
 
 def _built(recipe: Recipe, job: Job, splits: Splits, state: State) -> tuple[StagedModel, Blueprint]:
     seed = _seed(recipe, job)
-    blueprint = job.defense.piece.place(_plain(job, splits), state)
+    shape, classes = splits.private.shape, len(splits.private.classes)
     try:
-        model = blueprint.build(splits.private.shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
-    except (ValueError, RuntimeError) as error:
+        blueprint = job.defense.piece.place(_plain(job, splits), state)
+        model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
+        _require_logits(model, shape, classes)
+    except (ValueError, RuntimeError, RecipeError) as error:
         raise RecipeError(
-            f"[[defenses]] '{job.defense.label}' cannot be built on '{job.threat.backbone.label}' for images of "
-            f"{splits.private.shape}: {error}"
+            f"[[defenses]] '{job.defense.label}' cannot be built on '{job.threat.backbone.label}', attacked at "
+            f"'{job.threat.tap}', for images of {shape}: {error}"
         ) from error
     return model, blueprint
+
+
+@torch.no_grad()
+def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        given = tuple(model.eval()(torch.zeros(2, *shape)).shape[1:])
+    if given != (classes,):
+        raise RecipeError(f"it leaves values of shape {given} where {classes} logits should be. Choose another tap.")
 
 
 def _plain_flops(recipe: Recipe, job: Job, splits: Splits) -> int:

@@ -121,4 +121,4 @@ class Adversary(Companion):
 
 
 def _standardization(shape: Shape) -> nn.Module:
-    return nn.BatchNorm1d(shape[0], affine=False) if len(shape) == 1 else nn.BatchNorm2d(shape[0], affine=False)
+    return nn.BatchNorm1d(shape[0], affine=False) if len(shape) < 3 else nn.BatchNorm2d(shape[0], affine=False)

@@ -72,7 +72,8 @@ class BilateralDependency(Defense):
 
     Differs: the authors' code centres one side of the kernels of normalized HSIC, which gives the same value; its COCO
     has the Frobenius norm, here it is the spectral norm of the definition. The authors choose five (VGG) or three
-    layers by hand, here all hidden layers count.
+    layers by hand, here all hidden layers count. Of torchvision's models, in which
+    every module is a stage, these are convolutions, normalizations and ReLUs alike.
 
     Limits: a penalty on batches, without a guarantee about single images; nothing is removed or hidden when the model
     is queried. Gaussian kernels this wide see differences that are large a value, so layers may keep fine detail at

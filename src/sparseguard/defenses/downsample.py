@@ -26,13 +26,15 @@ class Downsample(Defense):
         factor: side of the squares, in pixels; height and width of the images must be multiples of it.
 
     Raises:
-        RecipeError: when a side of the images is no multiple of the factor.
+        RecipeError: when a side of the images is no multiple of the factor, or the averages are too small for the
+            backbone.
 
     Source: ours (control).
 
     Differs: it is no published defense.
 
-    Limits: the averages themselves leak as they would without it.
+    Limits: averaged images may be too small for a backbone that pools, which is then refused: 32 x 32 pixels averaged
+    over squares of 4 are for `torchvision:squeezenet1_1`. The averages themselves leak as they would without it.
 
     Released code: not in it.
     """

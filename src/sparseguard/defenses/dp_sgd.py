@@ -50,7 +50,8 @@ class DpSgd(Defense):
 
     Raises:
         RecipeError: both epsilon and noise_multiplier; a layer that mixes the images of a batch, or keeps values of
-            them; without Opacus; a defense that learns from private images otherwise than by gradients of single
+            them (batch normalization in `conv` unless its normalization is "group", and in most of torchvision's
+            models); without Opacus; a defense that learns from private images otherwise than by gradients of single
             images.
 
     Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1; the bound on reconstruction is

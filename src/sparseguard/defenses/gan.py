@@ -44,6 +44,7 @@ class GenerativeAugmentation(AddsImages):
 
     Limits: nothing is hidden at the tap; whatever it hinders an attacker is a side effect of what the model learns.
     The fakes come from private images, so they may carry these into the model's weights.
+    Batch normalization in the backbone sees private images and fakes as one batch.
 
     Released code: the fakes' loss is turned into a number without gradient in 45 of 45 scripts of this family, so the
     target trains as without defense; the GAN's loss compares the validities of a batch with each other instead of

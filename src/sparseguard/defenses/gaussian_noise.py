@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, final
 
 from pydantic import Field
 
-from sparseguard.defenses.base import Defense
+from sparseguard.defenses.base import Defense, State
+from sparseguard.errors import RecipeError
 from sparseguard.settings import settings
-from sparseguard.stages import Noise, StagedModel
+from sparseguard.stages import Blueprint, Noise, StagedModel
 
 
 @final
@@ -20,7 +21,11 @@ class GaussianNoise(Defense):
 
     Args:
         sigma: standard deviation, in units of the dense layer's output.
-        stages: the stages whose output is noised; those a backbone lacks are passed over.
+        stages: the stages whose output is noised; those a backbone lacks are passed over. Name others where the
+            backbone has others (`narrow` of `row-linear`, `flatten` of `torchvision:resnet18`).
+
+    Raises:
+        RecipeError: when the backbone has none of the stages, or what leaks comes before all of them.
 
     Source: paper, section 4 (Gaussian-Noise: sigma 0.5, injected into intermediate dense layers after training).
 
@@ -39,6 +44,21 @@ class GaussianNoise(Defense):
     randomizes: ClassVar[bool] = True
     sigma: Annotated[float, Field(gt=0)] = 0.5
     stages: tuple[str, ...] = ("first", "hidden", "last")
+
+    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+        """Leave the stages as they are, and refuse a backbone or a tap that would get no noise."""
+        noised = [stage for stage in self.stages if stage in blueprint.stage_names()]
+        if not noised:
+            raise RecipeError(
+                f"gaussian-noise acts on the stages {', '.join(self.stages)}, and this backbone has none of them. Name "
+                f"some in gaussian-noise.stages ({', '.join(blueprint.stage_names())}), or choose laplace-noise."
+            )
+        if all(blueprint.leaks_before(stage) for stage in noised):
+            raise RecipeError(
+                f"gaussian-noise acts on the stages {', '.join(noised)}, and the tap '{blueprint.cut}' leaks before. "
+                f"Add '{blueprint.tap(blueprint.cut)}' to gaussian-noise.stages, or choose laplace-noise."
+            )
+        return blueprint
 
     def release(self, model: StagedModel) -> None:
         """Append the noise to the trained stages."""

@@ -206,7 +206,8 @@ class Gong(Misleading):
 
     Limits: made against attacks that search for images of a class. What the tap releases of a single image is as
     invertible as without the defense. An attacker whose images differ from the GAN's may not be misled. The public
-    images must be like the private ones.
+    images must be like the private ones. Batch normalization in the backbone sees private and added images as one
+    batch.
 
     Released code: the terms are turned into numbers without gradient in 45 of 45 scripts of this family, so the target
     trains as without defense, and the second classifier is never updated (23 of 23). No label is protected, no

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -11,7 +10,10 @@ from torch import nn
 from sparseguard.defenses.base import Defense, State
 from sparseguard.errors import RecipeError
 from sparseguard.settings import settings
-from sparseguard.stages import Blueprint, Shape
+from sparseguard.stages import Blueprint
+
+STAGE = "first"
+CHOICE = "Choose the backbone linear, linear-shallow, row-linear or conv, or another control, such as downsample."
 
 
 @settings
@@ -27,14 +29,16 @@ class LowRank(Defense):
         rank: of the weight matrix; below the layer's inputs and outputs.
 
     Raises:
-        RecipeError: for a backbone without one dense layer in its stage ``first``, or a rank that loses nothing.
+        RecipeError: for a backbone without one dense layer in its stage ``first`` (torchvision's have none), a tap in
+            front of it, or a rank that loses nothing.
 
     Source: ours (control).
 
     Differs: it is no published defense. Both matrices start as dense layers do, so the product starts smaller than
     the layer it replaces.
 
-    Limits: what the rank lets through leaks as it would without it.
+    Limits: what the rank lets through leaks as it would without it. On `row-linear`, where one layer sees the rows one
+    by one, the rank is that of the layer: an image of 28 rows keeps up to 28 times as many dimensions.
 
     Released code: not in it.
     """
@@ -45,23 +49,30 @@ class LowRank(Defense):
     rank: Annotated[int, Field(ge=1)] = 16
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Replace the stage ``first`` by two dense layers without a nonlinearity between them."""
-        plain = next((stage for stage in blueprint.stages if stage.name == "first"), None)
+        """Make two dense layers, without a nonlinearity between them, of the one in the stage ``first``."""
+        plain = next((stage for stage in blueprint.stages if stage.name == STAGE), None)
         if plain is None:
-            raise RecipeError("low-rank needs a backbone with a stage 'first'.")
-
-        def build(shape: Shape) -> nn.Module:
-            dense = [module for module in plain.build(shape).modules() if isinstance(module, nn.Linear)]
-            if len(dense) != 1:
-                raise ValueError("low-rank needs a stage 'first' with one dense layer")
-            if self.rank >= min(math.prod(shape), dense[0].out_features):
-                raise ValueError(
-                    f"rank {self.rank} is no low rank for a layer {math.prod(shape)} to {dense[0].out_features}"
-                )
-            return nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(math.prod(shape), self.rank, bias=False),
-                nn.Linear(self.rank, dense[0].out_features),
+            raise RecipeError(f"low-rank narrows the dense layer of a stage '{STAGE}', which is missing. {CHOICE}")
+        if blueprint.leaks_before(STAGE):
+            raise RecipeError(
+                f"low-rank narrows the stage '{STAGE}', and the tap '{blueprint.cut}' leaks before. Attack a later "
+                f"tap, or choose another control, such as downsample."
             )
+        return blueprint.replace(STAGE, lambda shape: self._narrowed(plain.build(shape)))
 
-        return blueprint.replace("first", build)
+    def _narrowed(self, stage: nn.Module) -> nn.Module:
+        dense = [(path, module) for path, module in stage.named_modules() if isinstance(module, nn.Linear)]
+        if len(dense) != 1:
+            raise RecipeError(f"low-rank narrows a stage '{STAGE}' of one dense layer, not {len(dense)}. {CHOICE}")
+        path, layer = dense[0]
+        if self.rank >= min(layer.in_features, layer.out_features):
+            raise RecipeError(
+                f"low-rank: rank {self.rank} is no low rank for a layer {layer.in_features} to {layer.out_features}. "
+                f"Choose a smaller rank."
+            )
+        factors = (nn.Linear(layer.in_features, self.rank, bias=False), nn.Linear(self.rank, layer.out_features))
+        if isinstance(stage, nn.Sequential) and stage[-1] is layer:
+            return nn.Sequential(*stage[:-1], *factors)
+        owner, _, name = path.rpartition(".")
+        setattr(stage.get_submodule(owner), name, nn.Sequential(*factors))
+        return stage

@@ -20,6 +20,11 @@ from sparseguard.stages import StagedModel
 _ON_PARAMETERS = ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample", "_norm_sample")
 _ON_MODULES = ("activations", "max_batch_len", "ft_compute_sample_grad", "autograd_grad_sample_hooks")
 
+WITHOUT_BATCHES = (
+    'Set normalization = "group" where it comes from (the backbone conv, or sca, conv-control, relu-threshold), or '
+    "choose a model of torchvision that has none, such as torchvision:squeezenet1_1 or torchvision:vgg11"
+)
+
 
 class PoissonBatches:
     """As many batches as a loader has, each holding every image with the same probability, independently.
@@ -70,8 +75,9 @@ def private_steps(
     Raises:
         RecipeError: when a layer has no gradients of single images.
     """
+    require_private(model)
+    ordered = [layer.register_forward_pre_hook(_in_order) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     try:
-        require_private(model)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Full backward hook is firing when gradients are computed")
             opacus("grad_sample").GradSampleModule(model, loss_reduction="mean", strict=True)
@@ -84,6 +90,8 @@ def private_steps(
                 generator=batches.noise,
             )
     finally:
+        for handle in ordered:
+            handle.remove()
         _clean(model)
 
 
@@ -97,7 +105,7 @@ def require_private(model: StagedModel) -> None:
         for layer in stage.modules():
             learns = any(weight.requires_grad for weight in layer.parameters(recurse=False))
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                reason = 'mixes the images of a batch. Where it comes from sca, sca.normalization = "group" helps'
+                reason = f"mixes the images of a batch. {WITHOUT_BATCHES}"
             elif isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
                 reason = "keeps means of the images"
             elif learns and any(True for _ in layer.buffers()):
@@ -107,6 +115,11 @@ def require_private(model: StagedModel) -> None:
             raise RecipeError(
                 f"dp-sgd needs the gradients of single images; stage '{name}': {type(layer).__name__} {reason}."
             )
+
+
+def _in_order(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Lay out a convolution's input as Opacus takes for granted; it reads other layouts wrong (1.6.0, unfold2d)."""
+    return tuple(values.contiguous() for values in inputs)
 
 
 def _clean(model: StagedModel) -> None:

@@ -26,8 +26,9 @@ class Conv(Backbone):
         kernel_size: side of the kernels; odd.
         normalization: ``batch``, or ``group``, each image by itself, for DP-SGD.
 
-    Taps: ``first_linear`` (output of the first dense layer), ``last_hidden`` (of the second), ``.relu`` of both, and
-    ``logits``.
+    Taps: ``block1`` to ``block5`` (a grid of values, after ReLU and pooling; as many as there are channels),
+    ``first_linear`` (output of the first dense layer), ``last_hidden`` (of the second), ``.relu`` of both dense layers,
+    and ``logits``.
 
     Source: the released code's network for CIFAR-10 and CelebA: channels, kernels, pooling, first dense layer of 500.
 
@@ -36,7 +37,9 @@ class Conv(Backbone):
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "five convolutional blocks, three dense layers; taps first_linear, last_hidden, logits"
+    summary: ClassVar[str] = (
+        "five convolutional blocks, dense layers; taps block1..., first_linear, last_hidden, logits"
+    )
     width: Annotated[int, Field(ge=1)] = 500
     channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
     kernel_size: OddSize = 5
@@ -60,6 +63,7 @@ class Conv(Backbone):
                 Stage("head", dense(classes)),
             ),
             taps={
+                **{block.name: block.name for block in blocks},
                 "first_linear": "first",
                 "first_linear.relu": "first_relu",
                 "last_hidden": "last",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, final
 
 from pydantic import Field
@@ -23,11 +24,13 @@ class OnRows(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(in_features, out_features)
+        self.in_features = in_features
+        self.dense: nn.Module = nn.Linear(in_features, out_features)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return what the layer makes of the rows, behind each other."""
-        made: Tensor = self.dense(values.reshape(len(values), -1, self.dense.in_features))
+        rows = math.prod(values.shape[1:]) // self.in_features
+        made: Tensor = self.dense(values.reshape(len(values), rows, self.in_features))
         return made.flatten(1)
 
 
@@ -47,10 +50,10 @@ class RowLinear(Backbone):
 
     Source: the released code's network for MNIST-like images, from which 14,000 values leak at either tap.
 
-    Limits: a defense that replaces the first dense layer replaces it for the whole image, not row by row.
+    Limits: of a defense that narrows the first dense layer, the rank is that of one row, not of the image.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "dense layers on rows, as in the released code; taps first_linear, last_hidden, logits"
     width: Annotated[int, Field(ge=1)] = 500
     narrow: Annotated[int, Field(ge=1)] = 28

@@ -96,7 +96,7 @@ class TorchvisionModel(Backbone):
     every defense; building takes as many times the model's own time as there are such stages.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "any torchvision classifier, its modules as taps; torchvision:NAME"
     model: str = "resnet18"
     weights: str = ""
@@ -111,6 +111,7 @@ class TorchvisionModel(Backbone):
         return Blueprint(
             stages=(Stage("input", self._input), Stage("stem", plain(nn.Identity)), *stages),
             taps=taps,
+            fixed_widths=True,
         )
 
     def upstream(self) -> str:
