@@ -13,6 +13,7 @@ from torch import nn
 
 from sparseguard.defenses.gaussian_noise import GaussianNoise
 from sparseguard.defenses.laplace_noise import LaplaceNoise
+from sparseguard.defenses.none import NoDefense
 from sparseguard.stages import Blueprint, StagedModel
 from sparseguard.targets import BACKBONES
 from sparseguard.types import Step
@@ -61,7 +62,7 @@ def test_laplace_noise_has_the_distribution_promised(scale: float, cut: str, tra
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
 @torch.no_grad()
 def test_gaussian_noise_has_the_distribution_promised(sigma: float) -> None:
-    model, clean = built(GaussianNoise(sigma=sigma)), built(GaussianNoise(sigma=sigma, stages=()))
+    model, clean = built(GaussianNoise(sigma=sigma)), built(NoDefense())
     torch.manual_seed(1)
     seen = [model.until(IMAGES, "first") - clean.until(IMAGES, "first") for _ in range(2)]
     for noise in seen:

@@ -21,8 +21,8 @@ class GaussianNoise(Defense):
 
     Args:
         sigma: standard deviation, in units of the dense layer's output.
-        stages: the stages whose output is noised; those a backbone lacks are passed over. Name others where the
-            backbone has others (`narrow` of `row-linear`, `flatten` of `torchvision:resnet18`).
+        stages: the stages whose output is noised; those a backbone lacks are passed over (only `row-linear` has
+            `narrow`). Name others where the backbone has others (`flatten` of `torchvision:resnet18`).
 
     Raises:
         RecipeError: when the backbone has none of the stages, or what leaks comes before all of them.
@@ -38,12 +38,12 @@ class GaussianNoise(Defense):
     training mode; it is off in evaluation mode and while attacked in 12 of 15.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = "N(0, sigma) on intermediate dense outputs, after training, fresh at every query"
     source: ClassVar[str] = "paper, section 4 (Gaussian-Noise)"
     randomizes: ClassVar[bool] = True
     sigma: Annotated[float, Field(gt=0)] = 0.5
-    stages: tuple[str, ...] = ("first", "hidden", "last")
+    stages: Annotated[tuple[str, ...], Field(min_length=1)] = ("first", "hidden", "narrow", "last")
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Leave the stages as they are, and refuse a backbone or a tap that would get no noise."""
