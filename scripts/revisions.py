@@ -36,7 +36,7 @@ TABLES: dict[str, Mapping[str, type[Any]]] = {
     "data": DATASETS,
     "defenses": DEFENSES,
 }
-FITTING = ("batches", "codes", "fit", "fitted", "steps")
+FITTING = ("batches", "compact_codes", "first_layer", "fit", "fitted", "kept_codes", "steps")
 CONDITIONAL = ("conditional_gan", "networks")
 IGNORED = {"revision", "REVISION", "summary", "source"}
 

@@ -20,7 +20,7 @@ from sparseguard.files import read_tensors, write_tensors
 from sparseguard.sparse import Detached, Lca, SparseCode2d
 from sparseguard.stages import FixedCode
 from sparseguard.targets import Keep
-from sparseguard.targets.codes import MIB, CompactCodes, TooLargeError
+from sparseguard.targets.compact_codes import MIB, CompactCodes, TooLargeError
 
 SHAPE = (3, 5, 4)
 
@@ -232,7 +232,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from sparseguard.targets.codes import CompactCodes, Keep
+from sparseguard.targets.compact_codes import CompactCodes
+from sparseguard.targets.kept_codes import Keep
 values = torch.arange(4000.0).view(50, 2, 8, 5) % 3
 keep = Keep(folder=Path(sys.argv[1]), disk=60_000)
 for turn in range(40):

@@ -18,8 +18,9 @@ from sparseguard.progress import Progress
 from sparseguard.settings import settings
 from sparseguard.stages import StagedModel
 from sparseguard.targets.batches import hold_out, loader
-from sparseguard.targets.codes import FirstLayer, Keep
+from sparseguard.targets.first_layer import FirstLayer
 from sparseguard.targets.fitted import Fitted
+from sparseguard.targets.kept_codes import Keep
 from sparseguard.targets.steps import Training, companion_of, copied
 from sparseguard.targets.trainee import Trainee
 from sparseguard.types import ImageSet

@@ -14,8 +14,8 @@ from sparseguard.checkpoint import load_checkpoint, save_checkpoint
 from sparseguard.seeds import derive
 from sparseguard.stages import StagedModel
 from sparseguard.targets.batches import Served
-from sparseguard.targets.codes import FirstLayer
 from sparseguard.targets.cost import counted
+from sparseguard.targets.first_layer import FirstLayer
 from sparseguard.targets.fitted import Fitted
 from sparseguard.targets.trainee import Trainee
 from sparseguard.types import ImageSet, Moment, Step

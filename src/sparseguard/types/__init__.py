@@ -1,0 +1,29 @@
+"""The values that cross the walls between rooms. Frozen; shape, dtype and range are checked once, here."""
+
+from __future__ import annotations
+
+from sparseguard.types.attacking import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
+from sparseguard.types.classes import Classes, ClassResult
+from sparseguard.types.images import Images, ImageSet, Labels, Public, Splits, as_unit_float
+from sparseguard.types.training import Moment, Phase, Step
+
+__all__ = [
+    "FLOORS",
+    "AttackResult",
+    "Attacked",
+    "ClassResult",
+    "Classes",
+    "Goal",
+    "ImageSet",
+    "Images",
+    "Knowledge",
+    "Labels",
+    "Moment",
+    "Observation",
+    "Phase",
+    "Public",
+    "Released",
+    "Splits",
+    "Step",
+    "as_unit_float",
+]

@@ -1,0 +1,89 @@
+"""What a defense sees of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseguard.types.images import Images, ImageSet, Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training; the loss is told its name."""
+
+    name: str
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """One training batch as a defense's loss sees it.
+
+    Args:
+        images: ``(n, c, h, w)`` in [0, 1], after the defense's `transform`.
+        labels: ``(n,)``.
+        outputs: every stage's output by its name.
+        logits: the last stage's output.
+        state: what the defense learned: in `prepare`, and before epochs.
+        epoch: counted from 0 over all phases.
+        phase: the current phase's name.
+        given: how many of the images, from the first on, are the batch's own; the rest were added by `transform`.
+            None: all.
+        share: how much of the training lies behind, by epochs, in [0, 1).
+        cut: name of the stage that leaks; empty where none is named.
+        companion: what is trained beside the model and never released, where the defense has one.
+        model: whose parameters are trained.
+    """
+
+    images: Images
+    labels: Labels
+    outputs: Mapping[str, Tensor]
+    logits: Tensor
+    state: Mapping[str, Tensor]
+    epoch: int
+    phase: str
+    given: int | None = None
+    share: float = 0.0
+    cut: str = ""
+    companion: nn.Module | None = None
+    model: nn.Module | None = None
+
+    @property
+    def own(self) -> slice:
+        """The places of the batch's own images."""
+        return slice(0, self.given)
+
+    def cross_entropy(self) -> Tensor:
+        """Return the mean cross-entropy of the batch's own images, in nats; 0 for an empty batch."""
+        logits, labels = self.logits[self.own], self.labels[self.own]
+        return F.cross_entropy(logits, labels) if len(labels) else logits.sum()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moment:
+    """A model between two epochs, as a defense may look at it.
+
+    Args:
+        model: in evaluation mode; gradients of its parameters are the defense's to clear.
+        images: those the model trains on.
+        state: what the defense learned so far.
+        epoch: the epoch that begins, counted from 0.
+        phase: its phase.
+        begins: whether it is the phase's first.
+        seed: derived for this epoch.
+        device: where the model is.
+    """
+
+    model: nn.Module
+    images: ImageSet
+    state: Mapping[str, Tensor]
+    epoch: int
+    phase: str
+    begins: bool
+    seed: int
+    device: torch.device
