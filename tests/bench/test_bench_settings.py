@@ -14,7 +14,7 @@ from sparseguard.attacks.base import Attack, own_images
 from sparseguard.bench import attacking
 from sparseguard.bench.attacking import attacker_images
 from sparseguard.bench.score import Contender, choose
-from sparseguard.bench.setting import Setting, attacked_index
+from sparseguard.bench.setting import Setting, attacked_index, known_index
 from sparseguard.data import DATASETS
 from sparseguard.errors import DataError, RecipeError, TrainingError
 from sparseguard.record import read_pictures
@@ -130,6 +130,42 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
         attacker_images(splits, Setting(data="other"))
 
 
+def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, Any], tmp_path: Path) -> None:
+    knows = {"known_private": 0.5}
+    entries = [
+        {**RIDGE, "label": "knows half", "setting": knows},
+        {**RIDGE, "label": "knows half, attacks few", "setting": {**knows, "images": 20}},
+    ]
+    (record,) = run(with_attacks(tiny, RIDGE, *entries), tmp_path).records
+    splits = DATASETS["fashion-mini"](**{key: value for key, value in tiny["data"].items() if key != "name"}).load()
+    learned = attacker_images(splits, Setting(**knows))
+    own = [bytes(image.numpy()) for image in splits.private.pixels]
+    known = [own.index(bytes(image.numpy())) for image in learned.train.pixels[len(splits.attacker_train) :]]
+    assert len(known) == len(own) // 2
+    assert learned.train.labels[-len(known) :].tolist() == splits.private.labels[known].tolist()
+    assert torch.equal(learned.train.pixels[: -len(known)], splits.attacker_train.pixels)
+    assert learned.val is splits.attacker_val
+    attacked = record.attacker("knows half").index
+    assert sorted(known + attacked["private"]) == list(range(len(own)))
+    assert set(attacked) == {"private"}
+    few = record.attacker("knows half, attacks few").index["private"]
+    assert len(few) == 20
+    assert set(few) < set(attacked["private"])
+    assert record.chosen["outputs"] == dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")
+    (one,) = (c for c in record.comparisons if (c.first, c.metric, c.part) == ("knows half", "psnr", "private"))
+    assert (one.second, one.n) == ("ridge", len(attacked["private"]))
+
+
+@pytest.mark.parametrize("known", [0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_an_image_is_known_or_attacked(count: int, known: float) -> None:
+    attacked, had = attacked_index(count, None, known), known_index(count, known)
+    left = list(range(count)) if attacked is None else attacked.tolist()
+    assert left
+    assert sorted(left + had.tolist()) == list(range(count))
+    assert len(had) == int(known * count)
+
+
 def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path) -> None:
     digits = {**RIDGE, "label": "digits", "setting": {"data": "mnist", "path": str(tmp_path / "nowhere")}}
     with pytest.raises(DataError, match="nowhere"):
@@ -142,6 +178,7 @@ def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path
         ({"setting": {"repeat": 2}}, "Did you mean 'repeats'"),
         ({"setting": {"repeats": 0}}, "repeats"),
         ({"setting": {"share": 0.0}}, "share"),
+        ({"setting": {"known_private": 1.0}}, "known_private"),
         ({"setting": {"control": "shuffled"}}, "control"),
         ({"setting": {"data": "mnits"}}, "Did you mean 'mnist'"),
         ({"setting": "none"}, "must be a table"),
@@ -255,6 +292,26 @@ class _Counted:
             return self.function(owner, *args)
 
         return call
+
+
+def test_one_who_knows_private_images_starts_from_what_was_made_of_the_same_ones(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTACKS, "follower", Follower)
+    knows = {"known_private": 0.5}
+    entries = [
+        RIDGE,
+        {**RIDGE, "label": "knows", "setting": knows},
+        {"name": "follower", "setting": knows},
+        {"name": "follower", "label": "of few", "setting": {**knows, "images": 20}},
+    ]
+    (record,) = run(with_attacks(tiny, *entries), tmp_path).records
+    scores = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors").scores
+    of_all = record.attacker("knows").index["private"]
+    of_few = [of_all.index(place) for place in record.attacker("of few").index["private"]]
+    ridge, follower, few = (scores[f"{name}/private/psnr"] for name in ("knows", "follower", "of few"))
+    assert follower.tolist() == pytest.approx(ridge.tolist(), abs=0.7)  # a little darker
+    assert few.tolist() == pytest.approx(follower[of_few].tolist(), abs=1e-4)
 
 
 def test_an_earlier_attack_that_changes_changes_those_that_start_from_it(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,16 +17,26 @@ from sparseguard.bench.observed import Observed
 from sparseguard.bench.priors import Priors
 from sparseguard.bench.recipe import Recipe
 from sparseguard.bench.score import scored_parts
-from sparseguard.bench.setting import Setting, attacked_index
+from sparseguard.bench.setting import Setting, attacked_index, known_index
 from sparseguard.bench.store import Store, StoredAttack
 from sparseguard.data import DATASETS
 from sparseguard.data.splits import balanced_subset
 from sparseguard.errors import RecipeError, TrainingError
-from sparseguard.large import picked, taps_limit
+from sparseguard.large import IMAGES_LIMIT, gathered, picked, row_chunks, taps_limit
 from sparseguard.progress import Progress
 from sparseguard.seeds import derive
 from sparseguard.settings import parse
-from sparseguard.types import FLOORS, Attacked, Goal, ImageSet, Knowledge, Observation, Public, Splits
+from sparseguard.types import (
+    FLOORS,
+    Attacked,
+    Goal,
+    ImageSet,
+    Knowledge,
+    Observation,
+    Public,
+    Splits,
+    as_unit_float,
+)
 
 SAME = 1e-5
 """Answers that differ by less, relative to the features' spread, differ by rounding."""
@@ -77,7 +87,10 @@ class Attacks:
     def index(self, attack: NamedAttack) -> dict[str, Tensor | None]:
         """Return, for each part, which images are attacked; None for all of it."""
         parts = self.splits.parts()
-        return {part: attacked_index(len(parts[part]), attack.limit) for part in self._parts(attack)}
+        known = {"private": attack.setting.known_private}
+        return {
+            part: attacked_index(len(parts[part]), attack.limit, known.get(part, 0.0)) for part in self._parts(attack)
+        }
 
     def _parts(self, attack: NamedAttack) -> list[str]:
         """An attacker with fewer or other images has no attacker_val that the others have."""
@@ -150,17 +163,18 @@ class Attacks:
         return {level: made for level, (_, made) in best.items()}
 
     def _placed(self, attack: NamedAttack, index: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """What ``attack`` made of the images at ``index``: of all of them, if it attacked only the same ones."""
-        whole = attack.limit is None
-        return {
-            part: made if places is None or not whole else made[places]
-            for part, places in index.items()
-            if (made := self.done[attack.label].reconstructions.get(part)) is not None
-        }
+        """What ``attack`` made of the images at ``index``, which are among those it attacked."""
+        own, placed = self.index(attack), dict[str, Tensor]()
+        for part, made in self.done[attack.label].reconstructions.items():
+            if part in index:
+                places, attacked = index[part], own[part]
+                rows = places if attacked is None or places is None else torch.searchsorted(attacked, places)
+                placed[part] = made if rows is None else made[rows]
+        return placed
 
 
 def attacker_images(splits: Splits, setting: Setting) -> Public:
-    """Return the images an attacker learns from under ``setting``: no private ones, and none of test.
+    """Return the images an attacker learns from under ``setting``: none of test, and of private those it says.
 
     Another data set may hold copies of images to be reconstructed, as when one was drawn from the other; they are left
     out.
@@ -191,7 +205,17 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
             balanced_subset(images, max(least, round(setting.share * len(images))), what="attacker's images")
             for images in (train, val)
         )
+    if setting.known_private:
+        train = _joined(train, splits.private.select(known_index(len(splits.private), setting.known_private)))
     return Public(train=train, val=val)
+
+
+def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    if first.pixels.dtype != second.pixels.dtype:
+        first, second = (replace(one, pixels=as_unit_float(one.pixels)) for one in (first, second))
+    batches = (one.pixels[some] for one in (first, second) for some in row_chunks(one.pixels))
+    pixels = gathered(batches, len(first) + len(second), IMAGES_LIMIT)
+    return ImageSet(pixels=pixels, labels=torch.cat([first.labels, second.labels]), classes=first.classes)
 
 
 def _without(images: ImageSet, splits: Splits) -> ImageSet:

@@ -67,7 +67,12 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
         "read_by": {
             "target": ["private (a tenth of it for early stopping only)"],
             "defense": ["attacker_train", "private where it learns from it; see docs/defenses.md"],
-            "attacks": ["attacker_train", "attacker_val", "other sets where their setting names one"],
+            "attacks": [
+                "attacker_train",
+                "attacker_val",
+                "other sets where their setting names one",
+                "private images that their setting says they know, which they do not attack",
+            ],
             "evaluators": ["attacker_train", "attacker_val"],
             "bounds": ["attacker_train", "private"],
             "accuracy": ["test", "select", "attacker_val"],

@@ -28,6 +28,8 @@ class Setting:
         control: ``shuffled-features`` gives every attacker image another one's features to learn from;
             ``untrained-target`` attacks the target as it was before training.
         share: how much of the attacker's images it may learn from.
+        known_private: share of the private images that the attacker has too, knowing that they are; the others are
+            attacked. Says whether what training did to private images' features misleads an attacker who has none.
         data: name of another data set, whose attacker-side images it has instead.
         path: where that set lies, if it has to be told.
         images: of every part, only so many are attacked, the same ones in every case. None: as many as the attack
@@ -37,6 +39,7 @@ class Setting:
     repeats: Annotated[int, Field(ge=1)] = 1
     control: Control = "none"
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    known_private: Annotated[float, Field(ge=0, lt=1)] = 0.0
     data: str | None = None
     path: str | None = None
     images: Annotated[int, Field(ge=1)] | None = None
@@ -50,15 +53,22 @@ class Setting:
     @property
     def competes(self) -> bool:
         """Whether an attack under this setting may be chosen; controls may not."""
-        return self.control == "none" and self.share == 1 and self.data is None
+        return self.control == "none" and self.share == 1 and self.known_private == 0 and self.data is None
 
 
-def attacked_index(count: int, limit: int | None) -> Tensor | None:
+def attacked_index(count: int, limit: int | None, known: float = 0.0) -> Tensor | None:
     """Return which of ``count`` images of a part are attacked when ``limit`` are; None for all of them.
 
-    A smaller limit gives a subset of a larger one's.
+    A smaller limit gives a subset of a larger one's. The share ``known`` to the attacker is left out.
     """
-    if limit is None or limit >= count:
-        return None
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[:limit].sort().values
+    attacked = min(count - int(known * count), count if limit is None else limit)
+    return None if attacked == count else _order(count)[:attacked].sort().values
+
+
+def known_index(count: int, known: float) -> Tensor:
+    """Return which of ``count`` private images an attacker has who knows the share ``known`` of them."""
+    return _order(count)[count - int(known * count) :].sort().values
+
+
+def _order(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))

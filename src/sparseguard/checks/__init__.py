@@ -10,6 +10,7 @@ from sparseguard.checks.attackers import (
     not_finite,
     out_of_range,
     still_improving,
+    unseen_leak_more,
     worse_than_ridge,
 )
 from sparseguard.checks.classes import (
@@ -40,7 +41,7 @@ from sparseguard.checks.target import (
     target_not_converged,
 )
 
-REVISION = 3
+REVISION = 4
 
 CHECKS: dict[str, Check] = {
     "target-changed": Check(
@@ -134,6 +135,13 @@ CHECKS: dict[str, Check] = {
         "more than 3 standard errors",
         meaning="the target remembers its training images; what leaks of them is not only how invertible it is",
         find=memorization,
+    ),
+    "unseen-leak-more": Check(
+        raised_when="an attacker chosen for PSNR is better on test than on private images, by more than 0.2 dB and "
+        "more than 3 standard errors",
+        meaning="training set the private images' features apart; one who has the weights, or some of the private "
+        "images, may find more than the row says",
+        find=unseen_leak_more,
     ),
     "prior-overlap": Check(
         raised_when="an attack's prior was trained on images of the data set that no attacker has: of select or test",
