@@ -54,6 +54,23 @@ def plain(module: type[nn.Module]) -> Builder:
     return lambda _: module()
 
 
+def dense_stages(width: int, *names: str) -> tuple[Stage, ...]:
+    """Return a stage for each dense layer named, and one for the ReLU after it."""
+    return tuple(
+        stage for name in names for stage in (Stage(name, dense(width)), Stage(f"{name}_relu", plain(nn.ReLU)))
+    )
+
+
+DENSE_TAPS = {
+    "first_linear": "first",
+    "first_linear.relu": "first_relu",
+    "last_hidden": "last",
+    "last_hidden.relu": "last_relu",
+    "logits": "head",
+}
+"""Taps of a model whose first and last dense layers are the stages ``first`` and ``last``."""
+
+
 @settings
 class Linear(Backbone):
     """Three dense layers and a head: Linear, ReLU, Linear, ReLU, Linear, ReLU, Linear.
@@ -74,21 +91,10 @@ class Linear(Backbone):
             stages=(
                 Stage("input", plain(Scale)),
                 Stage("stem", plain(nn.Identity)),
-                Stage("first", dense(self.width)),
-                Stage("first_relu", plain(nn.ReLU)),
-                Stage("hidden", dense(self.width)),
-                Stage("hidden_relu", plain(nn.ReLU)),
-                Stage("last", dense(self.width)),
-                Stage("last_relu", plain(nn.ReLU)),
+                *dense_stages(self.width, "first", "hidden", "last"),
                 Stage("head", dense(classes)),
             ),
-            taps={
-                "first_linear": "first",
-                "first_linear.relu": "first_relu",
-                "last_hidden": "last",
-                "last_hidden.relu": "last_relu",
-                "logits": "head",
-            },
+            taps=DENSE_TAPS,
         )
 
 
@@ -109,8 +115,7 @@ class LinearShallow(Backbone):
             stages=(
                 Stage("input", plain(Scale)),
                 Stage("stem", plain(nn.Identity)),
-                Stage("first", dense(self.width)),
-                Stage("first_relu", plain(nn.ReLU)),
+                *dense_stages(self.width, "first"),
                 Stage("head", dense(classes)),
             ),
             taps={"first_linear": "first", "first_linear.relu": "first_relu", "logits": "head"},

@@ -9,7 +9,7 @@ from torch import nn
 
 from sparseguard.settings import OddSize, settings
 from sparseguard.stages import Blueprint, Builder, Shape, Stage
-from sparseguard.targets.backbones import Backbone, Scale, dense, plain
+from sparseguard.targets.backbones import DENSE_TAPS, Backbone, Scale, dense, dense_stages, plain
 
 
 @settings
@@ -56,20 +56,10 @@ class Conv(Backbone):
                 Stage("input", plain(Scale)),
                 Stage("stem", plain(nn.Identity)),
                 *blocks,
-                Stage("first", dense(self.width)),
-                Stage("first_relu", plain(nn.ReLU)),
-                Stage("last", dense(self.width)),
-                Stage("last_relu", plain(nn.ReLU)),
+                *dense_stages(self.width, "first", "last"),
                 Stage("head", dense(classes)),
             ),
-            taps={
-                **{block.name: block.name for block in blocks},
-                "first_linear": "first",
-                "first_linear.relu": "first_relu",
-                "last_hidden": "last",
-                "last_hidden.relu": "last_relu",
-                "logits": "head",
-            },
+            taps={block.name: block.name for block in blocks} | DENSE_TAPS,
         )
 
     def _block(self, width: int, *, pooled: bool) -> Builder:
