@@ -15,6 +15,8 @@ import pydantic
 from sparseguard.data.archives import open_images
 from sparseguard.data.decode import Look
 from sparseguard.data.hugging_face import MARKS, HuggingFaceSource
+from sparseguard.data.parquet import ParquetSource
+from sparseguard.data.parquet_files import is_parquet
 from sparseguard.data.prepared import PreparedSet
 from sparseguard.data.source import Bytes, Item, Source, check_name
 from sparseguard.errors import DataError
@@ -69,6 +71,8 @@ def open_own(path: Path) -> Source:
         return ArraySource(path)
     if path.is_dir() and any((path / name).is_file() for name in MARKS):
         return HuggingFaceSource(path)
+    if is_parquet(path):
+        return ParquetSource(path)
     return open_images(path)
 
 

@@ -118,7 +118,9 @@ class Source(ABC):
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm"})
 """Endings of names that are taken for images, in lower case."""
 
-_SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
+"""Names of folders around the classes that are merged, in lower case."""
+
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
@@ -176,7 +178,7 @@ def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arran
     placed: dict[tuple[str, ...], str] = {}
     for name, parts in images:
         inner = parts[depth:]
-        split = inner[:1] if len(inner) == 3 and inner[0].lower() in _SPLITS else ()
+        split = inner[:1] if len(inner) == 3 and inner[0].lower() in SPLITS else ()
         rest = inner[len(split) :]
         if len(rest) != 2:
             notes.add("not directly in a class folder", name)
@@ -195,7 +197,7 @@ def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arran
     for folder in sorted(set(folders)):
         inner = _parts(folder)[depth:]
         last = inner[-1] if inner else ""
-        if last and last not in number and last.lower() not in _SPLITS and len(inner) <= 2:
+        if last and last not in number and last.lower() not in SPLITS and len(inner) <= 2:
             notes.add("class folders without images", folder)
     items = [Item(name=placed[key], label=number[key[0]]) for key in sorted(placed)]
     return Arranged(classes=classes, items=items, notes=notes.by_reason)
@@ -224,7 +226,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 def _wrapped(images: list[tuple[str, tuple[str, ...]]]) -> bool:
     tops = {parts[0] for _, parts in images}
-    return len(tops) == 1 and all(len(parts) >= 3 for _, parts in images) and not tops & _SPLITS
+    return len(tops) == 1 and all(len(parts) >= 3 for _, parts in images) and not tops & SPLITS
 
 
 def _summary(notes: Notes) -> str:
