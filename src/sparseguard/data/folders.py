@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparseguard.data.source import LARGEST_FILE, File, Item, Notes, Source, arrange, check_name
+from sparseguard.data.arranging import File, arrange, check_name
+from sparseguard.data.source import LARGEST_FILE, Item, Notes, Source
 from sparseguard.errors import DataError
 
 

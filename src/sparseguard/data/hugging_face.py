@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from sparseguard.data.source import Item, Notes, Source, check_name
+from sparseguard.data.arranging import check_name
+from sparseguard.data.source import Item, Notes, Source
 from sparseguard.errors import DataError
 
 MARKS = ("dataset_dict.json", "dataset_info.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,12 +14,13 @@ import numpy.typing as npt
 import pydantic
 
 from sparseguard.data.archives import open_images
+from sparseguard.data.arranging import check_name
 from sparseguard.data.decode import Look
 from sparseguard.data.hugging_face import MARKS, HuggingFaceSource
 from sparseguard.data.parquet import ParquetSource
 from sparseguard.data.parquet_files import is_parquet
 from sparseguard.data.prepared import PreparedSet
-from sparseguard.data.source import Bytes, Item, Source, check_name
+from sparseguard.data.source import Bytes, Item, Source
 from sparseguard.errors import DataError
 from sparseguard.settings import settings
 
@@ -67,7 +69,7 @@ def open_own(path: Path) -> Source:
     Raises:
         DataError: when there is nothing at ``path`` or it is none of them.
     """
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         return ArraySource(path)
     if path.is_dir() and any((path / name).is_file() for name in MARKS):
         return HuggingFaceSource(path)
@@ -94,18 +96,16 @@ class ArraySource(Source):
         except Exception as error:  # numpy's parser of headers raises what damaged bytes make of it
             raise DataError(f"{path}: damaged ({error}). Write it again.") from None
         images = self._images
-        if (
-            images.dtype != np.uint8
-            or images.ndim not in (3, 4)
-            or (images.ndim == 4 and images.shape[3] not in (1, 3))
-        ):
+        grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+        if images.dtype != np.uint8 or not grey_or_colour:
             raise DataError(
                 f"{path}: images must be uint8 (n, h, w) or (n, h, w, 1 or 3), got {images.dtype} {images.shape}."
+                f"{_way_out(images)}"
             )
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
             raise DataError(
                 f"{path}: {len(images):,} images need as many labels, integers or strings, "
-                f"got {labels.dtype} {labels.shape}."
+                f"got {labels.dtype} {labels.shape}, expected ({len(images)},)."
             )
         self.classes, self._labels = _numbered(labels, path)
 
@@ -126,6 +126,9 @@ class ArraySource(Source):
 def _array(path: Path, name: str) -> npt.NDArray[Any]:
     """Return an array of an ``.npz`` file: mapped where it is stored plainly, else read; a bomb is refused."""
     with zipfile.ZipFile(path) as archive:
+        there = [member.removesuffix(".npy") for member in archive.namelist()]
+        if name not in there:
+            raise ValueError(f"has no array '{name}', only {', '.join(map(ascii, there[:10])) or 'none'}")
         info = archive.getinfo(f"{name}.npy")
         if info.file_size > max(1 << 30, 200 * info.compress_size):
             raise DataError(f"{path}: '{name}' unpacks to more than 200 times its size. Write it again uncompressed.")
@@ -150,6 +153,8 @@ def _array(path: Path, name: str) -> npt.NDArray[Any]:
 
 def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Return class names in order, and each label's place among them."""
+    if labels.dtype.kind == "U":
+        labels = np.array([unicodedata.normalize("NFC", label) for label in labels.tolist()])
     values, places = np.unique(np.asarray(labels), return_inverse=True)
     if len(values) < 2:
         raise DataError(f"{path}: found {len(values)} classes, need 2 or more.")
@@ -157,3 +162,9 @@ def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], np
     for name in names:
         check_name(name, path)
     return names, places.astype(np.int64)
+
+
+def _way_out(images: npt.NDArray[Any]) -> str:
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        return " Move the channels to the end."
+    return " Scale them to 0 to 255, round, and convert them to uint8." if images.dtype != np.uint8 else ""

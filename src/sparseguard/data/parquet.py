@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sparseguard.data.archives import BOMB_RATIO, BOMB_SIZE, MOST_MEMBERS
+from sparseguard.data.arranging import check_name
 from sparseguard.data.hugging_face import imported
 from sparseguard.data.parquet_files import Columns, chosen_columns, find_parquet, missing_shards, unreadable
-from sparseguard.data.source import LARGEST_FILE, Content, Item, Notes, Source, check_name
+from sparseguard.data.source import LARGEST_FILE, Content, Item, Notes, Source
 from sparseguard.errors import DataError
 
 _IMAGES, _LABELS = 16, 1 << 16

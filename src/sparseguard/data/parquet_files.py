@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparseguard.data.arranging import SPLITS, SUFFIXES, check_name
 from sparseguard.data.folders import walk
-from sparseguard.data.source import SPLITS, SUFFIXES, check_name
 from sparseguard.errors import DataError
 
 SUFFIX = ".parquet"
