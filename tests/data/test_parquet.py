@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,9 @@ def test_of_several_integers_those_called_label_are_taken(arrow, tmp_path) -> No
     named = write(tmp_path / "a.parquet", plain(arrow, id=list(range(60))))
     assert len(held(OwnImages(path=named))) == 60
     unclear = write(tmp_path / "b.parquet", plain(arrow, id=list(range(60))).rename_columns(["image", "kind", "id"]))
-    with pytest.raises(DataError, match=r"found image \(dict\), kind \(Value\), id \(Value\).*save_to_disk"):
+    with pytest.raises(
+        DataError, match=r"'image' \(struct of 'bytes', 'path'\), 'kind' \(int64\), 'id' \(int64\).*save_to_disk"
+    ):
         open_own(unclear)
 
 
@@ -197,9 +201,36 @@ def test_other_files_are_refused(arrow, tmp_path) -> None:
     path.write_bytes(b"hello")
     with pytest.raises(DataError, match=r"no parquet file that can be read.*Get it again"):
         open_own(path)
+    write(path, plain(arrow).rename_columns(["\x1b[2J", "label"]).drop_columns("label"))
+    with pytest.raises(DataError, match=r"'\\x1b\[2J' \(struct"):
+        open_own(path)
+    write(path, plain(arrow).replace_schema_metadata({"huggingface": "{"}))
+    with pytest.raises(DataError, match="features cannot be read"):
+        open_own(path)
     write(path, plain(arrow).rename_columns(["image", "image"]))
     with pytest.raises(DataError, match=r"one name \(image, image\)"):
         open_own(path)
+
+
+def test_what_only_has_the_name_is_told(arrow, tmp_path) -> None:
+    (tmp_path / "set" / "train.parquet").mkdir(parents=True)
+    with pytest.raises(DataError, match="found 0 classes"):
+        open_own(tmp_path / "set").items()
+    write(tmp_path / "set" / "B.PARQUET", plain(arrow))
+    os.mkfifo(tmp_path / "set" / "c.parquet")
+    dataset = OwnImages(path=tmp_path / "set")
+    assert len(held(dataset)) == 60
+    assert about(dataset.prepare())["notes"]["neither files nor folders"] == ["c.parquet"]
+
+
+def test_nothing_is_written_but_the_cache(datasets, tmp_path) -> None:
+    path = hub(datasets, tmp_path / "set")
+    made = [sys.executable, "-m", "sparseguard", "data", "prepare", "images", "--from", str(path)]
+    changed = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": "", "HF_HOME": "", "HF_DATASETS_CACHE": ""}
+    environment = {key: value for key, value in (os.environ | changed).items() if value}
+    subprocess.run(made, env=environment, check=True, capture_output=True)
+    assert not [file for file in (tmp_path / "home").rglob("*") if "huggingface" in file.name]
+    assert sorted(file.name for file in path.rglob("*.*")) == [Path(TEST).name, Path(TRAIN).name]
 
 
 def test_bombs_are_refused(arrow, tmp_path, monkeypatch) -> None:

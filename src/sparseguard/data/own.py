@@ -34,8 +34,9 @@ class OwnImages(PreparedSet):
 
     Args:
         path: class folders (``<class>/<image>``), a tar, tar.gz or zip of them, an ``.npz`` file with ``images``
-            (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or the folder of
-            a dataset that Hugging Face's `datasets` saved by ``save_to_disk``, all splits of which are merged.
+            (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or a Hugging Face
+            dataset, all splits of which are merged: the folder that ``save_to_disk`` wrote, parquet files as
+            downloaded from the hub, or one of them.
         size: height and width in pixels; None: that of the first image, which all others must have.
         channels: 1 grey, 3 colour.
         crop: side in pixels of the square kept from the middle before resizing; 0: none.
@@ -44,7 +45,7 @@ class OwnImages(PreparedSet):
     """
 
     name: ClassVar[str] = "images"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = (
         "your own images: class folders or an archive of them, .npz arrays, a Hugging Face dataset."
     )

@@ -52,8 +52,6 @@ class ParquetSource(Source):
                     f"{path / name}: columns {other}, those of {next(iter(columns))} are {self._columns}. "
                     "Give files of one data set."
                 )
-        for name in self._columns.classes:
-            check_name(name, path)
 
     def items(self) -> list[Item]:
         """Return all images that have a label, file by file; the others are noted."""
@@ -121,16 +119,24 @@ class ParquetSource(Source):
     def _columns_of(self, file: Path) -> Columns:
         try:
             with self._parquet.ParquetFile(file) as opened:
-                schema, told = opened.schema_arrow, opened.metadata
-                unpacked = sum(told.row_group(group).total_byte_size for group in range(told.num_row_groups))
-            features = self._features.from_arrow_schema(schema)
-        except Exception as error:  # pyarrow and datasets have their own
+                schema, metadata = opened.schema_arrow, opened.metadata
+                unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        except Exception as error:  # pyarrow has its own
             raise unreadable(file, error) from None
-        if unpacked > _most_unpacked(file) or told.num_rows > MOST_MEMBERS:
+        try:
+            features = self._features.from_arrow_schema(schema)
+        except Exception as error:  # datasets raises whatever it stumbles over
+            raise DataError(
+                f"{file}: its features cannot be read ({error}). Update datasets, or save it again."
+            ) from None
+        if unpacked > _most_unpacked(file) or metadata.num_rows > MOST_MEMBERS:
             raise _bomb(file)
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{file}: two columns have one name ({', '.join(schema.names)}). Rename one of them.")
-        return chosen_columns(features, file)
+        columns = chosen_columns(features, file)
+        for name in columns.classes:
+            check_name(name, file)
+        return columns
 
     def _cells(self, file: Path, column: str, first: int, rows: int) -> Iterator[Any]:
         """Yield the values of a column, or of the bytes in it, from row ``first`` on, reading ``rows`` at a time."""

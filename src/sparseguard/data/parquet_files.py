@@ -35,18 +35,18 @@ class Columns:
 
     def __str__(self) -> str:
         named = f" ({', '.join(self.classes[:10])}{', ...' if len(self.classes) > 10 else ''})" if self.classes else ""
-        return f"{self.image} and {self.label}{named}"
+        return f"{self.image!r} and {self.label!r}{named}"
 
 
 def is_parquet(path: Path) -> bool:
     """Tell whether there is a parquet file, or a folder with some and without image files."""
     if not path.is_dir():
-        return path.is_file() and path.suffix == SUFFIX
+        return path.is_file() and path.suffix.lower() == SUFFIX
     found = False
-    for name, _ in walk(path):
+    for name, entry in walk(path):
         if name.lower().endswith(tuple(SUFFIXES)):
             return False
-        found |= name.endswith(SUFFIX)
+        found |= name.lower().endswith(SUFFIX) and not entry.is_dir(follow_symlinks=False)
     return found
 
 
@@ -69,12 +69,15 @@ def find_parquet(path: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
         check_name(name, path)
         if entry.is_symlink() and not _in_hub_cache(path / name):
             left_out.setdefault("links, not followed", []).append(name)
-        elif entry.is_file() and name.endswith(SUFFIX):
+        elif entry.is_file() and name.lower().endswith(SUFFIX):
             files[name] = path / name
-        elif entry.is_file():
-            left_out.setdefault("no parquet files by their names", []).append(name)
+        elif not entry.is_dir():
+            reason = "no parquet files by their names" if entry.is_file() else "neither files nor folders"
+            left_out.setdefault(reason, []).append(name)
     if not files:
-        raise DataError(f"{path}: its parquet files are links out of it, not followed. Copy them by cp -rL.")
+        raise DataError(
+            f"{path}: its parquet files are links out of it or no files. Copy them by cp -rL, which follows links."
+        )
     folders = sorted({_folder_of(name) for name in files})
     if len(folders) > 1:
         raise DataError(
@@ -116,7 +119,7 @@ def chosen_columns(features: Mapping[str, Any], where: Path) -> Columns:
     integers = [name for name, kind in kinds.items() if kind == "Value" and features[name].dtype in _INTEGERS]
     labels = named or (["label"] if "label" in integers else integers)
     if len(images) != 1 or len(labels) != 1:
-        shown = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "no columns"
+        shown = ", ".join(f"{name!r} ({_kind(feature)})" for name, feature in features.items()) or "no columns"
         raise DataError(
             f"{where}: needs one column of images (Image, or bytes) and one of classes (ClassLabel, or integers), "
             f"found {shown}. Load it with datasets, remove or cast columns, and save it by save_to_disk."
@@ -134,6 +137,13 @@ def unreadable(file: Path, error: Exception) -> DataError:
     if pointer:
         return DataError(f"{file}: a pointer of Git LFS instead of the file. Run git lfs pull, or download it.")
     return DataError(f"{file}: no parquet file that can be read ({error}). Get it again.")
+
+
+def _kind(feature: Any) -> str:
+    if isinstance(feature, dict):
+        return f"struct of {', '.join(map(repr, feature))}"
+    name = type(feature).__name__
+    return str(feature.dtype) if name == "Value" else name
 
 
 def _bytes_in(name: str, feature: Any) -> str | None:
