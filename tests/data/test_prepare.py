@@ -285,6 +285,16 @@ def test_a_full_disk_is_said_to_be_full(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(made(Generated(100), tmp_path / "set").private) == 70
 
 
+def test_no_map_is_written_to_since_a_full_disk_would_end_the_process(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a map was opened for writing")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    source = Generated(100)
+    with source:
+        prepare(source, tmp_path / "set", LOOK, name="set", layout="sparseguard", flips_keep_class=True)
+
+
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.uint8), np.zeros(3, chunks.ROW)])
 def test_arrays_are_written_as_numpy_writes_them(tmp_path: Path, array: np.ndarray) -> None:
     chunks.save_array(tmp_path / "mine.npy", array)
