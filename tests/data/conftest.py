@@ -1,11 +1,13 @@
-"""Small IDX files for the tests of this folder."""
+"""Small IDX files, and Hugging Face's library without a network, for the tests of this folder."""
 
 from __future__ import annotations
 
 import gzip
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,3 +44,15 @@ def write_set() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch) -> Any:
+    library = pytest.importorskip("datasets")
+    library.disable_progress_bars()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return library

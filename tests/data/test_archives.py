@@ -15,7 +15,7 @@ from pictures import encoded, pets, write_folder, write_tar, write_zip
 
 from sparseguard.data import archives
 from sparseguard.data.archives import open_images
-from sparseguard.data.source import File, arrange
+from sparseguard.data.arranging import File, arrange
 from sparseguard.errors import DataError
 
 WRITERS = {
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_named(tmp_path: Path, kind: str) -> None:
     assert {reason: sorted(names) for reason, names in notes.items() if reason != "class folders without images"} == {
         "empty files": ["cat/empty.png"],
         "no images by their names": ["cat/notes.txt"],
-        "files of the operating system": ["cat/.DS_Store"],
+        "hidden, or files of the operating system": ["cat/.DS_Store"],
         "not directly in a class folder": ["cat/deep/er/1.png", "loose.png"],
     }
 
@@ -192,11 +192,60 @@ def test_a_tar_damaged_in_the_middle_is_not_taken_for_its_end(tmp_path: Path) ->
         content(path)
 
 
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    hidden = {".ipynb_checkpoints/1.png": encoded(), "__MACOSX/cat/1.png": encoded(), "cat/.thumbs/1.png": encoded()}
+    folder = write_folder(tmp_path / "set", pets(2) | hidden)
+    (folder / ".git").mkdir()
+    classes, _, notes = content(folder)
+    assert classes == ("cat", "dog")
+    assert {reason: sorted(names) for reason, names in notes.items()} == {
+        "hidden, or files of the operating system": sorted(hidden)
+    }
+
+
+@ALL
+def test_images_directly_in_a_folder_of_a_split_have_no_class(tmp_path: Path, kind: str) -> None:
+    files = {f"train/{name}": one for name, one in pets(2).items()} | {
+        "test/1.png": encoded(1),
+        "Val/2.png": encoded(2),
+    }
+    classes, images, notes = content(WRITERS[kind](tmp_path / "set", files))
+    assert classes == ("cat", "dog")
+    assert len(images) == 4
+    assert sorted(notes["not directly in a class folder"]) == ["Val/2.png", "test/1.png"]
+
+
+def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
+    files = {f"{name}/{k}.png": encoded(k) for name in ("train", "bus") for k in range(2)}
+    assert content(write_zip(tmp_path / "set.zip", files))[0] == ("bus", "train")
+
+
+def test_backslashes_for_slashes_are_told(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "set.zip", pets(2))
+    path.write_bytes(path.read_bytes().replace(b"cat/", b"cat\\").replace(b"dog/", b"dog\\"))
+    with pytest.raises(DataError, match="4 backslashes in place of slashes"):
+        content(path)
+
+
+@ARCHIVES
+def test_names_that_turn_a_line_of_text_around_are_refused(tmp_path: Path, kind: str) -> None:
+    path = WRITERS[kind](tmp_path / "set", pets(2) | {"cat/\u202egnp.png": encoded()})
+    with pytest.raises(DataError, match="control characters"):
+        content(path)
+
+
+@pytest.mark.parametrize("start", [b"BZh9", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", encoded()])
+def test_other_archives_are_refused_with_a_way_out(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "set").write_bytes(start + bytes(range(1, 200)) * 9)
+    with pytest.raises(DataError, match=r"no tar, tar\.gz or zip archive.*unpack it and give the folder"):
+        content(tmp_path / "set")
+
+
 def test_nothing_there_or_no_archive(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such"):
         open_images(tmp_path / "none")
     (tmp_path / "text").write_text("hello " * 1000)
-    with pytest.raises(DataError, match="no folder or archive"):
+    with pytest.raises(DataError, match="no folder and no tar"):
         content(tmp_path / "text")
     with pytest.raises(DataError, match="found 1 classes"):
         content(write_folder(tmp_path / "one", {"cat/1.png": encoded()}))

@@ -257,6 +257,16 @@ def test_a_partial_set_is_fine_and_what_does_not_match_is_named(files):
     }
 
 
+def test_label_files_as_windows_writes_them_are_read(files):
+    expected = CelebA(path=files).load().fingerprints()
+    for name in ("list_attr_celeba.txt", "identity_CelebA.txt"):
+        text = (files / name).read_text()
+        (files / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+    dataset = CelebA(path=files)
+    assert dataset.load().fingerprints() == expected
+    assert not [reason for reason in about(dataset.prepare())["notes"] if reason.startswith(("in ", "not in "))]
+
+
 def test_files_that_do_not_belong_together_are_refused(files):
     for file in (files / "img_align_celeba").iterdir():
         file.rename(file.with_name(f"x{file.name}"))

@@ -105,6 +105,20 @@ def test_names_of_another_format_are_noted() -> None:
     assert decode(encoded(mode="RGB", kind="JPEG"), Look(), name="cat/A.JPEG").remarks == ()
 
 
+def test_photos_with_a_second_view_are_jpeg() -> None:
+    photo = saved(Image.fromarray(COLOUR), "MPO", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
+    assert decode(photo, Look(), name="a.jpg").remarks == ("several frames, the first taken",)
+    assert decode(encoded(mode="RGB", kind="JPEG"), Look(), name="a.jfif").remarks == ()
+
+
+def test_orientations_that_exif_has_not_are_not_told_as_turned() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    found = decode(saved(Image.fromarray(GREY), exif=exif.tobytes()), Look(channels=1), name="a.png")
+    assert (found.pixels[..., 0] == GREY).all()
+    assert found.remarks == ()
+
+
 def test_of_several_frames_the_first_is_taken() -> None:
     first, second = Image.fromarray(GREY), Image.fromarray(255 - GREY)
     found = decode(saved(first, "TIFF", save_all=True, append_images=[second]), Look(channels=1), name="a.tif")

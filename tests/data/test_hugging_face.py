@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from hub import CLASSES, expected, held, rows
 from pictures import encoded, write_folder
 
 from sparseguard.data import OwnImages
-from sparseguard.data.decode import Look, decode
 from sparseguard.data.own import open_own
 from sparseguard.data.prepared import about
 from sparseguard.errors import DataError
-
-CLASSES = ["fox", "cat"]
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SPARSEGUARD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SPARSEGUARD_DATA", raising=False)
-
-
-@pytest.fixture
-def datasets(tmp_path, monkeypatch) -> Any:
-    library = pytest.importorskip("datasets")
-    library.disable_progress_bars()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    return library
-
-
-def rows(library: Any, first: int, count: int, classes: list[str] = CLASSES, **more: list[Any]) -> Any:
-    """A dataset of PNG files in a column of images, image k being of class k % 2."""
-    features = {"picture": library.Image(), "kind": library.ClassLabel(names=classes)}
-    features |= {name: library.Value("int64") for name in more if name not in features}
-    numbers = range(first, first + count)
-    columns = {
-        "picture": [{"bytes": encoded(k, mode="RGB"), "path": None} for k in numbers],
-        "kind": [k % 2 for k in numbers],
-    }
-    return library.Dataset.from_dict(columns | more, features=library.Features(features))
-
-
-def held(dataset: OwnImages) -> set[tuple[bytes, str]]:
-    return {
-        (image.permute(1, 2, 0).numpy().tobytes(), images.classes[int(label)])
-        for images in dataset.load().parts().values()
-        for image, label in zip(images.pixels, images.labels, strict=True)
-    }
-
-
-def expected(count: int) -> set[tuple[bytes, str]]:
-    return {(decode(encoded(k, mode="RGB"), Look(), name="").pixels.tobytes(), CLASSES[k % 2]) for k in range(count)}
 
 
 def test_a_dataset_and_a_dict_of_splits_are_read(datasets, tmp_path) -> None:

@@ -61,7 +61,11 @@ def test_grey_arrays_and_the_look(tmp_path) -> None:
     ("arrays", "message"),
     [
         ({"images": IMAGES}, "labels"),
-        ({"images": IMAGES / 255, "labels": LABELS}, "must be uint8"),
+        ({"x": IMAGES, "y": LABELS}, "has no array 'images', only 'x', 'y'"),
+        ({"images": IMAGES / 255, "labels": LABELS}, "must be uint8.*Scale them to 0 to 255"),
+        ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, "must be uint8.*Move the channels to the end"),
+        ({"images": IMAGES, "labels": LABELS[:, None]}, r"got int64 \(60, 1\), expected \(60,\)"),
+        ({"images": IMAGES, "labels": np.array(["", "b", "c"])[LABELS]}, "is empty"),
         ({"images": IMAGES[..., :2], "labels": LABELS}, "must be uint8"),
         ({"images": IMAGES, "labels": LABELS[:-1]}, "as many labels"),
         ({"images": IMAGES, "labels": LABELS.astype(float)}, "integers or strings"),
@@ -149,6 +153,22 @@ def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(tmp_pat
     np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
     with pytest.raises(DataError, match="part 'test': asked for 2 images of 3 classes"):
         OwnImages(path=tmp_path / "own.npz", test=2).load()
+
+
+def test_names_of_classes_are_compared_in_one_form_of_unicode(tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", images=IMAGES, labels=np.array(["\u00e4", "a\u0308", "c"])[LABELS])
+    assert OwnImages(path=tmp_path / "own.npz").load().private.classes == ("c", "\u00e4")
+
+
+def test_endings_in_capitals_are_known(tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
+    (tmp_path / "own.npz").rename(tmp_path / "OWN.NPZ")
+    assert len(OwnImages(path=tmp_path / "OWN.NPZ").load().private) == 42
+
+
+def test_paths_that_no_system_has_are_refused() -> None:
+    with pytest.raises(DataError, match="cannot be looked at"):
+        OwnImages(path=Path("x" * 5000)).load()
 
 
 def test_settings_are_checked() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, pets, write_folder, write_tar, write_zip
+from pictures import encoded, pets, saved, write_folder, write_tar, write_zip
+from PIL import Image
 
-from sparseguard.data import decoding, prepared
+from sparseguard.data import chunks, decoding, gathering, prepared
 from sparseguard.data.archives import open_images
 from sparseguard.data.decode import Look, decode
 from sparseguard.data.duplicates import copies_in
@@ -21,7 +24,8 @@ from sparseguard.data.parting import order_of_parts
 from sparseguard.data.prepare import prepare
 from sparseguard.data.source import Item, Source
 from sparseguard.data.splits import SHARES, partition
-from sparseguard.errors import DataError
+from sparseguard.errors import DataError, StoreError
+from sparseguard.progress import Silent
 from sparseguard.types import ImageSet, Splits
 
 LOOK = Look(size=(8, 6), channels=1)
@@ -231,13 +235,106 @@ def test_classes_that_a_part_lacks_are_noted(tmp_path: Path) -> None:
     assert prepared.about(tmp_path / "set")["notes"] == noted
 
 
+def test_why_images_were_left_out_is_noted(tmp_path: Path) -> None:
+    wide = saved(Image.fromarray(np.ones((8, 6), dtype=np.float32)), "TIFF")
+    files = pets(30) | {"cat/small.png": encoded(1, size=(3, 3)), "cat/wide.tif": wide, "cat/cut.png": encoded(3)[:-50]}
+    path = write_zip(tmp_path / "set.zip", files)
+    made(open_images(path), tmp_path / "set", Look(size=(4, 4), channels=1, crop=4))
+    assert prepared.about(tmp_path / "set")["notes"] == {
+        "smaller than the crop 4": ["cat/small.png"],
+        "32 bits a channel, whose range is not known": ["cat/wide.tif"],
+        "unreadable": ["cat/cut.png"],
+    }
+    with pytest.raises(DataError, match=r"class 'cat' has no image.*smaller than the crop 9: 61, e\.g\. 'cat/00\.png'"):
+        made(open_images(path), tmp_path / "none", Look(size=(4, 4), channels=1, crop=9))
+    with pytest.raises(DataError, match=r"none of 63 images can be read. The first one: cat/00\.png.*smaller than"):
+        made(open_images(path), tmp_path / "none", Look(channels=1, crop=9))
+
+
+def test_classes_that_look_alike_are_noted(tmp_path: Path) -> None:
+    names = ["Cat", "cat", "cat ", "c\u200bat", "dog"]
+    files = {f"{name}/{k:02d}.png": encoded(100 * n + k) for n, name in enumerate(names) for k in range(20)}
+    made(open_images(write_zip(tmp_path / "set.zip", files)), tmp_path / "set")
+    notes = prepared.about(tmp_path / "set")["notes"]
+    assert notes["classes that differ only in case, spaces or invisible letters"] == sorted(names[:-1])
+
+
+def test_a_part_of_the_set_is_noted(tmp_path: Path) -> None:
+    made(Generated(100), tmp_path / "part", whole=1000)
+    assert prepared.about(tmp_path / "part")["notes"] == {"not the whole set of 1,000 images": ["100 images"]}
+    made(Generated(100), tmp_path / "all", whole=100)
+    assert prepared.about(tmp_path / "all")["notes"] == {}
+
+
+def test_damaged_exif_data_warn_nobody(tmp_path: Path) -> None:
+    files = pets(30) | {"cat/odd.jpg": saved(Image.new("L", (6, 8)), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")}
+    made(open_images(write_zip(tmp_path / "set.zip", files)), tmp_path / "set")
+    assert prepared.about(tmp_path / "set")["notes"] == {}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        chunks.save_array(full, np.zeros(1 << 20, np.uint8))
+    monkeypatch.setattr(gathering, "IMAGES", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        made(Generated(100), tmp_path / "set")
+    monkeypatch.undo()
+    assert len(list((tmp_path / "set.work").glob("0*.json"))) == 1
+    assert len(made(Generated(100), tmp_path / "set").private) == 70
+
+
+def test_no_map_is_written_to_since_a_full_disk_would_end_the_process(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a map was opened for writing")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    source = Generated(100)
+    with source:
+        prepare(source, tmp_path / "set", LOOK, name="set", layout="sparseguard", flips_keep_class=True)
+
+
+@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.zeros((0, 4), np.uint8), np.zeros(3, chunks.ROW)])
+def test_arrays_are_written_as_numpy_writes_them(tmp_path: Path, array: np.ndarray) -> None:
+    chunks.save_array(tmp_path / "mine.npy", array)
+    np.save(tmp_path / "theirs.npy", array)
+    assert (tmp_path / "mine.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(Generated(100), tmp_path / "there")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    made(Generated(100), tmp_path / "there")
+    with pytest.raises(StoreError, match=r"Read-only.*SPARSEGUARD_CACHE"):
+        made(Generated(100), tmp_path / "set")
+
+
+def test_waiting_for_another_process_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    lock = filelock.FileLock(tmp_path / "set.lock")
+
+    class Listening(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+            lock.release()
+
+    lock.acquire()
+    made(Generated(100), tmp_path / "set", progress=Listening())
+    assert said[0].startswith("waiting for another process")
+
+
 def test_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="class 'dog' has no image that can be read"):
         made(
             open_images(write_zip(tmp_path / "a.zip", pets(9) | {f"dog/{k:02d}.png": b"x" for k in range(9)})),
             tmp_path / "a",
         )
-    with pytest.raises(DataError, match="too small"):
+    with pytest.raises(DataError, match="too few to be split"):
         made(Generated(4), tmp_path / "b")
     with pytest.raises(DataError, match="missing: three"):
         made(Generated(40), tmp_path / "c", classes=("even", "odd", "three"))
@@ -248,6 +345,28 @@ def test_damaged_prepared_sets_are_refused(tmp_path: Path, damage: str) -> None:
     made(Generated(100), tmp_path / "set")
     file = tmp_path / "set" / damage
     file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match="Remove it"):
+        prepared.read(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "change", [{"parts": {"private": [0, 999]}}, {"classes": ["even"]}, {"parts": {"private": [1]}}, {"parts": None}]
+)
+def test_prepared_files_that_contradict_each_other_are_refused(tmp_path: Path, change: dict) -> None:
+    made(Generated(100), tmp_path / "set")
+    file = tmp_path / "set" / "prepared.json"
+    told = json.loads(file.read_text())
+    for key, value in change.items():
+        told[key] = told[key] | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"damaged.*Remove it"):
+        prepared.read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", '{"version": 99}', "\xff"])
+def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
+    made(Generated(100), tmp_path / "set")
+    (tmp_path / "set" / "prepared.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match="Remove it"):
         prepared.read(tmp_path / "set")
 

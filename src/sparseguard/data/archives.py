@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from sparseguard.data.arranging import Arranged, File, arrange, check_name
 from sparseguard.data.folders import FolderSource
-from sparseguard.data.source import LARGEST_FILE, Arranged, Content, File, Item, Notes, Source, arrange, check_name
+from sparseguard.data.source import LARGEST_FILE, Content, Item, Notes, Source
 from sparseguard.errors import DataError
 
 MOST_MEMBERS = 10_000_000
@@ -240,4 +241,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise DataError(f"{path}: no folder or archive that can be read ({error}). Get the file again.") from None
+        raise DataError(
+            f"{path}: no folder and no tar, tar.gz or zip archive that can be read ({error}). Get the file again, or "
+            "unpack it and give the folder."
+        ) from None

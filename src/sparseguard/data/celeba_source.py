@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from sparseguard.data.archives import ZipSource
+from sparseguard.data.arranging import Arranged
 from sparseguard.data.celeba_labels import Attributes, Labelled, read_attributes, read_identities
 from sparseguard.data.folders import FolderSource
-from sparseguard.data.source import Arranged, Content, Item, Notes, Source
+from sparseguard.data.source import Content, Item, Notes, Source
 from sparseguard.errors import DataError
 
 IMAGES, ATTRIBUTES_FILE, IDENTITIES_FILE = "img_align_celeba", "list_attr_celeba.txt", "identity_CelebA.txt"
@@ -120,7 +121,7 @@ class CelebASource(Source):
 
     def _text(self, name: str) -> str:
         try:
-            return _content(self._folder / name).decode("utf-8")
+            return _content(self._folder / name).decode("utf-8-sig").rstrip()
         except UnicodeDecodeError as error:
             raise DataError(f"{self._folder / name}: no text ({error}). Get it again.") from None
 

@@ -59,8 +59,8 @@ class Chunks:
             notes: reason -> names.
         """
         path = self._folder / f"{number:08d}.json"
-        write_file(path.with_suffix(".npy"), lambda aside: _save(aside, pixels))
-        write_file(path.with_suffix(".rows.npy"), lambda aside: _save(aside, rows))
+        write_file(path.with_suffix(".npy"), lambda aside: save_array(aside, pixels))
+        write_file(path.with_suffix(".rows.npy"), lambda aside: save_array(aside, rows))
         write_text(path, json.dumps(notes))
 
     def rows(self) -> npt.NDArray[Any]:
@@ -88,9 +88,12 @@ class Chunks:
         return loaded
 
 
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write what `numpy.save` would; it raises over a full disk without saying that this is why."""
+    array = np.ascontiguousarray(array)
     with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.view(np.uint8).data)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

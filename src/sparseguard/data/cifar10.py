@@ -56,6 +56,7 @@ class Cifar10(PreparedSet):
     paper_name: ClassVar[str | None] = "CIFAR-10"
     classes: ClassVar[tuple[str, ...]] = CLASSES
     flips_keep_class: ClassVar[bool] = True
+    whole: ClassVar[int | None] = 60_000
     places: ClassVar[tuple[str, ...]] = ("cifar10", *_VERSIONS, *_ARCHIVES)
 
     download: bool = False

@@ -18,8 +18,11 @@ from sparseguard.settings import settings
 MOST_PIXELS = 1 << 26
 """An image that declares more pixels is refused."""
 
+UNREADABLE = "unreadable"
+"""What the notes say of images that cannot be decoded."""
+
 FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
@@ -33,6 +36,15 @@ _SIDE = Annotated[int, pydantic.Field(ge=1, le=4096)]
 _ROTATED = "turned upright by their EXIF data"
 _WIDE = "16 bits a channel, scaled to 8"
 _ORIENTATION = 0x0112
+_TURNED = range(2, 9)
+
+
+class LeftOutError(DataError):
+    """An image that is left out, and what the notes say of all that are left out for the same reason."""
+
+    def __init__(self, message: str, reason: str = UNREADABLE) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @settings
@@ -72,7 +84,7 @@ def decode(content: Content, look: Look, *, name: str) -> Decoded:
         name: for messages; its ending is compared with the content.
 
     Raises:
-        DataError: for what is no image, is truncated, has more than `MOST_PIXELS` pixels or 32 bits a channel, or is
+        LeftOutError: for what is no image, is truncated, has more than `MOST_PIXELS` pixels or 32 bits a channel, or is
             smaller than the crop.
 
     Example:
@@ -83,18 +95,19 @@ def decode(content: Content, look: Look, *, name: str) -> Decoded:
     if isinstance(content, np.ndarray):
         return Decoded(pixels=_shaped(_from_array(content, name), look, name), remarks=())
     if len(content) > LARGEST_FILE:
-        raise DataError(f"{name}: larger than {LARGEST_FILE:,} bytes.")
+        raise LeftOutError(f"{name}: larger than {LARGEST_FILE:,} bytes.", f"larger than {LARGEST_FILE:,} bytes")
     try:
         with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read.")
+                told = f"{name}: {image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read."
+                raise LeftOutError(told, f"more than {MOST_PIXELS:,} pixels")
             remarks = _remarks(image, name)
             upright = ImageOps.exif_transpose(image) if _ROTATED in remarks else image
             pixels = _shaped(_plain(upright, name), look, name)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever their format makes them stumble over
-        raise DataError(f"{name}: no readable image ({type(error).__name__}: {error}).") from None
+        raise LeftOutError(f"{name}: no readable image ({type(error).__name__}: {error}).") from None
     return Decoded(pixels=pixels, remarks=remarks)
 
 
@@ -102,9 +115,10 @@ def _remarks(image: ImageFile.ImageFile, name: str) -> tuple[str, ...]:
     found = []
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N") or ";16" in str(image.tile):  # gone once loaded
         found.append(_WIDE)
-    if not name.lower().endswith(FORMATS.get(image.format or "", ())) and PurePosixPath(name).suffix:
+    kind = "JPEG" if image.format == "MPO" else image.format or ""
+    if not name.lower().endswith(FORMATS.get(kind, ())) and PurePosixPath(name).suffix:
         found.append("of another format than their names say")
-    if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
+    if image.getexif().get(_ORIENTATION) in _TURNED:
         found.append(_ROTATED)
     if image.mode in ("CMYK", "YCCK", "LAB", "HSV"):
         found.append(f"converted from {image.mode}")
@@ -121,7 +135,8 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
     """Return the image in mode L or RGB."""
     image.load()
     if image.mode in ("F", "I") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
-        raise DataError(f"{name}: has 32 bits a channel, whose range is not known. Save it with 8 or 16.")
+        told = f"{name}: has 32 bits a channel, whose range is not known. Save it with 8 or 16."
+        raise LeftOutError(told, "32 bits a channel, whose range is not known")
     if image.mode.startswith("I"):
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
@@ -136,7 +151,7 @@ def _from_array(array: Bytes, name: str) -> Image.Image:
     plain = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     fits = array.dtype == np.uint8 and (plain.ndim == 2 or (plain.ndim == 3 and plain.shape[2] == 3))
     if not fits or 0 in array.shape:
-        raise DataError(f"{name}: must be uint8 (h, w), (h, w, 1) or (h, w, 3), got {array.dtype} {array.shape}.")
+        raise LeftOutError(f"{name}: must be uint8 (h, w), (h, w, 1) or (h, w, 3), got {array.dtype} {array.shape}.")
     return Image.fromarray(np.ascontiguousarray(plain))
 
 
@@ -145,7 +160,8 @@ def _shaped(image: Image.Image, look: Look, name: str) -> Bytes:
     image = image if image.mode == mode else image.convert(mode)
     if look.crop:
         if look.crop > min(image.size):
-            raise DataError(f"{name}: {image.width} x {image.height} pixels, smaller than the crop {look.crop}.")
+            told = f"{name}: {image.width} x {image.height} pixels, smaller than the crop {look.crop}."
+            raise LeftOutError(told, f"smaller than the crop {look.crop}")
         image = _middle(image, look.crop, look.crop)
     if look.size is not None and image.size != look.size[::-1]:
         height, width = look.size

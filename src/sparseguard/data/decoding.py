@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparseguard.data.chunks import ROW, Chunks
-from sparseguard.data.decode import Decoded, Look, decode
+from sparseguard.data.decode import UNREADABLE, Decoded, LeftOutError, Look, decode
 from sparseguard.data.duplicates import digest
 from sparseguard.data.source import Content, Item, Source
 from sparseguard.errors import DataError
@@ -22,9 +23,6 @@ from sparseguard.settings import describe
 
 CHUNK = 1 << 24
 """Bytes of decoded pixels in one chunk."""
-
-UNREADABLE = "unreadable"
-"""What the notes say of images that cannot be decoded."""
 
 _BATCH, _BATCH_BYTES = 64, 1 << 22
 
@@ -62,7 +60,8 @@ class Decoding:
         done = len(self.chunks)
         rows = max(_BATCH, CHUNK // int(np.prod(self.shape())))
         first, started = min(done * rows, len(self.items)), time.perf_counter()
-        with progress.task("decoding", len(self.items)) as advance:
+        with progress.task("decoding", len(self.items)) as advance, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # say nothing of which image it is
             advance(first)
             held: list[Result] = []
             for results in self._results(first):
@@ -98,14 +97,16 @@ class Decoding:
         """Return the size asked for, or that of the first image that can be read, and which one that is."""
         if self.look.size is not None:
             return {"size": self.look.size, "size_from": None}
+        first: DataError | None = None
         for place, content in self.source.stream(self.items):
             name = self.items[place].name
             try:
                 if isinstance(content, bytes | np.ndarray):
                     return {"size": decode(content, self.look, name=name).pixels.shape[:2], "size_from": name}
-            except DataError:
-                continue
-        raise DataError("no image of this source can be read.")
+                first = first or content
+            except DataError as error:
+                first = first or error
+        raise DataError(f"none of {len(self.items):,} images can be read. The first one: {first}")
 
     def _results(self, start: int) -> Iterator[list[Result]]:
         """Decode in the stream's order, a few batches ahead."""
@@ -145,12 +146,15 @@ class Decoding:
         good = [(place, one) for place, one in results if isinstance(one, Decoded)]
         notes: dict[str, list[str]] = {}
         for place, one in results:
-            reasons = one.remarks if isinstance(one, Decoded) else (UNREADABLE,)
-            for reason in reasons:
+            for reason in one.remarks if isinstance(one, Decoded) else (_reason(one),):
                 notes.setdefault(reason, []).append(self.items[place].name)
         pixels = np.stack([one.pixels for _, one in good]) if good else np.empty((0, *self.shape()), np.uint8)
         rows = np.array([(place, digest(one.pixels)) for place, one in good], dtype=ROW)
         self.chunks.write(number, pixels, rows, notes)
+
+
+def _reason(error: DataError) -> str:
+    return error.reason if isinstance(error, LeftOutError) else UNREADABLE
 
 
 def _batches(stream: Iterator[tuple[int, Content | DataError]]) -> Iterator[Batch]:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparseguard.data.source import LARGEST_FILE, File, Item, Notes, Source, arrange, check_name
+from sparseguard.data.arranging import File, arrange, check_name
+from sparseguard.data.source import LARGEST_FILE, Item, Notes, Source
 from sparseguard.errors import DataError
 
 
@@ -68,8 +69,7 @@ class FolderSource(Source):
         files: list[File] = []
         folders: list[str] = []
         notes = Notes()
-        for entry in _entries(self._path):
-            name = Path(entry.path).relative_to(self._path).as_posix()
+        for name, entry in walk(self._path):
             check_name(name, self._path)
             if entry.is_symlink():
                 notes.add("links, not followed", name)
@@ -82,7 +82,12 @@ class FolderSource(Source):
         return files, folders, notes
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield everything below a folder, with its name relative to it; links are not followed.
+
+    Raises:
+        DataError: when a folder cannot be listed.
+    """
     left = [str(folder)]
     while left:
         here = left.pop()
@@ -91,5 +96,6 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{here}: cannot be listed ({error.strerror}). Check its rights.") from None
-        yield from entries
+        for entry in entries:
+            yield Path(entry.path).relative_to(folder).as_posix(), entry
         left += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -7,7 +7,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from sparseguard.data.source import Item, Notes, Source, check_name
+from sparseguard.data.arranging import check_name
+from sparseguard.data.source import Item, Notes, Source
 from sparseguard.errors import DataError
 
 MARKS = ("dataset_dict.json", "dataset_info.json")
@@ -28,12 +29,7 @@ class HuggingFaceSource(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        try:
-            library = importlib.import_module("datasets")
-        except ImportError:
-            raise DataError(
-                f'{path}: a Hugging Face dataset needs its library. Run: pip install "sparseguard[huggingface]"'
-            ) from None
+        library = imported("datasets", path)
         self._path = path
         try:
             found = library.load_from_disk(str(path.absolute()))
@@ -84,6 +80,20 @@ class HuggingFaceSource(Source):
             with file.open("rb") as opened:
                 found[file.relative_to(self._path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
         return found
+
+
+def imported(module: str, path: Path) -> Any:
+    """Import `datasets`, or a module it needs, to read ``path``.
+
+    Raises:
+        DataError: when it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise DataError(
+            f'{path}: a Hugging Face dataset needs its library. Run: pip install "sparseguard[huggingface]"'
+        ) from None
 
 
 def _columns(rows: Any, path: Path) -> tuple[str, str, tuple[str, ...]]:

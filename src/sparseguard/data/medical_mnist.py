@@ -27,6 +27,7 @@ class MedicalMnist(PreparedSet):
     paper_name: ClassVar[str | None] = "Medical MNIST"
     classes: ClassVar[tuple[str, ...]] = ("AbdomenCT", "BreastMRI", "CXR", "ChestCT", "Hand", "HeadCT")
     flips_keep_class: ClassVar[bool] = True
+    whole: ClassVar[int | None] = 58_954
     places: ClassVar[tuple[str, ...]] = ("medical-mnist/medical-mnist.tar.gz", "medical-mnist")
 
     def _source(self, path: Path) -> Source:

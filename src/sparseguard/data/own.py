@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,10 +14,13 @@ import numpy.typing as npt
 import pydantic
 
 from sparseguard.data.archives import open_images
+from sparseguard.data.arranging import check_name
 from sparseguard.data.decode import Look
 from sparseguard.data.hugging_face import MARKS, HuggingFaceSource
+from sparseguard.data.parquet import ParquetSource
+from sparseguard.data.parquet_files import is_parquet
 from sparseguard.data.prepared import PreparedSet
-from sparseguard.data.source import Bytes, Item, Source, check_name
+from sparseguard.data.source import Bytes, Item, Source
 from sparseguard.errors import DataError
 from sparseguard.settings import settings
 
@@ -30,8 +34,9 @@ class OwnImages(PreparedSet):
 
     Args:
         path: class folders (``<class>/<image>``), a tar, tar.gz or zip of them, an ``.npz`` file with ``images``
-            (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or the folder of
-            a dataset that Hugging Face's `datasets` saved by ``save_to_disk``, all splits of which are merged.
+            (``(n, h, w)`` or ``(n, h, w, c)`` uint8) and ``labels`` (``(n,)`` integers or strings), or a Hugging Face
+            dataset, all splits of which are merged: the folder that ``save_to_disk`` wrote, parquet files as
+            downloaded from the hub, or one of them.
         size: height and width in pixels; None: that of the first image, which all others must have.
         channels: 1 grey, 3 colour.
         crop: side in pixels of the square kept from the middle before resizing; 0: none.
@@ -40,7 +45,7 @@ class OwnImages(PreparedSet):
     """
 
     name: ClassVar[str] = "images"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     summary: ClassVar[str] = (
         "your own images: class folders or an archive of them, .npz arrays, a Hugging Face dataset."
     )
@@ -65,10 +70,12 @@ def open_own(path: Path) -> Source:
     Raises:
         DataError: when there is nothing at ``path`` or it is none of them.
     """
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         return ArraySource(path)
     if path.is_dir() and any((path / name).is_file() for name in MARKS):
         return HuggingFaceSource(path)
+    if is_parquet(path):
+        return ParquetSource(path)
     return open_images(path)
 
 
@@ -90,18 +97,16 @@ class ArraySource(Source):
         except Exception as error:  # numpy's parser of headers raises what damaged bytes make of it
             raise DataError(f"{path}: damaged ({error}). Write it again.") from None
         images = self._images
-        if (
-            images.dtype != np.uint8
-            or images.ndim not in (3, 4)
-            or (images.ndim == 4 and images.shape[3] not in (1, 3))
-        ):
+        grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+        if images.dtype != np.uint8 or not grey_or_colour:
             raise DataError(
                 f"{path}: images must be uint8 (n, h, w) or (n, h, w, 1 or 3), got {images.dtype} {images.shape}."
+                f"{_way_out(images)}"
             )
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
             raise DataError(
                 f"{path}: {len(images):,} images need as many labels, integers or strings, "
-                f"got {labels.dtype} {labels.shape}."
+                f"got {labels.dtype} {labels.shape}, expected ({len(images)},)."
             )
         self.classes, self._labels = _numbered(labels, path)
 
@@ -122,6 +127,9 @@ class ArraySource(Source):
 def _array(path: Path, name: str) -> npt.NDArray[Any]:
     """Return an array of an ``.npz`` file: mapped where it is stored plainly, else read; a bomb is refused."""
     with zipfile.ZipFile(path) as archive:
+        there = [member.removesuffix(".npy") for member in archive.namelist()]
+        if name not in there:
+            raise ValueError(f"has no array '{name}', only {', '.join(map(ascii, there[:10])) or 'none'}")
         info = archive.getinfo(f"{name}.npy")
         if info.file_size > max(1 << 30, 200 * info.compress_size):
             raise DataError(f"{path}: '{name}' unpacks to more than 200 times its size. Write it again uncompressed.")
@@ -146,6 +154,8 @@ def _array(path: Path, name: str) -> npt.NDArray[Any]:
 
 def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     """Return class names in order, and each label's place among them."""
+    if labels.dtype.kind == "U":
+        labels = np.array([unicodedata.normalize("NFC", label) for label in labels.tolist()])
     values, places = np.unique(np.asarray(labels), return_inverse=True)
     if len(values) < 2:
         raise DataError(f"{path}: found {len(values)} classes, need 2 or more.")
@@ -153,3 +163,9 @@ def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], np
     for name in names:
         check_name(name, path)
     return names, places.astype(np.int64)
+
+
+def _way_out(images: npt.NDArray[Any]) -> str:
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        return " Move the channels to the end."
+    return " Scale them to 0 to 255, round, and convert them to uint8." if images.dtype != np.uint8 else ""

@@ -6,10 +6,12 @@ few chunks, and names, labels and digests of all images.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sparseguard.data.decoding import Decoding
 from sparseguard.data.gathering import Gathering, check_every_class
 from sparseguard.data.source import Item, Source
 from sparseguard.data.splits import Layout
-from sparseguard.errors import DataError
+from sparseguard.errors import DataError, StoreError
 from sparseguard.files import explained, remove_leftovers, write_folder
 from sparseguard.progress import Progress, Silent
 from sparseguard.settings import describe
@@ -40,6 +42,7 @@ def prepare(
     layout: Layout,
     flips_keep_class: bool,
     classes: Sequence[str] = (),
+    whole: int | None = None,
     remove_duplicates: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -59,6 +62,7 @@ def prepare(
         layout: how it is parted.
         flips_keep_class: whether the mirror image of every image belongs to the same class.
         classes: those the source must have; none: any.
+        whole: how many images the whole set has; another number is noted. None: not known.
         remove_duplicates: keep an image only in the first part that holds it, private being the first.
         settings: kept in ``prepared.json``.
         progress: shows how far it is.
@@ -76,25 +80,55 @@ def prepare(
         "flips_keep_class": flips_keep_class,
         "look": describe(look),
         "settings": dict(settings or {}),
+        "whole": whole,
     }
     work = folder.with_name(f"{folder.name}.work")
-    with explained(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock"):
-            if folder.exists():
-                return
-            work.mkdir(exist_ok=True)
-            remove_leftovers(work)
-            try:
-                items = source.items()
-                _check_classes(source, classes)
-                check_every_class(np.array([item.label for item in items], dtype=np.int64), source, layout)
-                _fill(source, items, work, look, about, remove_duplicates, progress or Silent(), workers or _cores())
-            except DataError:
-                shutil.rmtree(work, ignore_errors=True)
-                raise
-            (work / "whole").rename(folder)
-            shutil.rmtree(work)
+    progress = progress or Silent()
+    if folder.exists():
+        return
+    with explained(folder), _locked(Path(f"{folder}.lock"), progress):
+        if folder.exists():
+            return
+        work.mkdir(exist_ok=True)
+        remove_leftovers(work)
+        try:
+            items = source.items()
+            _check_classes(source, classes)
+            check_every_class(np.array([item.label for item in items], dtype=np.int64), source, layout)
+            _fill(source, items, work, look, about, remove_duplicates, progress, workers or _cores())
+        except DataError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        (work / "whole").rename(folder)
+        shutil.rmtree(work)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"{folder}: not writable ({error.strerror}). Set SPARSEGUARD_CACHE to a folder that is."
+            ) from error
+        raise
+
+
+@contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    with _writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            progress.say(f"waiting for another process that prepares the same; it holds {path}")
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_classes(source: Source, wanted: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ def about(folder: Path) -> dict[str, Any]:
     """
     try:
         told = dict(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{folder}: not readable ({error}). Remove it to prepare it again.") from None
     if told.get("version") != VERSION:
         raise DataError(f"{folder}: prepared by another version of sparseguard. Remove it to prepare it again.")
@@ -51,6 +51,9 @@ def read(folder: Path) -> Splits:
     try:
         pixels = np.load(folder / IMAGES, mmap_mode="c", allow_pickle=False)
         labels = torch.from_numpy(np.load(folder / LABELS, allow_pickle=False))
+        ends = [end for _, end in told["parts"].values()]
+        if not len(pixels) == len(labels) == max(ends) or labels.max() >= len(told["classes"]):
+            raise ValueError(f"{IMAGES}, {LABELS} and {ABOUT} contradict each other")
         parts = {
             part: ImageSet(
                 pixels=torch.from_numpy(pixels[start:end]), labels=labels[start:end], classes=tuple(told["classes"])
@@ -58,7 +61,7 @@ def read(folder: Path) -> Splits:
             for part, (start, end) in told["parts"].items()
         }
         return Splits(name=told["name"], layout=told["layout"], flips_keep_class=told["flips_keep_class"], **parts)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"{folder}: damaged ({error}). Remove it to prepare it again.") from None
 
 
@@ -80,6 +83,9 @@ class PreparedSet(DataSet):
 
     places: ClassVar[tuple[str, ...]] = ()
     """Where the files are in the folder SPARSEGUARD_DATA names; the first that is there is taken."""
+
+    whole: ClassVar[int | None] = None
+    """How many images the set has where its owner publishes it; None where there is no such number."""
 
     path: Path | None = None
     remove_duplicates: bool = False
@@ -116,6 +122,7 @@ class PreparedSet(DataSet):
                 layout=self.layout,
                 flips_keep_class=self._flips(),
                 classes=self.classes,
+                whole=self.whole,
                 remove_duplicates=self.remove_duplicates,
                 settings=self._kept(),
                 progress=progress,
@@ -134,9 +141,13 @@ class PreparedSet(DataSet):
     def _found(self) -> Path | None:
         if self.path is not None:
             try:
-                return self.path.expanduser()
+                given = self.path.expanduser()
+                given.exists()
             except RuntimeError as error:
                 raise DataError(f"{self.path}: {error} Give the full path instead.") from None
+            except (OSError, ValueError) as error:
+                raise DataError(f"{self.path}: cannot be looked at ({error}). Check the path and its rights.") from None
+            return given
         if self._matching():
             return None
         root = os.environ.get("SPARSEGUARD_DATA")
