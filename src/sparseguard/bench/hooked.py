@@ -40,7 +40,7 @@ class UpTo(nn.Module):
         self.model, self.tap, self.shape = model, tap, shape
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the module's output, the first time it is run; whole numbers as float32.
+        """Return the module's output, the first time it is run; whole numbers and halves as float32.
 
         Raises:
             TrainingError: when the module is not run, puts out something else than a tensor of a row an image, of
@@ -69,7 +69,7 @@ class UpTo(nn.Module):
                 f"the tap '{self.tap}' puts out {given[1:]} for an image, and {self.shape} for others; "
                 "attacks need one shape."
             )
-        return output if output.is_floating_point() else output.float()
+        return _as_wide(output)
 
 
 def module_at(model: nn.Module, tap: str) -> nn.Module:
@@ -131,15 +131,15 @@ class HookedModel(StagedModel):
         return logits
 
     def outputs(self, images: Tensor, known: Mapping[str, Tensor] = NOTHING_KNOWN) -> dict[str, Tensor]:
-        """Return what leaks and the logits."""
-        return {name: known[name] if name in known else module(images) for name, module in self.stages.items()}
+        """Return what leaks and the logits, in float32."""
+        return {name: known[name] if name in known else module(images).float() for name, module in self.stages.items()}
 
     def until(self, images: Tensor, stage: str) -> Tensor:
-        """Return what leaks, or the logits."""
+        """Return what leaks, or the logits, in float32."""
         if stage not in self.stages:
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
         found: Tensor = self.stages[stage](images)
-        return found
+        return found.float()
 
     def untrained_front(self) -> list[str]:
         """Return nothing: what of a user's model no training touched is not known."""
@@ -155,7 +155,12 @@ class _Whole(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         logits: Tensor = _run(self.model, images)
-        return logits
+        return _as_wide(logits)
+
+
+def _as_wide(values: Tensor) -> Tensor:
+    """Return whole numbers and halves as float32, in which attacks compute."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def copied(model: nn.Module) -> nn.Module:
