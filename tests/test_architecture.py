@@ -14,7 +14,7 @@ import sparseguard
 SOURCE = Path(sparseguard.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 FOUNDATION = {
-    "errors", "settings", "seeds", "files", "large", "progress", "types", "stages", "checkpoint", "weights",
+    "errors", "settings", "seeds", "files", "large", "progress", "types", "stages", "checkpoint", "weights", "copies",
 }  # fmt: skip
 ALLOWED = {
     "sparse": set[str](),

@@ -51,12 +51,34 @@ def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
     assert "data:image" not in page
 
 
+def test_normalization_and_the_order_of_classes_are_the_models(given: Path) -> None:
+    accuracies = []
+    for classes in ("0,1", "1,0"):
+        done = run(given, "--tap", "1", "--mean", "0.5", "--std", "0.25", "--classes", classes)
+        assert done.returncode == 0, done.stderr
+        (path,) = (given / "out" / "records").glob("*.json")
+        accuracies.append(json.loads(path.read_text())["target"]["accuracy"])
+    assert sum(accuracies) == pytest.approx(1)  # two classes, the other way round
+
+
+def test_the_table_of_an_audit_speaks_of_the_tap_and_of_no_training(given: Path) -> None:
+    told = " ".join(run(given, "--tap", "1").stdout.split())
+    assert "sees what the model puts out at '1'" in told
+    assert "epochs at most" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (("--tap", "layer3"), 2, "no module 'layer3'"),
         (("--tap", "1", "--size", "8"), 2, "expected height and width"),
+        (("--tap", "1", "--size", "0,8"), 2, "each from 1 to 4096"),
+        (("--tap", "1", "--size", "8,,8"), 2, "expected numbers"),
+        (("--tap", "1", "--channels", "2"), 2, "expected 1 (grey) or 3 (colour)"),
         (("--tap", "1", "--mean", "0.5"), 2, "1 and 0 values"),
+        (("--tap", "1", "--mean", "0.5", "--std", "0"), 2, "above 0"),
+        (("--tap", "1", "--mean", "0.5,0.5", "--std", "1,1"), 3, "2 values, images have 1 channels"),
+        (("--tap", "1", "--classes", "0,2"), 3, "images of '1', not among 0, 2"),
         (("--tap", "1", "--size", "9,9"), 3, "does not take images"),
     ],
 )

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sparseguard
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.protection import Reconstructed, apply_updates
+from sparseguard.protection.protecting import check_given
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
 
@@ -205,6 +206,7 @@ def test_what_cannot_be_is_refused_with_what_can(given: dict[str, object], messa
         (torch.zeros(2, 3, 9, 8, dtype=torch.uint8), "uint8"),
         (torch.rand(0, 3, 9, 8), "expected float images"),
         (torch.rand(2, 1, 9, 8), "the model does not take"),
+        (torch.full((2, 3, 9, 8), torch.nan), "not finite"),
     ],
 )
 def test_an_example_of_another_kind_is_refused(example: Tensor, message: str) -> None:
@@ -226,3 +228,100 @@ def test_the_public_name_stays_a_function() -> None:
 
     assert sparseguard.protect is sparseguard.protection.protect
     assert callable(sparseguard.protect)
+
+
+class Shared(nn.Module):
+    """A model that runs its convolution by another name than its first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = self.first
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.second(images).mean((2, 3))
+
+
+@pytest.mark.parametrize("before", ["first", "second"])
+@pytest.mark.parametrize("emit", ["codes", "reconstruction"])
+def test_a_part_with_two_names_is_behind_the_front_by_both(before: str, emit: str) -> None:
+    done = sparseguard.protect(Shared(), before=before, example=images(), emit=emit)
+    assert done.model.first is done.model.second
+    assert done.changes.operations[1] > done.changes.operations[0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_compiled_models_and_those_with_kept_results_are_copied() -> None:
+    kept = net()
+    kept.seen = kept(images())
+    nn.utils.weight_norm(kept.fc)
+    done = sparseguard.protect(torch.compile(nn.Sequential(kept)), before="0.conv1", example=images())
+    assert done.model[0].conv1.layer.in_channels == 28
+    assert not dict(done.model.named_parameters()).keys() & {"_orig_mod.0.conv1.weight"}
+    with pytest.raises(RecipeError, match="does not begin with a convolution"):
+        sparseguard.protect(nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 6, 3))), before="0", example=images())
+
+
+class Reading(nn.Module):
+    """A model that looks at its convolution's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.conv(images.to(self.conv.weight.dtype)).mean((2, 3))
+
+
+class Locked(nn.Module):
+    """A model that cannot be copied."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> nn.Module:
+        raise TypeError("no copies")
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (Reading(), RecipeError, "does not run with a front before 'conv'.*no attribute 'weight'"),
+        (nn.Sequential(nn.LazyConv2d(4, 3)), DataError, "'0.weight' gets its size in the first call"),
+        (Locked(), DataError, "cannot be copied .no copies."),
+    ],
+)
+def test_models_that_cannot_have_a_front_are_refused(model: nn.Module, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sparseguard.protect(model, before="conv", example=images())
+
+
+def test_a_block_that_is_a_kind_of_sequential_takes_codes() -> None:
+    class Block(nn.Sequential):
+        pass
+
+    done = sparseguard.protect(nn.Sequential(Block(nn.Conv2d(3, 4, 3))), before="0", example=images())
+    assert done.changes.reinitialized == ("0.layer.0.weight", "0.layer.0.bias")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_scripted_models_are_refused() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(RecipeError, match="scripted and traced"):
+        sparseguard.protect(scripted, before="0", example=images())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"emit": "code"}, RecipeError, "emit is 'code', expected one of codes, reconstruction"),
+        ({"learn": "all"}, RecipeError, "learn is 'all', expected one of both, backprop"),
+        ({"features": 4}, RecipeError, "features: expected whole numbers"),
+        ({"steps": (3.0, 2)}, RecipeError, "steps: expected whole numbers"),
+        ({"example": [1.0]}, DataError, "got a list"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(change: dict[str, object], error: type[Exception], message: str) -> None:
+    given = {"features": (16, 28), "steps": (20, 8), "emit": "codes", "learn": "both", "example": images()}
+    check_given(**given)
+    with pytest.raises(error, match=message):
+        check_given(**{**given, **change})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparseguard.record import Record
 
 FAILED_CASES = 5
+MAX_SIDE = 4096
 T = TypeVar("T", int, float)
 
 
@@ -33,9 +34,12 @@ def audit(
     size: Annotated[
         str | None, typer.Option(metavar="H,W", help="Resize images to this. Default: as they are.")
     ] = None,
-    channels: Annotated[int, typer.Option(min=1, max=3, help="1: grey, 3: colour.")] = 3,
+    channels: Annotated[int, typer.Option(help="1: grey, 3: colour.")] = 3,
     mean: Annotated[str, typer.Option(metavar="A,B,C", help="Subtracted before the model, for each channel.")] = "",
     std: Annotated[str, typer.Option(metavar="A,B,C", help="Divided by after that.")] = "",
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Classes in the order of the logits. Default: sorted by name.")
+    ] = "",
     flips_keep_class: Annotated[bool, typer.Option("--flips-keep-class", help="Mirror images are as good.")] = False,
     name: Annotated[str, typer.Option(help="What tables call the model.")] = "your model",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -44,21 +48,24 @@ def audit(
 ) -> None:
     """Attack your own model at the taps you name, and say in words what leaks."""
     from sparseguard.bench.audit import audit as audited
-    from sparseguard.bench.given import images_of, model_of
+    from sparseguard.bench.given import images_of, in_one_order, model_of
     from sparseguard.data.decode import Look
     from sparseguard.record import read_pictures
     from sparseguard.report import render, to_json, write_page
     from sparseguard.report.verdict import verdict
 
     sides = [] if size is None else _numbers(size, "--size", int)
-    if len(sides) not in (0, 2):
-        raise RecipeError(f"--size {size}: expected height and width, e.g. 64,64.")
+    if len(sides) not in (0, 2) or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise RecipeError(f"--size {size}: expected height and width, each from 1 to {MAX_SIDE}, e.g. 64,64.")
+    if channels not in (1, 3):
+        raise RecipeError(f"--channels {channels}: expected 1 (grey) or 3 (colour).")
     look = Look(size=(sides[0], sides[1]) if sides else None, channels=3 if channels == 3 else 1)
     with progress() as shown:
         network = model_of(
             model, weights, mean=_numbers(mean, "--mean", float), std=_numbers(std, "--std", float), progress=shown
         )
-        images = [images_of(path, look, shown) for path in (private, held_out)]
+        read = [images_of(path, look, shown) for path in (private, held_out)]
+        images = in_one_order(read, [word.strip() for word in classes.split(",")] if classes else [])
         found = audited(
             network, *images, taps=tap, out=out, name=name, flips_keep_class=flips_keep_class, device=device,
             progress=shown,
@@ -86,7 +93,7 @@ def audit(
 
 def _numbers(text: str, option: str, kind: type[T]) -> list[T]:
     try:
-        return [kind(word) for word in text.split(",") if word]
+        return [kind(word) for word in text.split(",")] if text else []
     except ValueError:
         raise RecipeError(f"{option} {text}: expected numbers with commas between them.") from None
 

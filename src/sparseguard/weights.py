@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from sparseguard.errors import DataError
 
 SHOWN = 3
+ADVICE_TO_UNPICKLE_END = "from a trusted source. "
+"""Ends what torch says of reading weights by running the code in their file, which is not passed on."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -29,7 +31,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # torch raises what its unpickler does
-        told = " ".join(str(error).split())[:300]
+        told = " ".join(str(error).split())
+        told = (told.partition(ADVICE_TO_UNPICKLE_END)[2] or told)[:300]
         raise DataError(
             f"{path}: neither safetensors nor a state dict that torch.load reads with weights_only=True ({told}). "
             "Save it with torch.save(network.state_dict(), path)."

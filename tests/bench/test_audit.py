@@ -4,6 +4,7 @@ from torch import nn
 
 from sparseguard.bench.audit import audit
 from sparseguard.bench.hooked import HookedModel
+from sparseguard.copies import copy_of
 from sparseguard.data import DATASETS
 from sparseguard.errors import DataError, RecipeError
 from sparseguard.record import read_record
@@ -79,6 +80,8 @@ def test_another_model_is_another_audit(model, tmp_path):
     ("change", "error", "message"),
     [
         ({"taps": ["layer3"]}, RecipeError, "no module 'layer3'"),
+        ({"taps": "3"}, RecipeError, "expected a list of names, got '3'"),
+        ({"taps": []}, RecipeError, "expected a list of names"),
         ({"attacks": [{"name": "rigde"}]}, RecipeError, "ridge"),
     ],
 )
@@ -88,12 +91,12 @@ def test_what_is_not_known_is_refused(model, tmp_path, change, error, message):
 
 
 def test_images_that_do_not_fit_are_refused(model, tmp_path):
-    with pytest.raises(DataError, match=r"expected \(2, 10\): a logit a class"):
+    with pytest.raises(DataError, match=r"expected \(16, 10\): a logit a class"):
         run(model[:4], tmp_path, taps=["3"])
     small = ImageSet(
         pixels=SPLITS.private.pixels[..., :14], labels=SPLITS.private.labels, classes=SPLITS.private.classes
     )
-    with pytest.raises(DataError, match="differs from 'private'"):
+    with pytest.raises(DataError, match="held-out ones"):
         audit(model, small, SPLITS.attacker_train, taps=["3"], attacks=FEW, out=tmp_path)
 
 
@@ -112,3 +115,85 @@ def test_a_model_that_breaks_at_a_tap_leaves_the_other_taps(model, tmp_path, mon
     broken, fine = run(model, tmp_path).records
     assert (broken.status, fine.status) == ("failed", "ok")
     assert verdict(broken).severity == "not measured"
+
+
+def test_what_failed_is_tried_again(model, tmp_path, monkeypatch):
+    from sparseguard.attacks.ridge import Ridge
+    from sparseguard.errors import TrainingError
+
+    def broken(self, leak, goal, context):
+        raise TrainingError("broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ridge, "run", broken)
+        assert run(model, tmp_path, taps=["3"]).records[0].status == "failed"
+    assert run(model, tmp_path, taps=["3"]).records[0].status == "ok"
+
+
+def test_other_code_with_the_same_weights_is_another_audit(model, tmp_path):
+    first = run(model, tmp_path, taps=["3"]).records[0]
+    model[2].register_forward_hook(lambda _module, _inputs, output: output * 2)
+    second = run(model, tmp_path, taps=["3"]).records[0]
+    assert first.key != second.key
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_precision_is_given_images_in_it(model, tmp_path, dtype):
+    attacks = [*FEW, {"name": "local-ridge", "copies": 1}, {"name": "ridge-conv", "copies": 1, "epochs": 1}]
+    (record,) = run(model.to(dtype), tmp_path, taps=["3"], attacks=attacks).records
+    assert record.status == "ok"
+    assert record.attacker("ridge").scores["private"]["psnr"].mean > 18
+
+
+def test_what_cannot_be_differentiated_is_attacked_by_the_others_and_said(tmp_path):
+    class Rounded(nn.Module):
+        def forward(self, images):
+            return (images * 20).round().detach()
+
+    model = nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(784, 10))
+    attacks = [*FEW, {"name": "gradient-inversion", "steps": 2, "setting": {"images": 4}}]
+    (record,) = run(model, tmp_path, taps=["0"], attacks=attacks).records
+    assert "cannot be differentiated" in record.skipped["gradient-inversion"]
+    assert any("'gradient-inversion' was not run" in sentence for sentence in verdict(record).sentences)
+
+
+def test_the_same_tap_twice_is_one_record_and_a_tap_run_twice_is_told(tmp_path):
+    class Told:
+        def __init__(self):
+            self.lines = []
+
+        def say(self, line):
+            self.lines.append(line)
+
+        def task(self, name, total):
+            from sparseguard.progress import Silent
+
+            return Silent().task(name, total)
+
+    told = Told()
+    shared = nn.ReLU()
+    model = nn.Sequential(shared, nn.Flatten(), nn.Linear(784, 10), shared)
+    found = run(model, tmp_path / "out", taps=["0", "0"], progress=told)
+    assert len(found.records) == 1
+    assert any("is run 2 times" in line for line in told.lines)
+
+
+def test_images_that_do_not_fit_each_other_or_are_too_few_are_told_apart(model, tmp_path):
+    held = SPLITS.attacker_train
+    with pytest.raises(DataError, match="8 images are too few"):
+        audit(model, SPLITS.private, held.select(torch.arange(8)), taps=["3"], out=tmp_path)
+    other = ImageSet(pixels=held.pixels, labels=held.labels, classes=(*held.classes, "hat"))
+    with pytest.raises(DataError, match="held-out ones of"):
+        audit(model, SPLITS.private, other, taps=["3"], out=tmp_path)
+
+
+class Broken(nn.Module):
+    def forward(self, images):
+        raise KeyError("no")
+
+
+def test_a_model_that_fails_or_is_none_is_told(tmp_path):
+    with pytest.raises(DataError, match="KeyError: 'no'"):
+        run(Broken(), str(tmp_path))
+    with pytest.raises(DataError, match="is a function"):
+        copy_of(lambda images: images)

@@ -45,6 +45,27 @@ def test_among_few_images_chance_is_no_leak():
     assert told(9.0, 0.6, **few).severity == "severe"
 
 
+def test_what_luck_does_among_a_handful_is_no_leak():
+    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
+    chosen = {"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
+    for count, severity in ((1, "none found"), (2, "none found"), (30, "severe")):
+        summaries = {metric: kept.model_copy(update={"n": count}) for metric, kept in one.scores["private"].items()}
+        few = one.model_copy(update={"scores": {**one.scores, "private": summaries}})
+        found = verdict(
+            record(attackers=[*floors, few], chosen=chosen, identification={"private": count, "test": count})
+        )
+        assert found.severity == severity
+        assert ("one image" in found.sentences[1]) is (count == 1)
+
+
+def test_without_a_floor_nothing_is_measured():
+    one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
+    found = verdict(record(attackers=[one], chosen={"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}))
+    assert found.severity == "not measured"
+    assert "mean-image" in found.sentences[1]
+
+
 def test_who_tells_images_apart_best_is_asked_for_that_not_who_has_the_most_decibels():
     strong = attacker("ridge", {"psnr": 14.0, "ssim": 0.5, "id@1": 0.02}, False)
     sharp = attacker("sharp", {"psnr": 11.0, "ssim": 0.5, "id@1": 0.7}, False)
@@ -78,7 +99,18 @@ def test_flags_and_a_model_that_does_not_work_are_told():
     assert target is not None
     broken = told(16.0, 0.9, target=target.model_copy(update={"accuracy": 0.12}))
     assert "hardly works" in broken.sentences[0]
+    assert "order of the classes" in broken.sentences[0]
     assert "works on" in told(16.0, 0.9).sentences[0]
+
+
+def test_few_images_and_attacks_not_run_are_told():
+    sizes = {"private": 8, "attacker_train": 60, "attacker_val": 10, "test": 25}
+    one = told(16.0, 0.9, data={"sizes": sizes}, skipped={"search": "there is no gradient"})
+    said = " ".join(one.sentences)
+    for words in ("from 60 images only", "over 8 private images", "'search' was not run: there is no gradient."):
+        assert words in said
+    plain = " ".join(told(16.0, 0.9).sentences)
+    assert "images only" not in plain
 
 
 def test_every_severity_says_what_to_do():

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparseguard.attacks.base import NotApplicable
 from sparseguard.sparse import Gradient, Implicit, OneStep, SparseCoding, StraightThrough, Unrolled
 from sparseguard.stages import StagedModel, without_noise
 
@@ -67,9 +68,16 @@ def misfit(box: WhiteBox, images: Images, features: Float[Tensor, "n d"], scale:
 
 
 def gradient_of(box: WhiteBox, images: Images, features: Tensor, scale: float) -> Images:
-    """Return the gradient of every image's misfit."""
+    """Return the gradient of every image's misfit.
+
+    Raises:
+        NotApplicable: when what leaks is computed without gradients.
+    """
     leaf = images.detach().clone().requires_grad_()
-    (found,) = torch.autograd.grad(misfit(box, leaf, features, scale).sum(), leaf)
+    total = misfit(box, leaf, features, scale).sum()
+    if not total.requires_grad:
+        raise NotApplicable("what leaks cannot be differentiated by the image: the model rounds it or detaches it")
+    (found,) = torch.autograd.grad(total, leaf)
     return found
 
 

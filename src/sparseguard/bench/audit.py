@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sparseguard.bench.device import device_named
 from sparseguard.bench.entries import Named, Threat
-from sparseguard.bench.hooked import HookedModel, check_taps, copied
+from sparseguard.bench.handed_over import NAME, parted, with_logits
+from sparseguard.bench.hooked import LOGITS, HookedModel, UpTo, check_taps, copied, times_run
 from sparseguard.bench.judging import bench
 from sparseguard.bench.keys import Job, jobs
 from sparseguard.bench.measuring import measured
@@ -23,7 +24,6 @@ from sparseguard.bench.recording import Run, case_of, failed
 from sparseguard.bench.store import Store
 from sparseguard.bench.subject import Subject
 from sparseguard.data import DataSet
-from sparseguard.data.splits import partition_index
 from sparseguard.errors import DataError, TrainingError
 from sparseguard.progress import Progress, Silent
 from sparseguard.record import Record
@@ -31,9 +31,6 @@ from sparseguard.settings import settings
 from sparseguard.stages import Blueprint, Shape, Stage
 from sparseguard.targets import Backbone, Target, state_hash
 from sparseguard.types import ImageSet, Splits
-
-HELD_OUT = {"attacker_train": 60, "attacker_val": 10, "select": 5, "test": 25}
-"""Per cent of the held-out images in each part: what the attacker has, and what nobody has."""
 
 ATTACKS: list[dict[str, Any]] = [
     {"name": "mean-image"},
@@ -47,13 +44,16 @@ ATTACKS: list[dict[str, Any]] = [
 ]
 """What a model is attacked with, unless told otherwise."""
 
+FEW = 16
+"""Images that a model is tried on before it is attacked."""
+
 
 @final
 @settings
 class GivenImages(DataSet):
     """Images that were handed over."""
 
-    name: ClassVar[str] = "your images"
+    name: ClassVar[str] = NAME
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "images handed to an audit"
     paper_name: ClassVar[str | None] = None
@@ -68,12 +68,13 @@ class GivenImages(DataSet):
 @final
 @settings
 class GivenModel(Backbone):
-    """A model that was handed over, known by the hash of its state."""
+    """A model that was handed over, known by the hash of its state and by what it answers."""
 
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "a model handed to an audit"
     state: str = ""
     tap: str = ""
+    answers: str = ""
 
     def blueprint(self, classes: int) -> Blueprint:  # noqa: ARG002
         """Return the one stage that leaks; it is there already, and not built."""
@@ -103,7 +104,7 @@ def audit(
     held_out: ImageSet,
     *,
     taps: Sequence[str],
-    out: Path,
+    out: Path | str,
     name: str = "your model",
     flips_keep_class: bool = False,
     attacks: Sequence[Mapping[str, Any]] = tuple(ATTACKS),
@@ -118,11 +119,11 @@ def audit(
 
     Args:
         model: from images ``(n, c, h, w)`` in [0, 1] to logits ``(n, classes)``; put its normalization inside, e.g. by
-            `Preprocessed`.
+            `Preprocessed`. Where its weights are not float32, it is given images in their precision.
         private: the images it was trained on, or some of them.
         held_out: images of the same kind it was not trained on.
         taps: names of modules whose output leaks, as in ``model.named_modules()``, or ``logits``.
-        out: folder for records and finished attacks; the same call goes on there.
+        out: folder for records and finished attacks; the same call goes on there, and tries again what failed.
         name: what tables call the model.
         flips_keep_class: whether mirror images are of the same class.
         attacks: entries as in a recipe.
@@ -136,12 +137,15 @@ def audit(
         StoreError: when the folder cannot be used.
     """
     shown, place = progress or Silent(), device_named(device)
-    splits = _parted(private, held_out, flips_keep_class)
-    frozen = copied(model).to(place)
-    _check_logits(frozen, splits, place)
-    check_taps(frozen, taps, splits.attacker_train.batch(torch.arange(2)).to(place))
-    recipe = _recipe(name, taps, attacks, state_hash(frozen), private, seed)
-    store = Store(out)
+    splits = parted(private, held_out, flips_keep_class)
+    few = splits.attacker_train.batch(torch.arange(min(FEW, len(splits.attacker_train)))).to(place)
+    frozen = with_logits(copied(model).to(place), splits, few)
+    shapes = check_taps(frozen, taps, few)
+    for tap in shapes.keys() - {LOGITS}:
+        if (times := times_run(frozen, tap, few)) > 1:
+            shown.say(f"the tap '{tap}' is run {times} times for an image; what it puts out first is audited.")
+    recipe = _recipe(name, attacks, private, seed, _threats(name, frozen, shapes, few))
+    store = Store(Path(out))
     records: list[Record] = []
     with store.locked():
         priors = Priors(splits=splits)
@@ -149,31 +153,31 @@ def audit(
             priors.of(attack)
         this = Run(
             recipe=recipe, splits=splits, store=store, device=place, progress=shown, priors=priors,
-            bench=bench(recipe.judge, splits, out, place, shown),
+            bench=bench(recipe.judge, splits, store.folder, place, shown),
         )  # fmt: skip
         grid = jobs(recipe, splits)
         store.set_aside_all_but({case_of(recipe, job).slug for job in grid})
-        records.extend(_record(this, job, frozen) for job in grid)
-    return Audit(records=records, folder=out)
+        records.extend(_record(this, job, HookedModel(frozen, tap := job.threat.tap, shapes[tap])) for job in grid)
+    return Audit(records=records, folder=store.folder)
 
 
-def _record(this: Run, job: Job, model: nn.Module) -> Record:
+def _record(this: Run, job: Job, hooked: HookedModel) -> Record:
     slug = case_of(this.recipe, job).slug
     there = this.store.load_record(slug)
-    if there is not None and there.key == job.record_key:
+    if there is not None and there.key == job.record_key and there.status == "ok":
         return there
     this.progress.say(f"tap {job.threat.tap}")
-    hooked = HookedModel(model, job.threat.tap)
     stage = next(iter(hooked.stages))
     target = Target(model=hooked, taps={job.threat.tap: stage}, epochs=0, best_epoch=0)
-    few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train)))).to(this.device)
+    few = this.splits.attacker_train.batch(torch.arange(min(FEW, len(this.splits.attacker_train)))).to(this.device)
     facts = {
         "history": [], "step_flops": 0, "plain_flops": 1, "defense": {}, "codes": None,
         "prepare_seconds": 0.0, "seconds": 0.0,
     }  # fmt: skip
-    subject = Subject(key=job.target_key, target=target, model=remembering(hooked, few, {stage}), facts=facts)
     pictures: dict[str, Tensor] = {}
     try:
+        asked = remembering(hooked, few, {stage})
+        subject = Subject(key=job.target_key, target=target, model=asked, facts=facts)
         record, pictures = measured(this, job, subject)
     except TrainingError as error:
         record = failed(this, job, "attack", error)
@@ -182,7 +186,7 @@ def _record(this: Run, job: Job, model: nn.Module) -> Record:
 
 
 def _recipe(
-    name: str, taps: Sequence[str], attacks: Sequence[Mapping[str, Any]], state: str, private: ImageSet, seed: int
+    name: str, attacks: Sequence[Mapping[str, Any]], private: ImageSet, seed: int, threats: tuple[Threat, ...]
 ) -> Recipe:
     recipe = parse_recipe(
         {
@@ -194,28 +198,25 @@ def _recipe(
             "seeds": [seed],
         }
     )
-    threats = tuple(
-        Threat(name=tap, tap=tap, backbone=Named(name="given", label=name, piece=GivenModel(state=state, tap=tap)))
-        for tap in taps
-    )
     data = GivenImages(private_fingerprint=private.fingerprint())
     return replace(recipe, threats=threats, data=Named(name=GivenImages.name, label=GivenImages.name, piece=data))
 
 
-def _parted(private: ImageSet, held_out: ImageSet, flips_keep_class: bool) -> Splits:
-    index = partition_index(held_out.labels.numpy(), HELD_OUT)
-    parts = {part: held_out.select(torch.from_numpy(places)) for part, places in index.items()}
-    return Splits(name=GivenImages.name, private=private, layout="audit", flips_keep_class=flips_keep_class, **parts)
+def _threats(name: str, model: nn.Module, taps: Iterable[str], images: Tensor) -> tuple[Threat, ...]:
+    state, logits = state_hash(model), _answers(model, images)
+    found = []
+    for tap in taps:
+        answers = logits if tap == LOGITS else f"{_answers(UpTo(model, tap), images)}, then {logits}"
+        piece = GivenModel(state=state, tap=tap, answers=answers)
+        found.append(Threat(name=tap, tap=tap, backbone=Named(name="given", label=name, piece=piece)))
+    return tuple(found)
 
 
-def _check_logits(model: nn.Module, splits: Splits, place: torch.device) -> None:
-    images = splits.attacker_train.batch(torch.arange(min(2, len(splits.attacker_train)))).to(place)
-    try:
-        with torch.no_grad():
-            logits = model(images)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise DataError(f"the model does not take images of {splits.private.shape}: {error}") from None
-    classes = len(splits.private.classes)
-    if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise DataError(f"the model answers with {shape}, expected {(len(images), classes)}: a logit a class.")
+@torch.no_grad()
+def _answers(model: nn.Module, images: Tensor) -> str:
+    """Return what tells models of equal weights and other code apart, in as few digits as rounding leaves alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        values = model(images).double().cpu().flatten()
+    weights = torch.arange(len(values), dtype=torch.float64).cos()
+    return f"size {values.norm():.3g}, cosine {torch.cosine_similarity(values, weights, dim=0):.2f}"

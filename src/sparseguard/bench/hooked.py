@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, final
@@ -10,14 +9,16 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from sparseguard.errors import DataError, RecipeError, TrainingError, nearest
-from sparseguard.stages import NOTHING_KNOWN, StagedModel
+from sparseguard.bench.preprocessed import own_model
+from sparseguard.copies import copy_of
+from sparseguard.errors import RecipeError, SparseguardError, TrainingError, nearest
+from sparseguard.stages import NOTHING_KNOWN, Shape, StagedModel
 
 LOGITS = "logits"
 
 
-class _ReachedError(Exception):
-    """Carries a tap's output out of the model, whose later layers are not run."""
+class _ReachedError(BaseException):
+    """Carries a tap's output out of the model, whose later layers are not run; no model's own handlers stop it."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -31,28 +32,71 @@ class UpTo(nn.Module):
     Args:
         model: the model; not copied.
         tap: name of the module, as in ``model.named_modules()``.
+        shape: of what the module puts out for one image; None where it is not known yet.
     """
 
-    def __init__(self, model: nn.Module, tap: str) -> None:
+    def __init__(self, model: nn.Module, tap: str, shape: Shape | None = None) -> None:
         super().__init__()
-        self.model, self.tap = model, tap
+        self.model, self.tap, self.shape = model, tap, shape
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the module's output, the first time it is run.
+        """Return the module's output, the first time it is run; whole numbers and halves as float32.
 
         Raises:
-            TrainingError: when the module is not run, or puts out something else than a tensor.
+            TrainingError: when the module is not run, puts out something else than a tensor of a row an image, of
+                the expected shape, or when the model's own code fails.
         """
-        with _stopping_at(self.model.get_submodule(self.tap)):
+        with _stopping_at(module_at(self.model, self.tap)):
             try:
-                self.model(images)
+                _run(self.model, images)
             except _ReachedError as reached:
-                if not isinstance(reached.output, Tensor):
-                    raise TrainingError(
-                        f"the tap '{self.tap}' puts out a {type(reached.output).__name__}, expected a tensor."
-                    ) from None
-                return reached.output
+                return self._checked(reached.output, len(images))
         raise TrainingError(f"the tap '{self.tap}' is not run by the model's forward.")
+
+    def _checked(self, output: Any, count: int) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TrainingError(
+                f"the tap '{self.tap}' puts out a {type(output).__name__}, expected a tensor. "
+                "Name a module inside it, or behind it."
+            )
+        if output.is_complex():
+            raise TrainingError(f"the tap '{self.tap}' puts out complex numbers, expected real ones.")
+        given = tuple(output.shape)
+        if not given or given[0] != count:
+            raise TrainingError(f"the tap '{self.tap}' puts out {given} for {count} images, expected a row an image.")
+        if self.shape is not None and given[1:] != self.shape:
+            raise TrainingError(
+                f"the tap '{self.tap}' puts out {given[1:]} for an image, and {self.shape} for others; "
+                "attacks need one shape."
+            )
+        return _as_wide(output)
+
+
+def module_at(model: nn.Module, tap: str) -> nn.Module:
+    """Return the module of a name, which is one of the user's own model and not of a `Preprocessed` around it.
+
+    Raises:
+        RecipeError: when it is part of a scripted or traced model, which lets nobody look inside.
+    """
+    found: nn.Module = dict(own_model(model).named_modules(remove_duplicate=False))[tap]
+    if isinstance(found, torch.jit.ScriptModule):
+        raise RecipeError(
+            f"the tap '{tap}' is inside a scripted or traced model, whose modules cannot be watched. "
+            f"Hand over the model as it was before, or audit '{LOGITS}'."
+        )
+    return found
+
+
+def _run(model: nn.Module, images: Tensor) -> Any:
+    try:
+        return model(images)
+    except (SparseguardError, ArithmeticError):
+        raise
+    except Exception as error:  # the model's own code
+        told = " ".join(str(error).split())[:300]
+        raise TrainingError(
+            f"the model failed on images {tuple(images.shape)} with {type(error).__name__}: {told}"
+        ) from error
 
 
 @contextmanager
@@ -68,42 +112,18 @@ def _stopping_at(module: nn.Module) -> Iterator[None]:
 
 
 @final
-class Preprocessed(nn.Module):
-    """A model behind its own normalization.
-
-    Args:
-        model: from normalized images to logits.
-        mean: subtracted, one value a channel.
-        std: divided by.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of images in [0, 1]."""
-        logits: Tensor = self.model((images - self.mean) / self.std)
-        return logits
-
-
-@final
 class HookedModel(StagedModel):
     """A model seen at one tap: stages ``TAP`` and ``logits``, which both start from the image.
 
     Args:
         model: from images in [0, 1] to logits; put into evaluation mode and frozen, so hand over a copy.
         tap: name of the module that leaks, or ``logits``.
+        shape: of what leaks of one image; None where it is not known.
     """
 
-    def __init__(self, model: nn.Module, tap: str) -> None:
-        whole = _Whole(model)
-        super().__init__({LOGITS: whole} if tap == LOGITS else {tap.replace(".", "/"): UpTo(model, tap), LOGITS: whole})
+    def __init__(self, model: nn.Module, tap: str, shape: Shape | None = None) -> None:
+        leaks = {} if tap == LOGITS else {f"tap {tap.replace('.', '/')}": UpTo(model, tap, shape)}
+        super().__init__({**leaks, LOGITS: _Whole(model)})
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
@@ -111,15 +131,15 @@ class HookedModel(StagedModel):
         return logits
 
     def outputs(self, images: Tensor, known: Mapping[str, Tensor] = NOTHING_KNOWN) -> dict[str, Tensor]:
-        """Return what leaks and the logits."""
-        return {name: known[name] if name in known else module(images) for name, module in self.stages.items()}
+        """Return what leaks and the logits, in float32."""
+        return {name: known[name] if name in known else module(images).float() for name, module in self.stages.items()}
 
     def until(self, images: Tensor, stage: str) -> Tensor:
-        """Return what leaks, or the logits."""
+        """Return what leaks, or the logits, in float32."""
         if stage not in self.stages:
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
         found: Tensor = self.stages[stage](images)
-        return found
+        return found.float()
 
     def untrained_front(self) -> list[str]:
         """Return nothing: what of a user's model no training touched is not known."""
@@ -134,8 +154,13 @@ class _Whole(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.model(images)
-        return logits
+        logits: Tensor = _run(self.model, images)
+        return _as_wide(logits)
+
+
+def _as_wide(values: Tensor) -> Tensor:
+    """Return whole numbers and halves as float32, in which attacks compute."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -144,27 +169,39 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         DataError: when it cannot be copied.
     """
-    try:
-        return copy.deepcopy(model).eval().requires_grad_(False)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"the model cannot be copied ({error}), and the audit leaves the original alone.") from None
+    frozen = copy_of(model).eval()
+    for weight in frozen.parameters():
+        weight.requires_grad_(False)
+    return frozen
 
 
-def check_taps(model: nn.Module, taps: Sequence[str], images: Tensor) -> dict[str, tuple[int, ...]]:
+def check_taps(model: nn.Module, taps: Sequence[str], images: Tensor) -> dict[str, Shape]:
     """Return the shape of what leaks at each tap, for one image.
 
     Raises:
-        RecipeError: for a name the model does not have, with those it has.
+        RecipeError: for no tap at all, or a name the model does not have, with those it has.
         TrainingError: for a module that is not run, or puts out something else than a tensor of a row an image.
     """
-    names = [name for name, _ in model.named_modules() if name]
+    if isinstance(taps, str) or not taps:
+        raise RecipeError(f"taps: expected a list of names, got {taps!r}, e.g. ['{LOGITS}'].")
+    names = [name for name, _ in own_model(model).named_modules(remove_duplicate=False) if name]
     shapes = {}
     for tap in taps:
         if tap != LOGITS and tap not in names:
             raise RecipeError(f"the model has no module '{tap}'. {nearest(tap, [*names, LOGITS])}")
         with torch.no_grad():
-            output = model(images) if tap == LOGITS else UpTo(model, tap)(images)
-        if len(output) != len(images):
-            raise TrainingError(f"the tap '{tap}' puts out {tuple(output.shape)} for {len(images)} images.")
+            output = _run(model, images) if tap == LOGITS else UpTo(model, tap)(images)
         shapes[tap] = tuple(output.shape[1:])
     return shapes
+
+
+@torch.no_grad()
+def times_run(model: nn.Module, tap: str, images: Tensor) -> int:
+    """Return how often a model runs one of its modules for each batch; `UpTo` sees the first time only."""
+    seen: list[None] = []
+    handle = module_at(model, tap).register_forward_hook(lambda *_: seen.append(None))
+    try:
+        _run(model, images)
+    finally:
+        handle.remove()
+    return len(seen)

@@ -115,7 +115,7 @@ def _section(records: Sequence[Record], pictures: Held, with_images: bool, max_d
     return Section(
         title=f"{first.threat} · {first.dataset} · {first.backbone}",
         anchor=f"{first.threat}-{first.dataset}-{first.backbone}".replace(" ", "-"),
-        meaning=threat_sentence(first.threat),
+        meaning=threat_sentence(first.threat, first.tap),
         taps=", ".join(dict.fromkeys(row.tap for row in own)),
         identification=identification_sentence(next((row.identification for row in own if row.identification), {})),
         rows=own,

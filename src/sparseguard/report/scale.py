@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from sparseguard.record import Record
 
+HANDED_OVER = "audit"
+"""The layout of audits, whose models come trained."""
+
 
 def scale(records: Sequence[Record]) -> str:
     """Return how large the run was, one sentence a dataset: images by part, epochs, seeds."""
@@ -16,7 +19,8 @@ def scale(records: Sequence[Record]) -> str:
 def _dataset_scale(records: Sequence[Record]) -> str:
     largest = max((record.data.get("sizes") or {} for record in records), key=len)
     sizes = ", ".join(f"{size:,} {part.replace('_', '-')}" for part, size in largest.items())
-    epochs = {record.config.get("fit", {}).get("epochs") for record in records} - {None}
+    trained = [record for record in records if record.data.get("layout") != HANDED_OVER]
+    epochs = {record.config.get("fit", {}).get("epochs") for record in trained} - {None}
     layouts = {record.data.get("layout") for record in records} - {None}
     seeds = sorted({record.case.seed for record in records})
     layout = f" (layout {', '.join(sorted(map(str, layouts)))})" if layouts else ""

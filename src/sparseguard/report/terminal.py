@@ -214,7 +214,7 @@ def _notes(section: Sequence[Record], own: Sequence[Row]) -> list[str]:
     partial = any(row.partial for row in own)
     return [
         scale(section),
-        f"{threat_sentence(own[0].threat)} Tap: {', '.join(dict.fromkeys(row.tap for row in own))}.",
+        f"{threat_sentence(own[0].threat, own[0].tap)} Tap: {', '.join(dict.fromkeys(row.tap for row in own))}.",
         f"{DIRECTION} In brackets: the best floor, what needs no inversion; for id@1 chance.",
         identification_sentence(sizes),
         *(["n: so many images were attacked there, not all; floors are of the same images."] if partial else []),

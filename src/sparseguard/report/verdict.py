@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sparseguard.record import Attacker, Record
@@ -12,6 +13,9 @@ CLEAR, FAINT = 3.0, 1.0
 """dB above the best floor."""
 ENOUGH = 20
 """An attack on fewer images is not asked how many it tells apart, if another one can be."""
+
+FEW = 300
+"""Attackers that learn from fewer images are said to be weak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,32 +38,43 @@ def verdict(record: Record) -> Verdict:
 
     ``severe``: more than half of the private images can be told from all others by what is made of them, or they come
     back 3 dB and more above the best guess without the leak. ``partial``: more than one in twenty, or 1 dB. ``faint``:
-    less, but above the floors. ``none found``: not above the floors, which is no proof that nothing leaks.
+    less, but above the floors. ``none found``: not above the floors, which is no proof that nothing leaks. A
+    share that chance reaches once in forty times does not count.
     """
     tap = record.case.tap
     if record.status != "ok" or record.target is None:
         why = record.failure.message if record.failure else "unknown"
         return Verdict(tap=tap, severity="not measured", sentences=(f"The attacks failed: {why}",))
     floors = [one for one in record.attackers if one.floor]
+    if not floors:
+        why = "No guess without the leak was run beside the attacks, such as 'mean-image': nothing says what leaks."
+        return Verdict(tap=tap, severity="not measured", sentences=(_works(record), why))
     names, tellers = ({choice[metric] for choice in record.chosen.values()} for metric in ("psnr", "id@1"))
     best = max((one for one in record.attackers if one.name in names), key=_psnr)
     chosen = [one for one in record.attackers if one.name in tellers]
     teller = max([one for one in chosen if _count(one) >= ENOUGH] or chosen, key=_told)
-    floor = max(_psnr(one) for one in floors) if floors else 0.0
-    gain, told = _psnr(best) - floor, _told(teller)
-    chance = 1 / record.identification["private"]
-    severity = _severity(gain, told, chance)
-    of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_count(teller):,} images)"
+    floor, told, among = max(map(_psnr, floors)), _told(teller), record.identification["private"]
+    severity = _severity(_psnr(best) - floor, told, 1 / among, _count(teller))
+    of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_images(_count(teller))})"
+    apart = (
+        f"{told:.0%} {of_those} are told apart from {among:,} private images (chance: {1 / among:.2%})."
+        if among > 1
+        else "Whether it can be told apart from others is not known with one image."
+    )
     found = (
-        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes {_count(best):,} "
-        f"private images with a PSNR of {_psnr(best):.1f} dB; "
-        f"the best guess without the leak's help has {floor:.1f} dB. "
-        f"{told:.0%} {of_those} are told apart from {record.identification['private']:,} private images "
-        f"(chance: {chance:.2%})."
+        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes "
+        f"{_images(_count(best), 'private ')} with a PSNR of {_psnr(best):.1f} dB; "
+        f"the best guess without the leak's help has {floor:.1f} dB. {apart}"
     )
     return Verdict(
-        tap=tap, severity=severity, sentences=(_works(record), found, *ADVICE[severity], *_doubts(record, best))
+        tap=tap,
+        severity=severity,
+        sentences=(_works(record), found, *ADVICE[severity], *_doubts(record, best, severity)),
     )
+
+
+def _images(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}image{'' if count == 1 else 's'}"
 
 
 ADVICE = {
@@ -81,10 +96,11 @@ ADVICE = {
 }
 
 
-def _severity(gain: float, told: float, chance: float) -> str:
-    if told > MANY or gain > CLEAR:
+def _severity(gain: float, told: float, chance: float, count: int) -> str:
+    by_luck = chance + 2 * math.sqrt(chance * (1 - chance) / count)
+    if told > max(MANY, by_luck) or gain > CLEAR:
         return "severe"
-    if told > max(SOME, 10 * chance) or gain > FAINT:
+    if told > max(SOME, 10 * chance, by_luck) or gain > FAINT:
         return "partial"
     return "faint" if gain > 0 else "none found"
 
@@ -93,17 +109,26 @@ def _works(record: Record) -> str:
     target = record.target
     if target is None:
         return ""
-    works = "works" if target.accuracy > target.majority_rate + 0.05 else "hardly works"
-    return (
-        f"The model {works} on these images: {target.accuracy:.1%} of {target.accuracy_n} held-out ones are classified "
-        f"right, always answering the most frequent class would be {target.majority_rate:.1%}."
+    works = target.accuracy > target.majority_rate + 0.05
+    told = (
+        f"The model {'works' if works else 'hardly works'} on these images: {target.accuracy:.1%} of "
+        f"{target.accuracy_n} held-out ones are classified right, always answering the most frequent class would be "
+        f"{target.majority_rate:.1%}."
     )
+    return told if works else f"{told} Check how images are prepared and the order of the classes before anything else."
 
 
-def _doubts(record: Record, best: Attacker) -> tuple[str, ...]:
+def _doubts(record: Record, best: Attacker, severity: str) -> tuple[str, ...]:
     doubts = [f"Mind the flag {flag.name}: {flag.message}" for flag in record.flags]
+    doubts += [f"The attack '{name}' was not run: {reason}." for name, reason in record.skipped.items()]
+    sizes = record.data.get("sizes") or {}
+    if (learned := sizes.get("attacker_train", FEW)) < FEW:
+        doubts.append(f"The attackers learned from {learned} images only; those who have more find more.")
+    if (private := sizes.get("private", ENOUGH)) < ENOUGH:
+        doubts.append(f"Means over {_images(private, 'private ')} say little of others.")
     test = best.scores.get("test")
-    if test is not None and test["psnr"].mean > _psnr(best) - 0.5:
+    comes_back = severity in ("severe", "partial")
+    if comes_back and test is not None and test["psnr"].mean > _psnr(best) - 0.5:
         doubts.append("Images it was never trained on come back as well: this is what the layer passes on, not memory.")
     return tuple(doubts)
 

@@ -34,13 +34,15 @@ CONTROLS = ("standardize-only", "conv-control", "relu-threshold", "low-rank", "d
 DIRECTION = "Higher PSNR, SSIM and id@1 mean that more leaks."
 
 
-def threat_sentence(threat: str) -> str:
-    """Return what a threat means in one sentence.
+def threat_sentence(threat: str, tap: str = "") -> str:
+    """Return what a threat means in one sentence; one that is called as its tap is that of an audit.
 
     Example:
         >>> threat_sentence("plug-and-play")
         'The attacker has the weights and searches a generator for images of each class.'
     """
+    if threat == tap and threat not in THREATS:
+        return f"The attacker sees what the model puts out at '{tap}' and wants each private image back."
     return THREATS.get(threat, "What this threat means is not known to this version of sparseguard.")
 
 

@@ -1,0 +1,90 @@
+"""What is put into a model: pairs of sparse layers and normalizations, or layers that hand on reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.errors import RecipeError
+from sparseguard.sparse import SparseCode2d
+from sparseguard.sparse.solve import own_precision
+
+Emit = Literal["codes", "reconstruction"]
+Learn = Literal["both", "backprop", "local", "none"]
+
+
+@final
+class Reconstructed(nn.Module):
+    """A sparse layer that hands on what its code says of the image instead of the code: ``(n, c, h, w)`` as it came.
+
+    The code is of the image standardized to mean 0 and variance 1; mean and deviation are put back.
+
+    Args:
+        code: the layer; it standardizes its input.
+    """
+
+    def __init__(self, code: SparseCode2d) -> None:
+        super().__init__()
+        self.code = code
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstruction."""
+        code = self.code(images)
+        with own_precision(images.device):
+            plain = images.to(code.dtype)
+            variance, mean = torch.var_mean(plain, dim=(1, 2, 3), correction=0, keepdim=True)
+            return mean + (variance + 1e-10).sqrt() * self.code.operator(plain).synthesis(code)
+
+
+@final
+class Guarded(nn.Module):
+    """A part of a model behind its sparse front.
+
+    Args:
+        front: pairs of sparse layer and normalization.
+        layer: the part.
+    """
+
+    def __init__(self, front: nn.Module, layer: nn.Module) -> None:
+        super().__init__()
+        self.front, self.layer = front, layer
+
+    def forward(self, images: Tensor) -> Any:
+        """Return what the part makes of what the front hands on, which is in the images' precision."""
+        return self.layer(self.front(images).to(images.dtype))
+
+
+def built(
+    channels: int,
+    features: Sequence[int],
+    steps: Sequence[int],
+    emit: Emit,
+    learn: Learn,
+    lambd: float,
+    kernel_size: int,
+) -> nn.Sequential:
+    """Return a front for inputs of so many channels; the settings are those of `protect`.
+
+    Raises:
+        RecipeError: for a setting out of range.
+    """
+    enters = (channels,) * len(features) if emit == "reconstruction" else (channels, *features)
+    front = nn.Sequential()
+    for index, (width, atoms, number) in enumerate(zip(enters, features, steps, strict=False)):
+        try:
+            layer = SparseCode2d(
+                width,
+                atoms,
+                kernel_size,
+                lambd=lambd,
+                steps=number,
+                hebbian=index > 0 and learn in ("both", "local"),
+                backprop=index > 0 and learn in ("both", "backprop"),
+            )
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"sparse layer {index + 1}: {error}") from None
+        front.extend([Reconstructed(layer)] if emit == "reconstruction" else [layer, nn.BatchNorm2d(atoms)])
+    return front
