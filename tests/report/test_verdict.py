@@ -3,7 +3,7 @@
 import pytest
 from synthetic_records import FLOORS, attacker, record
 
-from sparseguard.record import Flag
+from sparseguard.record import Comparison, Flag
 from sparseguard.report.verdict import verdict
 
 CHANCE = 1 / 2000
@@ -57,6 +57,24 @@ def test_what_luck_does_among_a_handful_is_no_leak():
         )
         assert found.severity == severity
         assert ("one image" in found.sentences[1]) is (count == 1)
+
+
+def test_an_attack_on_few_images_is_measured_against_another_on_the_same_ones():
+    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    whole = attacker("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.0}, False)
+    search = attacker("search", {"psnr": 18.0, "ssim": 0.5, "id@1": 0.0}, False)
+    easy = search.model_copy(update={"index": {"private": [0, 1, 2]}})
+    chosen = {
+        name: dict.fromkeys(("psnr", "ssim", "id@1"), one)
+        for name, one in (("outputs", "ridge"), ("+weights", "search"))
+    }
+    beside = Comparison(
+        kind="level", first="search", second="ridge", metric="psnr", part="private", mean=1.0, ci95=(0.5, 1.5), n=3
+    )
+    for comparisons, severity, said in (([beside], "partial", "13.5 dB"), ([], "severe", "18.0 dB")):
+        found = verdict(record(attackers=[*floors, whole, easy], chosen=chosen, comparisons=comparisons))
+        assert found.severity == severity
+        assert said in found.sentences[1]
 
 
 def test_without_a_floor_nothing_is_measured():

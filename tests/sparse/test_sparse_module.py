@@ -355,9 +355,47 @@ def test_codes_and_gradients_under_autocast_are_those_without(kind, dtype):
         codes = layer(images)
     assert codes.dtype == torch.float32
     assert torch.equal(codes, expected)
-    of_images, of_atoms = torch.autograd.grad((codes * weight).sum(), [images, layer.dictionary])
-    assert torch.equal(of_images, expected_gradients[0].to(dtype))
-    assert torch.equal(of_atoms, expected_gradients[1])
+    for inside in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            found = torch.autograd.grad((codes * weight).sum(), [images, layer.dictionary], retain_graph=True)
+        assert torch.equal(found[0], expected_gradients[0].to(dtype))
+        assert torch.equal(found[1], expected_gradients[1])
+
+
+@pytest.mark.parametrize("gradient", [Implicit(kkt=1.0), OneStep(), Unrolled(twice=True)])
+def test_gradients_taken_under_autocast_are_those_without(gradient):
+    layer = layer_of("conv", backprop=True, gradient=gradient, steps=200)
+    images = inputs("conv").requires_grad_()
+    codes = layer(images)
+    weight = draws(*codes.shape, seed=4)
+    expected = torch.autograd.grad((codes * weight).sum(), [images, layer.dictionary], retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad((codes * weight).sum(), [images, layer.dictionary])
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+# export
+
+
+@both
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("method", [Fista(), Lca(tau=10)])
+def test_an_exported_layer_gives_the_codes_of_the_layer(kind, seen, method):
+    layer = layer_of(kind, method=method).eval()
+    with torch.no_grad():
+        layer.dictionary.mul_(3)  # not yet normalized, unless it has seen images
+    if seen:
+        layer(inputs(kind))
+    dynamic = ({0: torch.export.Dim("n", min=2)},)
+    program = torch.export.export(layer, (inputs(kind),), dynamic_shapes=dynamic, strict=False)
+    other = inputs(kind, n=5, seed=9)
+    torch.testing.assert_close(program.module()(other), layer(other), atol=1e-5, rtol=1e-4)
+
+
+def test_a_layer_with_a_tolerance_is_not_exported():
+    with pytest.raises(ValueError, match="export one without"):
+        torch.export.export(layer_of("conv", tolerance=1e-3).eval(), (inputs("conv"),), strict=False)
 
 
 @both

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparseguard.errors import RecipeError
 from sparseguard.sparse import SparseCode2d
-from sparseguard.sparse.solve import own_precision
+from sparseguard.sparse.method import own_precision
 
 Emit = Literal["codes", "reconstruction"]
 Learn = Literal["both", "backprop", "local", "none"]

@@ -50,11 +50,11 @@ def verdict(record: Record) -> Verdict:
         why = "No guess without the leak was run beside the attacks, such as 'mean-image': nothing says what leaks."
         return Verdict(tap=tap, severity="not measured", sentences=(_works(record), why))
     names, tellers = ({choice[metric] for choice in record.chosen.values()} for metric in ("psnr", "id@1"))
-    best = max((one for one in record.attackers if one.name in names), key=_psnr)
+    best = max((one for one in record.attackers if one.name in names), key=lambda one: _of_all(one, record))
     chosen = [one for one in record.attackers if one.name in tellers]
     teller = max([one for one in chosen if _count(one) >= ENOUGH] or chosen, key=_told)
     floor, told, among = max(map(_psnr, floors)), _told(teller), record.identification["private"]
-    severity = _severity(_psnr(best) - floor, told, 1 / among, _count(teller))
+    severity = _severity(_of_all(best, record) - floor, told, 1 / among, _count(teller))
     of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_images(_count(teller))})"
     apart = (
         f"{told:.0%} {of_those} are told apart from {among:,} private images (chance: {1 / among:.2%})."
@@ -63,7 +63,7 @@ def verdict(record: Record) -> Verdict:
     )
     found = (
         f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes "
-        f"{_images(_count(best), 'private ')} with a PSNR of {_psnr(best):.1f} dB; "
+        f"{_images(_count(best), 'private ')} with a PSNR of {_of_all(best, record):.1f} dB; "
         f"the best guess without the leak's help has {floor:.1f} dB. {apart}"
     )
     return Verdict(
@@ -135,6 +135,21 @@ def _doubts(record: Record, best: Attacker, severity: str) -> tuple[str, ...]:
 
 def _psnr(attacker: Attacker) -> float:
     return attacker.scores["private"]["psnr"].mean
+
+
+def _of_all(attacker: Attacker, record: Record) -> float:
+    """Return the mean PSNR on all private images; where few were attacked, as far as it is known.
+
+    That is the mean of the attacker it is compared with on the same images, and the difference on these.
+    """
+    beside = (
+        (record.attacker(comparison.second), comparison.mean)
+        for comparison in record.comparisons
+        if (comparison.kind, comparison.metric, comparison.part) == ("level", "psnr", "private")
+        and comparison.first == attacker.name
+        and attacker.index
+    )
+    return next((_psnr(other) + more for other, more in beside if not other.index), _psnr(attacker))
 
 
 def _told(attacker: Attacker) -> float:

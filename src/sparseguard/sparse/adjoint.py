@@ -14,7 +14,7 @@ from torch import Tensor
 from sparseguard.sparse.blocks import Layout
 from sparseguard.sparse.dictionary import Codes
 from sparseguard.sparse.iterate import Iterated, Task, iterate
-from sparseguard.sparse.method import Method, refuse_twice
+from sparseguard.sparse.method import Method, own_precision, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 
@@ -190,7 +190,8 @@ class _InverseGram(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Codes) -> tuple[Codes, None, None]:
         refuse_twice("Implicit()")
-        return -ctx.solver(upstream), None, None
+        with own_precision(upstream.device):
+            return -ctx.solver(upstream), None, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,7 @@ def arranged(problem: Problem, *, blocks: bool = True) -> Layout:
         blocks: whether blocks may be made. Atoms cannot be learned in blocks.
     """
     dictionary = problem.dictionary
-    if not isinstance(dictionary, ConvDictionary) or len(problem.images) == 0 or not _suits(dictionary.atoms):
+    if not isinstance(dictionary, ConvDictionary) or problem.images.shape[0] == 0 or not _suits(dictionary.atoms):
         return Layout(problem)
     block = _block(dictionary) if blocks else 1
     if block == 1:

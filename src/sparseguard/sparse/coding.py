@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparseguard.sparse.adjoint import Gradient, Unrolled
@@ -15,9 +17,9 @@ from sparseguard.sparse.bound import lipschitz_bound
 from sparseguard.sparse.dictionary import Atoms, Codes, Dictionary, Images, unit_norm
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.learn import Gathered, hebbian_update
-from sparseguard.sparse.method import Method
+from sparseguard.sparse.method import Method, own_precision
 from sparseguard.sparse.problem import Penalty, Problem
-from sparseguard.sparse.solve import Solution, own_precision, solve
+from sparseguard.sparse.solve import Solution, solve
 
 REVISION = 3
 """Raised when codes or updates change; part of every key that rests on them."""
@@ -70,6 +72,8 @@ class SparseCoding(nn.Module, ABC):
     The atoms keep norm 1 and the step size follows the dictionary: whenever the atoms were changed (by an optimizer,
     `apply_update`, ``load_state_dict``), the next call renormalizes them and computes the step size anew. Under
     autocast the layer computes in its own precision. `torch.compile` runs it as it is and compiles what is around it.
+    `torch.export` (with ``strict=False``) takes a layer of fixed steps; an exported one normalizes its atoms and
+    computes the step size in every call, and gives what it gives where the layer would raise `DivergedError`.
 
     Args:
         atoms: the dictionary at the start, features first.
@@ -163,7 +167,7 @@ class SparseCoding(nn.Module, ABC):
         """
         dictionary = self.operator(images)
         with own_precision(images.device):
-            self._follow_dictionary(dictionary)
+            dictionary, lipschitz = self._current(dictionary)
             images = images.to(self.dictionary.dtype)
             found = solve(
                 Problem(
@@ -179,9 +183,11 @@ class SparseCoding(nn.Module, ABC):
                 check_every=self.check_every,
                 start=start,
                 gradient=self.gradient,
-                lipschitz=self.lipschitz.clone(),
+                lipschitz=lipschitz,
                 trace=trace,
-            ).require_finite()
+            )
+            if not torch.compiler.is_exporting():
+                found.require_finite()
             if self.training and self.hebbian:
                 with torch.no_grad():
                     fresh = Gathered.of(found.code, found.residual, dictionary)
@@ -198,6 +204,16 @@ class SparseCoding(nn.Module, ABC):
         gathered = (self.gathered or Gathered.nothing(self.dictionary)).summed_over_processes()
         self.dictionary.copy_(hebbian_update(self.dictionary, gathered.correlation, gathered.active, self.rate))
         self.gathered = None
+
+    def _current(self, dictionary: Dictionary) -> tuple[Dictionary, Float[Tensor, ""]]:
+        """Return the dictionary with atoms of norm 1, and its bound."""
+        if not torch.compiler.is_exporting():
+            self._follow_dictionary(dictionary)
+            return dictionary, self.lipschitz.clone()
+        if self.tolerance is not None:
+            raise ValueError("a layer with a tolerance iterates as often as its input needs; export one without.")
+        dictionary = replace(dictionary, atoms=unit_norm(dictionary.atoms))
+        return dictionary, lipschitz_bound(dictionary)
 
     @torch.no_grad()
     def _follow_dictionary(self, dictionary: Dictionary) -> None:

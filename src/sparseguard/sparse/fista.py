@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseguard.sparse.blocks import Layout, arranged
 from sparseguard.sparse.dictionary import Atoms, Codes, Images
-from sparseguard.sparse.method import Iteration, Method, State, refuse_twice
+from sparseguard.sparse.method import Iteration, Method, State, own_precision, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 PerImage = Float[Tensor, "n *ones"]
@@ -114,7 +114,7 @@ class FistaIteration(Iteration[FistaState]):
         """Take the first step; from zeros its gradient is minus the drive."""
         misfit = -self.problem.images if start is None else self.misfit(start)
         code = self._moved(misfit, start)
-        ones = code.new_ones(len(code), *(1,) * (code.ndim - 1))
+        ones = code.new_ones(code.shape[0], *(1,) * (code.ndim - 1))
         return FistaState(code, code, ones, torch.zeros_like(ones), misfit)
 
     def step(self, state: FistaState) -> FistaState:
@@ -196,35 +196,40 @@ class _Unrolled(torch.autograd.Function):
     def backward(ctx: Any, upstream: Codes) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         refuse_twice("Unrolled()")
         _ = ctx.saved_tensors  # complains when they were changed since
-        iteration: FistaIteration = ctx.iteration
-        dictionary = iteration.problem.dictionary
-        of_images, of_atoms = torch.zeros_like(iteration.problem.images), torch.zeros_like(dictionary.atoms)
-        of_threshold = torch.zeros_like(ctx.active[0], dtype=upstream.dtype) if ctx.needs_input_grad[2] else None
-        of_code, of_point, from_next = ctx.layout.code_in(upstream), None, None
-        for k in range(len(ctx.active) - 1, -1, -1):
-            if of_point is not None:
-                share = ctx.inertias[k] * of_point
-                of_code = of_point + share if from_next is None else of_point + share + from_next
-                from_next = -share
-            moved = of_code * ctx.active[k]
-            scaled = moved * iteration.step_size
-            image = dictionary.synthesis(scaled)
-            of_images += image
-            if of_threshold is not None:
-                of_threshold -= scaled
-            if ctx.learns:
-                point, misfit = ctx.points.before(k)
-                of_atoms -= dictionary.correlate(scaled, misfit)
-                if point is not None:
-                    of_atoms -= dictionary.correlate(point, image)
-            of_point = moved - dictionary.analysis(image) if k > 0 else None
-        of_lambd = None if of_threshold is None else ctx.layout.code_out(of_threshold).transpose(0, 1).flatten(1).sum(1)
-        return (
-            ctx.layout.image_out(of_images) if ctx.needs_input_grad[0] else None,
-            of_atoms if ctx.learns else None,
-            of_lambd,
-            None,
-        )
+        with own_precision(upstream.device):
+            return _gradients(ctx, upstream)
+
+
+def _gradients(ctx: Any, upstream: Codes) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    iteration: FistaIteration = ctx.iteration
+    dictionary = iteration.problem.dictionary
+    of_images, of_atoms = torch.zeros_like(iteration.problem.images), torch.zeros_like(dictionary.atoms)
+    of_threshold = torch.zeros_like(ctx.active[0], dtype=upstream.dtype) if ctx.needs_input_grad[2] else None
+    of_code, of_point, from_next = ctx.layout.code_in(upstream), None, None
+    for k in range(len(ctx.active) - 1, -1, -1):
+        if of_point is not None:
+            share = ctx.inertias[k] * of_point
+            of_code = of_point + share if from_next is None else of_point + share + from_next
+            from_next = -share
+        moved = of_code * ctx.active[k]
+        scaled = moved * iteration.step_size
+        image = dictionary.synthesis(scaled)
+        of_images += image
+        if of_threshold is not None:
+            of_threshold -= scaled
+        if ctx.learns:
+            point, misfit = ctx.points.before(k)
+            of_atoms -= dictionary.correlate(scaled, misfit)
+            if point is not None:
+                of_atoms -= dictionary.correlate(point, image)
+        of_point = moved - dictionary.analysis(image) if k > 0 else None
+    of_lambd = None if of_threshold is None else ctx.layout.code_out(of_threshold).transpose(0, 1).flatten(1).sum(1)
+    return (
+        ctx.layout.image_out(of_images) if ctx.needs_input_grad[0] else None,
+        of_atoms if ctx.learns else None,
+        of_lambd,
+        None,
+    )
 
 
 class _Points:

@@ -105,8 +105,8 @@ class _Running:
         self.task, self.layout, self.problem = task, layout, layout.problem
         self.iteration: Iteration[Any] = task.method.bind(self.problem, task.lipschitz)
         self.state: State = self.iteration.init(start)
-        self.steps = torch.full((len(task.problem.images),), task.steps, device=task.problem.images.device)
-        self.numbers = torch.arange(len(self.steps), device=self.steps.device)
+        self.steps = torch.full((task.problem.images.shape[0],), task.steps, device=task.problem.images.device)
+        self.numbers = torch.arange(self.steps.shape[0], device=self.steps.device)
         self.code: Codes | None = None
         self.potentials: Codes | None = None
         self.solved = torch.zeros_like(self.steps, dtype=torch.bool)
@@ -114,7 +114,7 @@ class _Running:
 
     @property
     def empty(self) -> bool:
-        return len(self.numbers) == 0
+        return self.numbers.shape[0] == 0
 
     def step(self) -> None:
         self.state = self.iteration.step(self.state)
@@ -123,7 +123,7 @@ class _Running:
         """Take down energy, share of active coefficients and residual."""
         code = self.layout.code_out(self.iteration.code(self.state))
         problem = self.task.problem.select(self.numbers)
-        row = self.rows[-1].clone() if self.rows else torch.zeros(3, len(self.steps)).to(problem.images)
+        row = self.rows[-1].clone() if self.rows else torch.zeros(3, self.steps.shape[0]).to(problem.images)
         row[0, self.numbers] = problem.energy(code)
         row[1, self.numbers] = (code != 0).to(row.dtype).flatten(1).mean(1)
         row[2, self.numbers] = torch.linalg.vector_norm(problem.residual(code).flatten(1), dim=1)
@@ -160,7 +160,7 @@ class _Running:
         code, potentials = self.iteration.code(self.state), self.iteration.potentials(self.state)
         numbers = self.numbers[which]
         if self.code is None:
-            self.code = code.new_empty(len(self.steps), *code.shape[1:])
+            self.code = code.new_empty(self.steps.shape[0], *code.shape[1:])
             self.potentials = None if potentials is None else torch.empty_like(self.code)
         self.code[numbers] = code[which]
         self.steps[numbers] = done

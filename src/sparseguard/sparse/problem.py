@@ -69,7 +69,7 @@ class Problem:
 
     def zeros(self) -> Codes:
         """Return codes of zeros."""
-        return self.images.new_zeros(len(self.images), *self.dictionary.code_shape)
+        return self.images.new_zeros(self.images.shape[0], *self.dictionary.code_shape)
 
     def drive(self) -> Codes:
         """Return the analysis of the images."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -16,7 +16,7 @@ from sparseguard.sparse.bound import lipschitz_bound
 from sparseguard.sparse.dictionary import Codes, Images
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.iterate import Iterated, Steps, Task, Trace, iterate
-from sparseguard.sparse.method import Method
+from sparseguard.sparse.method import Method, own_precision
 from sparseguard.sparse.problem import PerImage, Problem
 
 
@@ -147,7 +147,7 @@ def solve(
         raise ValueError(f"steps and check_every must be at least 1, got {steps} and {check_every}.")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be above 0, got {tolerance}.")
-    expected = (len(problem.images), *problem.dictionary.code_shape)
+    expected = (problem.images.shape[0], *problem.dictionary.code_shape)
     if start is not None and tuple(start.shape) != expected:
         raise ValueError(f"start must have the shape of the codes, {expected}, got {tuple(start.shape)}.")
     plain = problem.snapshot()
@@ -163,14 +163,6 @@ def solve(
     )
     found = (gradient or Unrolled()).solve(task) if problem.requires_grad else iterate(task)
     return _assess(plain, found)
-
-
-def own_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which autocast leaves tensors of a device in the precision they have."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    plain: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
-    return plain
 
 
 @torch.no_grad()
