@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 import sparseguard
+from sparseguard.bench.given import model_of
+from sparseguard.bench.hooked import check_taps, copied
 from sparseguard.errors import DataError, RecipeError
+from sparseguard.progress import Silent
 from sparseguard.protection import Reconstructed, apply_updates
 from sparseguard.protection.protecting import check_given
 from sparseguard.sparse import SparseCode2d
@@ -162,6 +166,19 @@ def test_it_can_be_fine_tuned(emit: str, learn: str, gradients: bool, local: boo
     assert torch.equal(first.dictionary, start[0])
     assert second.gathered is None
     apply_updates(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("emit", ["codes", "reconstruction"])
+def test_it_can_be_exported_and_audited_as_a_program(emit: str, tmp_path: Path) -> None:
+    model = sparseguard.protect(net(), before="conv1", example=images(), emit=emit).model.eval()
+    expected = model(images(count=7))
+    program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},), strict=False)
+    torch.testing.assert_close(program.module()(images(count=7)), expected, atol=1e-5, rtol=1e-4)
+    torch.export.save(program, tmp_path / "net.pt2")
+    loaded = copied(model_of(str(tmp_path / "net.pt2"), None, progress=Silent()))
+    shapes = check_taps(loaded, ["conv1", "logits"], images())
+    assert set(shapes) == {"conv1", "logits"}
+    torch.testing.assert_close(loaded(images(count=7)), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_front() -> None:

@@ -389,8 +389,14 @@ def test_an_exported_layer_gives_the_codes_of_the_layer(kind, seen, method):
         layer(inputs(kind))
     dynamic = ({0: torch.export.Dim("n", min=2)},)
     program = torch.export.export(layer, (inputs(kind),), dynamic_shapes=dynamic, strict=False)
-    other = inputs(kind, n=5, seed=9)
-    torch.testing.assert_close(program.module()(other), layer(other), atol=1e-5, rtol=1e-4)
+    one, other = (inputs(kind, n=5, seed=9).requires_grad_() for _ in range(2))
+    codes, expected = program.module()(one), layer(other)
+    torch.testing.assert_close(codes, expected, atol=1e-5, rtol=1e-4)
+    weight = draws(*codes.shape, seed=4)
+    of_one, of_other = (
+        torch.autograd.grad((made * weight).sum(), at)[0] for made, at in ((codes, one), (expected, other))
+    )
+    torch.testing.assert_close(of_one, of_other, atol=1e-4, rtol=1e-3)
 
 
 def test_a_layer_with_a_tolerance_is_not_exported():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparseguard.errors import RecipeError
 from sparseguard.sparse import SparseCode2d
-from sparseguard.sparse.method import own_precision
+from sparseguard.sparse.contexts import own_precision
 
 Emit = Literal["codes", "reconstruction"]
 Learn = Literal["both", "backprop", "local", "none"]
@@ -23,20 +23,20 @@ class Reconstructed(nn.Module):
     The code is of the image standardized to mean 0 and variance 1; mean and deviation are put back.
 
     Args:
-        code: the layer; it standardizes its input.
+        layer: the sparse layer; it standardizes its input.
     """
 
-    def __init__(self, code: SparseCode2d) -> None:
+    def __init__(self, layer: SparseCode2d) -> None:
         super().__init__()
-        self.code = code
+        self.layer = layer
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction."""
-        code = self.code(images)
+        code = self.layer(images)
         with own_precision(images.device):
             plain = images.to(code.dtype)
             variance, mean = torch.var_mean(plain, dim=(1, 2, 3), correction=0, keepdim=True)
-            return mean + (variance + 1e-10).sqrt() * self.code.operator(plain).synthesis(code)
+            return mean + (variance + 1e-10).sqrt() * self.layer.operator(plain).synthesis(code)
 
 
 @final

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparseguard.sparse.blocks import Layout
+from sparseguard.sparse.contexts import own_precision
 from sparseguard.sparse.dictionary import Codes
 from sparseguard.sparse.iterate import Iterated, Task, iterate
-from sparseguard.sparse.method import Method, own_precision, refuse_twice
+from sparseguard.sparse.method import Method, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 
@@ -66,7 +67,7 @@ class Unrolled(Gradient):
         """Run the task with a graph; with a tolerance the number of steps is found first, for each image alone."""
         if task.tolerance is None and not task.trace:
             code, potentials = self._through(task, task.problem, task.steps, task.start)
-            steps = torch.full((len(code),), task.steps, device=code.device)
+            steps = torch.full((code.shape[0],), task.steps, device=code.device)
             return Iterated(code, potentials, steps, None, None)
         found = iterate(replace(task, problem=task.problem.detach()))
         parts, numbers = [], []

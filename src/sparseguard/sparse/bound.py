@@ -25,7 +25,6 @@ LARGEST_MATRIX = 64
 """Up to this many channels of the symbol are multiplied out; beyond, power iteration is cheaper."""
 
 
-@torch.no_grad()
 def lipschitz_bound(dictionary: Dictionary) -> Float[Tensor, ""]:
     r"""Return L, not below the largest eigenvalue of analysis of synthesis, and a few percent above it.
 

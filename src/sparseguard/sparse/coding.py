@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from sparseguard.sparse.adjoint import Gradient, Unrolled
 from sparseguard.sparse.bound import lipschitz_bound
+from sparseguard.sparse.contexts import own_precision
 from sparseguard.sparse.dictionary import Atoms, Codes, Dictionary, Images, unit_norm
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.learn import Gathered, hebbian_update
-from sparseguard.sparse.method import Method, own_precision
+from sparseguard.sparse.method import Method
 from sparseguard.sparse.problem import Penalty, Problem
 from sparseguard.sparse.solve import Solution, solve
 
@@ -73,7 +74,8 @@ class SparseCoding(nn.Module, ABC):
     `apply_update`, ``load_state_dict``), the next call renormalizes them and computes the step size anew. Under
     autocast the layer computes in its own precision. `torch.compile` runs it as it is and compiles what is around it.
     `torch.export` (with ``strict=False``) takes a layer of fixed steps; an exported one normalizes its atoms and
-    computes the step size in every call, and gives what it gives where the layer would raise `DivergedError`.
+    computes the step size in every call, passes gradients as `Unrolled` does, and gives what it gives where the layer
+    would raise `DivergedError`.
 
     Args:
         atoms: the dictionary at the start, features first.

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.sparse.blocks import Layout, arranged
+from sparseguard.sparse.contexts import own_precision, without_gradients
 from sparseguard.sparse.dictionary import Atoms, Codes, Images
-from sparseguard.sparse.method import Iteration, Method, State, own_precision, refuse_twice
+from sparseguard.sparse.method import Iteration, Method, State, refuse_twice
 from sparseguard.sparse.problem import Problem
 
 PerImage = Float[Tensor, "n *ones"]
@@ -128,7 +129,7 @@ class FistaIteration(Iteration[FistaState]):
         else:
             clock, inertia = state.clock, torch.full_like(state.clock, self.settings.inertia)
         if self.settings.restart:
-            with torch.no_grad():
+            with without_gradients():
                 opposes = (state.point - code).mul_(change).sum(dim=tuple(range(1, code.ndim)), keepdim=True) > 0
             inertia = torch.where(opposes, 0.0, inertia)
             clock = torch.where(opposes, 1.0, clock)

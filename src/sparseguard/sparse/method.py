@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
@@ -105,14 +104,6 @@ class Method(ABC):
                 state = kind(*tensors)
             done += count
         return iteration.code(state), iteration.potentials(state)
-
-
-def own_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which autocast leaves tensors of a device in the precision they have."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    plain: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
-    return plain
 
 
 def refuse_twice(rule: str) -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from sparseguard.sparse.adjoint import Gradient, Unrolled
 from sparseguard.sparse.bound import lipschitz_bound
+from sparseguard.sparse.contexts import own_precision, without_gradients
 from sparseguard.sparse.dictionary import Codes, Images
 from sparseguard.sparse.fista import Fista
 from sparseguard.sparse.iterate import Iterated, Steps, Task, Trace, iterate
-from sparseguard.sparse.method import Method, own_precision
+from sparseguard.sparse.method import Method
 from sparseguard.sparse.problem import PerImage, Problem
 
 
@@ -161,16 +162,20 @@ def solve(
         start=None if start is None else start.detach(),
         trace=trace,
     )
-    found = (gradient or Unrolled()).solve(task) if problem.requires_grad else iterate(task)
+    if torch.compiler.is_exporting():
+        gradient = Unrolled(twice=True)  # of operations that a program can hold
+    elif not problem.requires_grad:
+        return _assess(plain, iterate(task))
+    found = (gradient or Unrolled()).solve(task)
     return _assess(plain, found)
 
 
-@torch.no_grad()
 def _assess(problem: Problem, found: Iterated) -> Solution:
     code = found.code.detach()
-    residual = problem.residual(code)
-    energy = problem.energy_of(code, residual)
-    empty = problem.images.square().flatten(1).sum(1) / 2
+    with without_gradients():
+        residual = problem.residual(code)
+        energy = problem.energy_of(code, residual)
+        empty = problem.images.square().flatten(1).sum(1) / 2
     sound = energy <= empty * (1 + 1e-3) + torch.finfo(empty.dtype).tiny
     ended = torch.full_like(found.steps, int(Status.FIXED_STEPS))
     if found.solved is not None:
