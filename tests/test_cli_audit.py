@@ -61,6 +61,19 @@ def test_normalization_and_the_order_of_classes_are_the_models(given: Path) -> N
     assert sum(accuracies) == pytest.approx(1)  # two classes, the other way round
 
 
+def test_one_persons_images_can_be_audited(given: Path) -> None:
+    with np.load(given / "private.npz") as arrays:
+        own = arrays["images"][arrays["labels"] == 1]
+    np.savez(given / "private.npz", images=own[:1], labels=np.array(["1"]))
+    with np.load(given / "held_out.npz") as arrays:
+        np.savez(given / "held_out.npz", images=arrays["images"], labels=arrays["labels"].astype(str))
+    done = run(given, "--tap", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)["verdicts"]
+    assert told["severity"] == "severe"
+    assert "1 private image " in told["sentences"][1]
+
+
 def test_the_table_of_an_audit_speaks_of_the_tap_and_of_no_training(given: Path) -> None:
     told = " ".join(run(given, "--tap", "1").stdout.split())
     assert "sees what the model puts out at '1'" in told

@@ -16,6 +16,7 @@ from pictures import encoded, pets, write_folder, write_tar, write_zip
 from sparseguard.data import archives
 from sparseguard.data.archives import open_images
 from sparseguard.data.arranging import File, arrange
+from sparseguard.data.own import OwnImages
 from sparseguard.errors import DataError
 
 WRITERS = {
@@ -247,8 +248,16 @@ def test_nothing_there_or_no_archive(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello " * 1000)
     with pytest.raises(DataError, match="no folder and no tar"):
         content(tmp_path / "text")
-    with pytest.raises(DataError, match="found 1 classes"):
-        content(write_folder(tmp_path / "one", {"cat/1.png": encoded()}))
+    with pytest.raises(DataError, match=r"found no images in classes.*1 not directly in a class folder, e.g. '1.png'"):
+        content(write_folder(tmp_path / "flat", {"1.png": encoded()}))
+
+
+def test_one_class_can_be_read_but_is_no_data_set(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "one", {"cat/1.png": encoded(), "cat/2.txt": b"2"})
+    with open_images(folder) as source:
+        assert [(item.name, item.label) for item in source.items()] == [("cat/1.png", 0)]
+    with pytest.raises(DataError, match=r"only the class 'cat', need 2 or more.*Left out: 1 no images by their names"):
+        OwnImages(path=folder).load()
 
 
 @QUICK

@@ -69,7 +69,7 @@ def test_grey_arrays_and_the_look(tmp_path) -> None:
         ({"images": IMAGES[..., :2], "labels": LABELS}, "must be uint8"),
         ({"images": IMAGES, "labels": LABELS[:-1]}, "as many labels"),
         ({"images": IMAGES, "labels": LABELS.astype(float)}, "integers or strings"),
-        ({"images": IMAGES, "labels": np.zeros(60, int)}, "found 1 classes"),
+        ({"images": IMAGES, "labels": np.zeros(60, int)}, "only the class '0', need 2 or more"),
         ({"images": IMAGES, "labels": np.array(["a\x1b[2J", "b", "c"])[LABELS]}, "control characters"),
     ],
 )

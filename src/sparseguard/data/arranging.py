@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparseguard.data.source import LARGEST_FILE, Item, Notes
+from sparseguard.data.source import LARGEST_FILE, Item, Notes, left_out
 from sparseguard.errors import DataError
 
 SUFFIXES = frozenset(
@@ -18,6 +18,8 @@ SUFFIXES = frozenset(
 
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 """Names of folders around the classes that are merged, in lower case."""
+
+ADVICE = "Put the images into one folder a class: <class>/<image>."
 
 _REORDERING = frozenset(["LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"])
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -72,7 +74,7 @@ def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arran
         where: the source, for messages.
 
     Raises:
-        DataError: for two files of the same name, or fewer than two classes.
+        DataError: for two files of the same name, or no images in classes.
     """
     notes = Notes()
     images = [found for file in files if (found := _image_parts(file, notes))]
@@ -92,11 +94,8 @@ def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arran
             raise DataError(f"{where}: two files have the name {name!r}. Rename or remove one of them.")
         placed[key] = name
     classes = tuple(sorted({key[0] for key in placed}))
-    if len(classes) < 2:
-        raise DataError(
-            f"{where}: found {len(classes)} classes of images, need 2 or more. "
-            f"Put the images into one folder a class: <class>/<image>.{_summary(notes)}"
-        )
+    if not classes:
+        raise DataError(f"{where}: found no images in classes. {ADVICE}{left_out(notes.by_reason)}")
     number = {name: index for index, name in enumerate(classes)}
     for folder in sorted(set(folders)):
         inner = _parts(folder)[depth:]
@@ -146,8 +145,3 @@ def _parts(name: str) -> tuple[str, ...]:
 def _wrapped(images: list[tuple[str, tuple[str, ...]]]) -> bool:
     tops = {parts[0] for _, parts in images}
     return len(tops) == 1 and all(len(parts) >= 3 for _, parts in images) and not tops & SPLITS
-
-
-def _summary(notes: Notes) -> str:
-    told = [f"{len(names):,} {reason}, e.g. {names[0]!r}" for reason, names in notes.by_reason.items()]
-    return f" Left out: {'; '.join(told)}." if told else ""

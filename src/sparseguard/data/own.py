@@ -157,8 +157,8 @@ def _numbered(labels: npt.NDArray[Any], path: Path) -> tuple[tuple[str, ...], np
     if labels.dtype.kind == "U":
         labels = np.array([unicodedata.normalize("NFC", label) for label in labels.tolist()])
     values, places = np.unique(np.asarray(labels), return_inverse=True)
-    if len(values) < 2:
-        raise DataError(f"{path}: found {len(values)} classes, need 2 or more.")
+    if not len(values):
+        raise DataError(f"{path}: holds no images.")
     names = tuple(str(value) for value in values)
     for name in names:
         check_name(name, path)

@@ -18,11 +18,12 @@ from typing import Any
 import filelock
 import numpy as np
 
+from sparseguard.data.arranging import ADVICE
 from sparseguard.data.chunks import Chunks
 from sparseguard.data.decode import Look
 from sparseguard.data.decoding import Decoding
 from sparseguard.data.gathering import Gathering, check_every_class
-from sparseguard.data.source import Item, Source
+from sparseguard.data.source import Item, Source, left_out
 from sparseguard.data.splits import Layout
 from sparseguard.errors import DataError, StoreError
 from sparseguard.files import explained, remove_leftovers, write_folder
@@ -139,6 +140,8 @@ def _check_classes(source: Source, wanted: Sequence[str]) -> None:
             f"expected the classes {', '.join(wanted)}; missing: {', '.join(missing) or 'none'}, "
             f"unknown: {', '.join(more[:10]) or 'none'}. Check that these are the right files."
         )
+    if len(source.classes) < 2:
+        raise DataError(f"found only the class {source.classes[0]!r}, need 2 or more. {ADVICE}{left_out(source.notes)}")
 
 
 def _fill(

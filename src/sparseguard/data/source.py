@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -46,6 +46,12 @@ class Notes:
     def add(self, reason: str, name: str) -> None:
         """Note one image."""
         self.by_reason.setdefault(reason, []).append(name)
+
+
+def left_out(notes: Mapping[str, Sequence[str]]) -> str:
+    """Return what notes say of images, as the end of a message; empty where they say nothing."""
+    told = [f"{len(names):,} {reason}, e.g. {names[0]!r}" for reason, names in notes.items()]
+    return f" Left out: {'; '.join(told)}." if told else ""
 
 
 class Source(ABC):
