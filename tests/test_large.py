@@ -135,7 +135,7 @@ def test_sums_in_chunks_are_those_of_the_whole(shape, monkeypatch):
 
 
 def test_a_large_subset_of_images_has_the_same_pixels(monkeypatch):
-    monkeypatch.setattr("sparseguard.types.IMAGES_LIMIT", 10)
+    monkeypatch.setattr("sparseguard.types.images.IMAGES_LIMIT", 10)
     images = ImageSet(
         pixels=torch.randint(256, (7, 3, 4, 4), dtype=torch.uint8), labels=torch.arange(7) % 2, classes=("a", "b")
     )
