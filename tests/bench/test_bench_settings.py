@@ -179,6 +179,7 @@ def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path
         ({"setting": {"repeats": 0}}, "repeats"),
         ({"setting": {"share": 0.0}}, "share"),
         ({"setting": {"known_private": 1.0}}, "known_private"),
+        ({"setting": {"known_private": 0.5, "data": "mnist"}}, "leave out data"),
         ({"setting": {"control": "shuffled"}}, "control"),
         ({"setting": {"data": "mnits"}}, "Did you mean 'mnist'"),
         ({"setting": "none"}, "must be a table"),

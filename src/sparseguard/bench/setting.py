@@ -45,9 +45,11 @@ class Setting:
     images: Annotated[int, Field(ge=1)] | None = None
 
     @pydantic.model_validator(mode="after")
-    def _path_of_data(self) -> Setting:
+    def _fits_together(self) -> Setting:
         if self.path is not None and self.data is None:
             raise ValueError("path says where data lies; name the data set")
+        if self.data is not None and self.known_private:
+            raise ValueError("known_private adds to the attacker's own images; leave out data")
         return self
 
     @property

@@ -63,7 +63,7 @@ def verdict(record: Record) -> Verdict:
     )
     found = (
         f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes "
-        f"{_images(_count(best), 'private ')} with a PSNR of {_of_all(best, record):.1f} dB; "
+        f"{_images(_count(best), 'private ')} with a PSNR of {_psnr(best):.1f} dB{_set_beside(best, record)}; "
         f"the best guess without the leak's help has {floor:.1f} dB. {apart}"
     )
     return Verdict(
@@ -138,18 +138,28 @@ def _psnr(attacker: Attacker) -> float:
 
 
 def _of_all(attacker: Attacker, record: Record) -> float:
-    """Return the mean PSNR on all private images; where few were attacked, as far as it is known.
+    """Return the mean PSNR on all private images, as far as it is known; floors have means over all."""
+    other, more = _beside(attacker, record)
+    return _psnr(other) + more
 
-    That is the mean of the attacker it is compared with on the same images, and the difference on these.
-    """
-    beside = (
+
+def _set_beside(attacker: Attacker, record: Record) -> str:
+    other, more = _beside(attacker, record)
+    if other is attacker:
+        return ""
+    return f" ({more:+.1f} dB beside '{other.name}' on the same images, which has {_psnr(other):.1f} dB on all of them)"
+
+
+def _beside(attacker: Attacker, record: Record) -> tuple[Attacker, float]:
+    """Return who attacked all images, and an attacker's difference to it on the same ones; itself where it did."""
+    others = (
         (record.attacker(comparison.second), comparison.mean)
         for comparison in record.comparisons
         if (comparison.kind, comparison.metric, comparison.part) == ("level", "psnr", "private")
         and comparison.first == attacker.name
         and attacker.index
     )
-    return next((_psnr(other) + more for other, more in beside if not other.index), _psnr(attacker))
+    return next(((other, more) for other, more in others if not other.index), (attacker, 0.0))
 
 
 def _told(attacker: Attacker) -> float:
