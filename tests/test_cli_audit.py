@@ -1,5 +1,6 @@
 """The audit from the command line, on a model and images the project has never seen."""
 
+import html
 import json
 import subprocess
 from pathlib import Path
@@ -49,6 +50,8 @@ def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
     assert (told["tap"], told["severity"]) == ("1", "severe")  # 70 numbers of 64 pixels
     page = (given / "out" / "report.html").read_text()
     assert "data:image" not in page
+    assert "<strong>1: severe</strong>" in page
+    assert all(f"<li>{html.escape(sentence)}</li>" in page.replace("&#39;", "&#x27;") for sentence in told["sentences"])
 
 
 def test_normalization_and_the_order_of_classes_are_the_models(given: Path) -> None:

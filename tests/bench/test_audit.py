@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseguard.bench.audit import audit
+from sparseguard.bench.audit import ATTACKS, audit
 from sparseguard.bench.hooked import HookedModel
 from sparseguard.copies import copy_of
 from sparseguard.data import DATASETS
@@ -47,6 +47,21 @@ def test_every_tap_is_attacked_and_told_in_words(model, tmp_path):
     severe, other = (verdict(record) for record in found.records)
     assert severe.severity == "severe"
     assert "hardly works" in other.sentences[0]  # nobody trained it
+
+
+def test_every_control_has_an_attack_it_is_compared_with(model, tmp_path):
+    quick = [one for one in ATTACKS if one["name"] in ("mean-image", "ridge")]
+    (record,) = run(model, tmp_path, taps=["logits"], attacks=quick).records
+    controls = {one.name for one in record.attackers if not one.competes and not one.floor}
+    assert controls == {"ridge, shuffled features"}
+    assert {one.first for one in record.comparisons if one.kind == "control"} == controls
+
+
+def test_of_a_model_that_came_trained_no_training_is_told(model, tmp_path):
+    (record,) = run(model, tmp_path, taps=["logits"]).records
+    assert (record.target.history, record.target.held_out_n) == ([], 0)
+    assert record.target.step_flops is None
+    assert record.target.relative_cost is None
 
 
 def test_accuracy_is_the_models_own(model, tmp_path):

@@ -40,7 +40,13 @@ ATTACKS: list[dict[str, Any]] = [
     {"name": "local-ridge", "copies": 2},
     {"name": "ridge-conv", "copies": 2, "epochs": 8},
     {"name": "gradient-inversion", "setting": {"images": 32}},
-    {"name": "ridge", "copies": 1, "label": "ridge, shuffled features", "setting": {"control": "shuffled-features"}},
+    {
+        "name": "ridge",
+        "copies": 3,
+        "mixes": 1,
+        "label": "ridge, shuffled features",
+        "setting": {"control": "shuffled-features"},
+    },
 ]
 """What a model is attacked with, unless told otherwise."""
 
@@ -170,8 +176,8 @@ def _record(this: Run, job: Job, hooked: HookedModel) -> Record:
     stage = next(iter(hooked.stages))
     target = Target(model=hooked, taps={job.threat.tap: stage}, epochs=0, best_epoch=0)
     few = this.splits.attacker_train.batch(torch.arange(min(FEW, len(this.splits.attacker_train)))).to(this.device)
-    facts = {
-        "history": [], "step_flops": 0, "plain_flops": 1, "defense": {}, "codes": None,
+    facts: dict[str, Any] = {
+        "history": [], "step_flops": None, "plain_flops": None, "defense": {}, "codes": None,
         "prepare_seconds": 0.0, "seconds": 0.0,
     }  # fmt: skip
     pictures: dict[str, Tensor] = {}

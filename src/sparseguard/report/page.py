@@ -28,10 +28,11 @@ from sparseguard.report.order import cells, sections
 from sparseguard.report.pareto import pareto
 from sparseguard.report.pareto_chart import ParetoChart, draw_pareto
 from sparseguard.report.samples import Held
-from sparseguard.report.scale import scale
+from sparseguard.report.scale import HANDED_OVER, scale
 from sparseguard.report.spread import Spread, intervals
 from sparseguard.report.table import Row, rows
 from sparseguard.report.targets import TargetRow, columns, target_rows
+from sparseguard.report.verdict import Verdict, verdict
 from sparseguard.report.wording import (
     METRICS,
     PARTS,
@@ -47,10 +48,11 @@ from sparseguard.report.wording import (
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one threat, dataset and backbone."""
+    """What the page shows of one threat, dataset and backbone; verdicts are those of audits."""
 
     title: str
     anchor: str
+    verdicts: list[Verdict]
     meaning: str
     taps: str
     identification: str
@@ -115,6 +117,7 @@ def _section(records: Sequence[Record], pictures: Held, with_images: bool, max_d
     return Section(
         title=f"{first.threat} · {first.dataset} · {first.backbone}",
         anchor=f"{first.threat}-{first.dataset}-{first.backbone}".replace(" ", "-"),
+        verdicts=[verdict(record) for record in records if record.data.get("layout") == HANDED_OVER],
         meaning=threat_sentence(first.threat, first.tap),
         taps=", ".join(dict.fromkeys(row.tap for row in own)),
         identification=identification_sentence(next((row.identification for row in own if row.identification), {})),
