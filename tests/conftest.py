@@ -22,11 +22,6 @@ TINY: dict[str, Any] = {
 }
 
 
-def pytest_collectstart() -> None:
-    """Keep to one thread while modules are imported: importing dcor sets the number back to that of the cores."""
-    torch.set_num_threads(1)
-
-
 def pytest_runtest_setup() -> None:
     """Keep to one thread in every test."""
     torch.set_num_threads(1)
