@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sparseguard.data import MedicalMnist
-from sparseguard.data.archives import open_images
+from sparseguard.data.readers.archive import open_images
 
 CORES = len(os.sched_getaffinity(0))
 SIZES = (5_000, 20_000)

@@ -26,10 +26,10 @@ def train(path: str, count: int) -> None:
     """Train the undefended model for an epoch on ``count`` private images of Medical MNIST."""
     import torch
 
+    from sparseguard.core.progress import Silent
+    from sparseguard.core.seeding import derive
     from sparseguard.data import MedicalMnist
     from sparseguard.defenses import DEFENSES
-    from sparseguard.progress import Silent
-    from sparseguard.seeds import derive
     from sparseguard.targets import BACKBONES, Fit, train
 
     splits = MedicalMnist(path=Path(path), private=count).load()

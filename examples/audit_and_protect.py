@@ -20,8 +20,8 @@ from torch import nn
 from torchvision.models import resnet18
 
 from sparseguard import ImageSet, audit, protect, verdict
-from sparseguard.bench.audit import ATTACKS, Audit
 from sparseguard.data import DATASETS
+from sparseguard.model_audit.runner import ATTACKS, Audit
 from sparseguard.record import read_pictures
 
 TAP = "layer1"

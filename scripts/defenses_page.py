@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sparseguard.core.config import describe
 from sparseguard.defenses import DEFENSES
-from sparseguard.settings import describe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "defenses.md"
 LABELS = ("Source", "Differs", "Limits", "Released code")

@@ -28,7 +28,7 @@ from sparseguard.sparse import (
     solve,
     standardize,
 )
-from sparseguard.sparse.dictionary import Padding
+from sparseguard.sparse._dictionary import Padding
 
 IMAGES, FEATURES, KERNEL, LAMBDA, TAU = 8, 16, 5, 0.5, 100.0
 STEPS = {"Lca": 3000, "Fista": 300}

@@ -1,11 +1,11 @@
-"""Make src/sparseguard/data/fashion_mini.npz from the official Fashion-MNIST files.
+"""Make src/sparseguard/data/datasets/fashion_mini.npz from the official Fashion-MNIST files.
 
 Of the 60,000 training images, exact duplicates are dropped (all copies, where their labels disagree), 1,000 of each
 class are drawn and dealt out to the five parts. The same files give the same bytes with the same zlib.
 
-    python scripts/make_fashion_mini.py --from FOLDER --out src/sparseguard/data/fashion_mini.npz
+    python scripts/make_fashion_mini.py --from FOLDER --out src/sparseguard/data/datasets/fashion_mini.npz
 
-Put the SHA-256 it prints into src/sparseguard/data/fashion_mini.py.
+Put the SHA-256 it prints into src/sparseguard/data/datasets/fashion_mini.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sparseguard.data.idx import Bytes, read_images, read_labels
+from sparseguard.data.readers.idx import Bytes, read_images, read_labels
 from sparseguard.data.splits import SHARES, Index, balanced_index, partition_index
 
 SIZE = 10_000

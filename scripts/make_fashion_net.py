@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparseguard.core.atomic_io import write_tensors
+from sparseguard.core.seeding import derive
 from sparseguard.data import DATASETS
-from sparseguard.data.fashion_mini import FILE
-from sparseguard.data.idx import read_images, read_labels
-from sparseguard.files import write_tensors
-from sparseguard.metrics.networks import fashion_layers
-from sparseguard.seeds import derive
+from sparseguard.data.datasets.fashion_mini import FILE
+from sparseguard.data.readers.idx import read_images, read_labels
+from sparseguard.metrics.feature_networks import fashion_layers
 
 EPOCHS, BATCH, RATE = 12, 128, 2e-3
-MINI = Path(__file__).parent.parent / "src" / "sparseguard" / "data" / FILE
+MINI = Path(__file__).parent.parent / "src" / "sparseguard" / "data" / "datasets" / FILE
 
 
 def outside_mini(folder: Path) -> tuple[Tensor, Tensor]:

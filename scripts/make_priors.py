@@ -1,4 +1,4 @@
-"""Train the priors that ship with the package, in src/sparseguard/priors, on official Fashion-MNIST training images.
+"""Train the priors that ship with the package, in src/sparseguard/generators/pretrained, on official Fashion-MNIST training images.
 
 Images that are in fashion-mini, and exact copies of such, are left out, so that every image of fashion-mini is unknown
 to them. ``fashion-mini`` has seen five classes, those of `KNOWN`; ``fashion-mini-ten`` all ten. Nothing is chosen by
@@ -20,8 +20,8 @@ import torch
 
 # make_fashion_net knows which official images are not in fashion-mini
 from make_fashion_net import outside_mini
-from sparseguard.console import Bars
-from sparseguard.data.fashion_mnist import CLASSES
+from sparseguard.cli.console import Bars
+from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.generators import (
     StyleFit,
     StylePrior,
@@ -33,13 +33,13 @@ from sparseguard.generators import (
     style_tensors,
     train_style_gan,
 )
-from sparseguard.generators.pictures import SAMPLES
+from sparseguard.generators.sampling import SAMPLES
 from sparseguard.metrics import FashionNet, frechet_distance
 from sparseguard.types import ImageSet
 
 KNOWN = ("T-shirt/top", "Dress", "Coat", "Sneaker", "Bag")
 SHIPPED = {"fashion-mini": KNOWN, "fashion-mini-ten": CLASSES}
-ROOT = Path(__file__).resolve().parent.parent / "src" / "sparseguard" / "priors"
+ROOT = Path(__file__).resolve().parent.parent / "src" / "sparseguard" / "generators" / "pretrained"
 FIT = {"fashion-mini": StyleFit(images=240_000), "fashion-mini-ten": StyleFit(images=140_000)}
 JUDGED = 10_000
 JUDGING = ("fashion-mini",)
@@ -89,7 +89,7 @@ def main() -> None:
                 f"The distance in its history is FD(fashion-net) of 2,048 samples to {JUDGED:,} of these images.",
                 f"Trained on {given.threads} thread(s) with torch {torch.__version__}, the last part in "
                 f"{time.monotonic() - started:.0f} s.",
-                "Fashion-MNIST: MIT licence, see data/fashion_mini.LICENSE.",
+                "Fashion-MNIST: MIT licence, see data/datasets/fashion_mini.LICENSE.",
             ),
         }
     )

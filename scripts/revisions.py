@@ -20,16 +20,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparseguard import bounds, checks, generators, leak, metrics, sparse, stages
+from sparseguard import bounds, checks, generators, metrics, sparse
 from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
-from sparseguard.bench import class_scores, evaluators, judging, score, setting
+from sparseguard.attacks import access as leak
+from sparseguard.core import staged_model as stages
 from sparseguard.data import DATASETS
-from sparseguard.defenses import DEFENSES, combine
-from sparseguard.targets import BACKBONES, fit
+from sparseguard.defenses import DEFENSES
+from sparseguard.defenses import combined as combine
+from sparseguard.pipeline.recipe import conditions as setting
+from sparseguard.pipeline.scoring import classes as class_scores
+from sparseguard.pipeline.scoring import evaluators
+from sparseguard.pipeline.scoring import images as score
+from sparseguard.pipeline.scoring import scorers as judging
+from sparseguard.targets import BACKBONES
+from sparseguard.targets.training import trainer as fit
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "sparseguard"
-MAP = ROOT / "tests" / "revisions.json"
+MAP = ROOT / "tests" / "contracts" / "revisions.json"
 TABLES: dict[str, Mapping[str, type[Any]]] = {
     "attacks": {**ATTACKS, **CLASS_ATTACKS},
     "targets": BACKBONES,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("sparseguard", "runtime_types.checked")
+import support.runtime_types  # noqa: F401 - the hook below looks it up as an attribute
+
+install_import_hook("sparseguard", "support.runtime_types.checked")
 
 TINY: dict[str, Any] = {
     "name": "tiny",

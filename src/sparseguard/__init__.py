@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparseguard.bench import Outcome, Recipe, load_recipe, parse_recipe, run
-    from sparseguard.bench.audit import audit
+    from sparseguard.model_audit.runner import audit
+    from sparseguard.pipeline import Outcome, Recipe, load_recipe, parse_recipe, run
     from sparseguard.protection import protect
     from sparseguard.record import Record, read_records
     from sparseguard.report.verdict import verdict
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ImageSet": "sparseguard.types",
-    "Outcome": "sparseguard.bench",
-    "Recipe": "sparseguard.bench",
-    "load_recipe": "sparseguard.bench",
-    "parse_recipe": "sparseguard.bench",
-    "run": "sparseguard.bench",
-    "audit": "sparseguard.bench.audit",
+    "Outcome": "sparseguard.pipeline",
+    "Recipe": "sparseguard.pipeline",
+    "load_recipe": "sparseguard.pipeline",
+    "parse_recipe": "sparseguard.pipeline",
+    "run": "sparseguard.pipeline",
+    "audit": "sparseguard.model_audit.runner",
     "protect": "sparseguard.protection",
     "Record": "sparseguard.record",
     "read_records": "sparseguard.record",

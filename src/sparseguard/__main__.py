@@ -1,5 +1,5 @@
 """``python -m sparseguard``."""
 
-from sparseguard.cli import main
+from sparseguard.cli.app import main
 
 main()

@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import CLASS_ATTACKS, ClassAttack, ClassContext
+from sparseguard.attacks.access import AccessError, Leak
 from sparseguard.attacks.class_base import NothingKept
-from sparseguard.errors import RecipeError, TrainingError
-from sparseguard.leak import AccessError, Leak
-from sparseguard.progress import Silent
-from sparseguard.settings import describe, parse, settings
+from sparseguard.core.config import describe, parse, settings
+from sparseguard.core.errors import RecipeError, TrainingError
+from sparseguard.core.progress import Silent
+from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d
-from sparseguard.stages import Noise, StagedModel
 from sparseguard.targets import state_hash
 from sparseguard.types import Classes, ClassResult, Knowledge
-from tiny_priors import tiny_prior
+from support.priors import tiny_prior
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)

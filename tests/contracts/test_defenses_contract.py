@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from quick import quick
 from torch import nn
 
+from sparseguard.core.config import describe, parse
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.staged_model import FixedCode, without_noise
 from sparseguard.defenses import DEFENSES, Budget, Context
-from sparseguard.errors import RecipeError
-from sparseguard.settings import describe, parse
 from sparseguard.sparse import SparseCode2d
-from sparseguard.stages import FixedCode, without_noise
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
+from support.defenses import quick
 
 CLASSES = 3
 SHAPE = (1, 8, 8)

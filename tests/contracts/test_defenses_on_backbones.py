@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from quick import QUICK, seed_of
 
+from sparseguard.attacks.access import Leak
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.progress import Silent
 from sparseguard.defenses import DEFENSES, Budget, Context
-from sparseguard.errors import RecipeError
-from sparseguard.leak import Leak
-from sparseguard.progress import Silent
-from sparseguard.targets import BACKBONES, Fit, Target, torchvision_model, train
+from sparseguard.targets import BACKBONES, Fit, Target, train
+from sparseguard.targets.backbones import torchvision as torchvision_model
 from sparseguard.types import ImageSet, Knowledge
+from support.defenses import QUICK, seed_of
 
 CPU = torch.device("cpu")
 IMAGES = 8

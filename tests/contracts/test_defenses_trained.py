@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from quick import COMBINED, few_private, few_public, plain, prepared, quick, seed_of
 
-from sparseguard.bench.store import Store
-from sparseguard.checkpoint import load_weights
+from sparseguard.attacks.access import Leak
+from sparseguard.core.checkpoint import load_weights
+from sparseguard.core.progress import Silent
 from sparseguard.defenses import DEFENSES
-from sparseguard.leak import Leak
-from sparseguard.progress import Silent
+from sparseguard.pipeline.store import Store
 from sparseguard.targets import Fit, Target, state_hash, train
 from sparseguard.types import Knowledge
+from support.defenses import COMBINED, few_private, few_public, plain, prepared, quick, seed_of
 
 TAP = "first_linear"
 FIT = Fit(epochs=2, batch_size=30, lr=3e-3, patience=None)

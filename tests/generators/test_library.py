@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparseguard.errors import DataError, StoreError
-from sparseguard.files import read_tensors, write_tensors
+from sparseguard.core.atomic_io import read_tensors, write_tensors
+from sparseguard.core.errors import DataError, StoreError
 from sparseguard.generators import (
     FittedStyle,
     PriorCard,
@@ -31,7 +31,7 @@ from sparseguard.generators import (
     style_card,
     style_tensors,
 )
-from sparseguard.generators.style_networks import StyleDiscriminator, StyleGenerator
+from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
 from sparseguard.types import ImageSet
 
 SHAPE = (1, 8, 8)

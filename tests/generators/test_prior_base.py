@@ -23,7 +23,7 @@ from sparseguard.generators import (
     samples,
     style_card,
 )
-from sparseguard.generators.style_networks import StyleDiscriminator, StyleGenerator
+from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 48, 40), (3, 21, 17), (1, 128, 128)]
 

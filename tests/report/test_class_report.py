@@ -6,18 +6,19 @@ import statistics
 import subprocess
 import sys
 
-import class_records as own
 import numpy as np
 import pytest
-import synthetic_records as made
 from PIL import Image
 from rich.console import Console
 from test_report_page import Balance, words_of
 
 from sparseguard.record import ClassScore, Flag
-from sparseguard.report import matched, pareto, render, rows, to_json, write_page
-from sparseguard.report.class_rows import class_rows
-from sparseguard.report.order import of_classes
+from sparseguard.report import matched, render, rows, to_json, write_page
+from sparseguard.report.analysis import pareto
+from sparseguard.report.analysis.class_summary import class_rows
+from sparseguard.report.analysis.grouping import of_classes
+from support import class_records as own
+from support import synthetic_records as made
 
 INSTANCE_ONLY = ("level and attackers", "Private minus test", "Every attacker and floor", "id@1 was not measured")
 
@@ -332,8 +333,6 @@ def test_hostile_names_are_escaped_and_markup_is_not_obeyed(tmp_path):
 
 
 def test_reports_of_classes_need_no_torch():
-    code = (
-        "import sys, sparseguard.report.class_page, sparseguard.report.class_tables; assert 'torch' not in sys.modules"
-    )
+    code = "import sys, sparseguard.report.html.class_page, sparseguard.report.terminal.class_tables; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

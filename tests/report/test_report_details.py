@@ -4,19 +4,19 @@ import base64
 import io
 import re
 
-import full_records as full
 import pytest
-import synthetic_records as made
 from PIL import Image
 from rich.console import Console
 from test_report_page import Balance, words_of
 
 from sparseguard.record import Attacker, Bound, Record
 from sparseguard.report import render, write_page
-from sparseguard.report.axis import linear, logarithmic
-from sparseguard.report.bounds import bound_tables
-from sparseguard.report.curves import curve_charts
-from sparseguard.report.gallery import sheet
+from sparseguard.report.analysis.bounds import bound_tables
+from sparseguard.report.charts.axis import linear, logarithmic
+from sparseguard.report.charts.learning_curves import curve_charts
+from sparseguard.report.html.gallery import sheet
+from support import full_records as full
+from support import synthetic_records as made
 
 HOSTILE = '<img src="https://example.org/x.png"><script>alert(1)</script>'
 

@@ -2,14 +2,14 @@
 
 import json
 
-import full_records as full
 import numpy as np
 import pytest
-import synthetic_records as made
 
 from sparseguard.record import Record
 from sparseguard.report import between_defenses, bootstrap_interval, cell_controls, rows, to_json
-from sparseguard.report.levels import chosen_at, level_of
+from sparseguard.report.analysis.threat_levels import chosen_at, level_of
+from support import full_records as full
+from support import synthetic_records as made
 
 LEVELS = ["outputs", "outputs ×16", "+weights"]  # noqa: RUF001
 

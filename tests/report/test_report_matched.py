@@ -5,18 +5,19 @@ import json
 import subprocess
 import sys
 
-import many_defenses as many
 import pytest
-import synthetic_records as made
 from rich.console import Console
 from test_report_page import Balance, words_of
 from test_report_terminal import words
 
-from sparseguard import cli
-from sparseguard.errors import RecipeError
+from sparseguard.cli import app as cli
+from sparseguard.core.errors import RecipeError
 from sparseguard.record import Attacker
-from sparseguard.report import MAX_DROP, matched, noninferiority, render, rows, to_json, write_page
-from sparseguard.report.targets import columns, target_rows
+from sparseguard.report import MAX_DROP, matched, render, rows, to_json, write_page
+from sparseguard.report.analysis.defense_cost import columns, target_rows
+from sparseguard.stats import noninferiority
+from support import many_defenses as many
+from support import synthetic_records as made
 
 
 def tables(records, max_drop=0.05):

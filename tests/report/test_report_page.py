@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-import synthetic_records as made
 from PIL import Image
 
-from sparseguard.claims import find_claim
-from sparseguard.errors import StoreError
+from sparseguard.core.errors import StoreError
 from sparseguard.record import Flag
+from sparseguard.record.claims import find_claim
 from sparseguard.report import write_page
+from support import synthetic_records as made
 
 VOID = {"meta", "img", "br"}
 
@@ -188,7 +188,7 @@ def test_missing_folders_are_made(tmp_path):
 
 def test_reports_need_no_torch():
     code = (
-        "import sys, sparseguard.report, sparseguard.claims; assert 'torch' not in sys.modules; "
+        "import sys, sparseguard.report, sparseguard.record.claims; assert 'torch' not in sys.modules; "
         "own = {name.split('.')[1] for name in sys.modules if name.startswith('sparseguard.')} - {'report'}; "
         "read = {'record', 'class_record', 'claims', 'errors'}; "
         "assert own <= read, own"

@@ -3,17 +3,18 @@
 import re
 from collections import Counter
 
-import many_defenses as many
 import numpy as np
 import pytest
-import synthetic_records as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_report_page import Balance, words_of
 
-from sparseguard.report import frontier, pareto, rows, to_json, write_page
-from sparseguard.report.names import LETTER, LINE, names, shared
-from sparseguard.report.pareto_chart import BOTTOM, EDGE, LEFT, RIGHT, TOP, draw_pareto
+from sparseguard.report import frontier, rows, to_json, write_page
+from sparseguard.report.analysis import pareto
+from sparseguard.report.charts.label_placement import LETTER, LINE, names, shared
+from sparseguard.report.charts.pareto import BOTTOM, EDGE, LEFT, RIGHT, TOP, draw_pareto
+from support import many_defenses as many
+from support import synthetic_records as made
 
 EDGES = (LEFT, TOP, EDGE, BOTTOM)
 coarse = st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(float))

@@ -2,10 +2,10 @@ import json
 import statistics
 
 import pytest
-import synthetic_records as made
 
 from sparseguard.record import SCHEMA_VERSION, Flag
 from sparseguard.report import rows, scale, to_json
+from support import synthetic_records as made
 
 
 def test_one_seed_gives_the_records_own_numbers():

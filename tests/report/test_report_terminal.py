@@ -1,11 +1,11 @@
 import io
 
-import synthetic_records as made
 from rich.console import Console
 
-from sparseguard.claims import find_claim
 from sparseguard.record import Flag
+from sparseguard.record.claims import find_claim
 from sparseguard.report import render
+from support import synthetic_records as made
 
 LONG = "sparse-standard first_layer_with_a_long_setting=0.25"
 

@@ -1,10 +1,10 @@
 """The verdict's thresholds, on records made up by hand."""
 
 import pytest
-from synthetic_records import FLOORS, attacker, record
 
 from sparseguard.record import Comparison, Flag
 from sparseguard.report.verdict import verdict
+from support.synthetic_records import FLOORS, attacker, record
 
 CHANCE = 1 / 2000
 """Of the made-up records."""

@@ -18,7 +18,7 @@ from sparseguard.sparse import (
     solve,
     unit_norm,
 )
-from sparseguard.sparse.blocks import Blocks, Layout, arranged
+from sparseguard.sparse._block_layout import Blocks, Layout, arranged
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
 double = torch.float64

@@ -1,20 +1,19 @@
 """Attacks: one file each, all holding a `Leak` and never the model."""
 
 from sparseguard.attacks.base import Attack, AttackContext
+from sparseguard.attacks.baselines.class_mean import ClassMean
+from sparseguard.attacks.baselines.mean_image import MeanImage
+from sparseguard.attacks.baselines.nearest_neighbor import NearestPublicImage
 from sparseguard.attacks.class_base import ClassAttack, ClassContext
-from sparseguard.attacks.class_mean import ClassMean
-from sparseguard.attacks.code_decoder import CodeDecoder
-from sparseguard.attacks.gradient_inversion import GradientInversion
-from sparseguard.attacks.local_ridge import LocalRidge
-from sparseguard.attacks.mean_image import MeanImage
-from sparseguard.attacks.nearest import NearestPublicImage
-from sparseguard.attacks.pixel_inversion import PixelInversion
-from sparseguard.attacks.plug_and_play import PlugAndPlay
-from sparseguard.attacks.prior_inversion import PriorInversion
-from sparseguard.attacks.ridge import Ridge
-from sparseguard.attacks.ridge_conv import RidgeConv
-from sparseguard.attacks.ridge_mlp import RidgeMLP
-from sparseguard.attacks.two_stage import TwoStage
+from sparseguard.attacks.feature_inversion.decoder import RidgeConv, RidgeMLP
+from sparseguard.attacks.feature_inversion.gan_inversion import PriorInversion
+from sparseguard.attacks.feature_inversion.local_ridge import LocalRidge
+from sparseguard.attacks.feature_inversion.optimization import GradientInversion
+from sparseguard.attacks.feature_inversion.ridge import Ridge
+from sparseguard.attacks.feature_inversion.sparse_code_decoder import CodeDecoder
+from sparseguard.attacks.feature_inversion.two_stage import TwoStage
+from sparseguard.attacks.model_inversion.pixel_inversion import PixelInversion
+from sparseguard.attacks.model_inversion.plug_and_play import PlugAndPlay
 
 ATTACKS: dict[str, type[Attack]] = {
     "mean-image": MeanImage,

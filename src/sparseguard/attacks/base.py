@@ -9,10 +9,10 @@ from typing import ClassVar, final
 
 import torch
 
-from sparseguard.errors import SparseguardError, TrainingError
+from sparseguard.attacks.access import Leak
+from sparseguard.core.errors import SparseguardError, TrainingError
+from sparseguard.core.progress import Progress
 from sparseguard.generators import Prior
-from sparseguard.leak import Leak
-from sparseguard.progress import Progress
 from sparseguard.types import Attacked, AttackResult, Goal, Images, Knowledge, Public
 
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from sparseguard.errors import TrainingError
+from sparseguard.attacks.access import Leak
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Progress
 from sparseguard.generators import Prior
-from sparseguard.leak import Leak
-from sparseguard.progress import Progress
 from sparseguard.types import Classes, ClassResult, Images, Knowledge
 
 

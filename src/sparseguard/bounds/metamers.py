@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.bounds.base import decibels
-from sparseguard.errors import SparseguardError
+from sparseguard.core.errors import SparseguardError
 from sparseguard.sparse import Problem, solve, standardize
 
 

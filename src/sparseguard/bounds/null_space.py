@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.bounds.base import Images, Public, mean_psnr
-from sparseguard.bounds.linear import fit_linear
+from sparseguard.numerics.ridge import fit_linear
 
 AFFINE_ERROR = 1e-4
 """Largest relative deviation from an affine map, on images, that float32 may leave."""

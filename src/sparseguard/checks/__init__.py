@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparseguard.checks.attackers import (
+from sparseguard.checks.attacks import (
     at_its_floor,
     attacker_did_not_learn,
     memorization,
@@ -13,7 +13,7 @@ from sparseguard.checks.attackers import (
     unseen_leak_more,
     worse_than_ridge,
 )
-from sparseguard.checks.classes import (
+from sparseguard.checks.class_attacks import (
     confidence_not_raised,
     evaluators_fooled,
     evaluators_weak,
@@ -24,8 +24,7 @@ from sparseguard.checks.classes import (
     prior_unknown,
     prior_unrelated,
 )
-from sparseguard.checks.evidence import Check, Evidence
-from sparseguard.checks.levels import (
+from sparseguard.checks.controls import (
     gradient_cosine_low,
     hidden_gradients,
     more_data_helps,
@@ -33,6 +32,7 @@ from sparseguard.checks.levels import (
     repeats_no_better,
     shuffled_as_good,
 )
+from sparseguard.checks.evidence import Check, Evidence
 from sparseguard.checks.target import (
     defense_inactive,
     duplicates_across_parts,

@@ -10,13 +10,13 @@ Example:
 from __future__ import annotations
 
 from sparseguard.data.base import DataSet
-from sparseguard.data.celeba import CelebA
-from sparseguard.data.cifar10 import Cifar10
-from sparseguard.data.fashion_mini import FashionMini
-from sparseguard.data.fashion_mnist import FashionMnist
-from sparseguard.data.medical_mnist import MedicalMnist
-from sparseguard.data.mnist import Mnist
-from sparseguard.data.own import OwnImages
+from sparseguard.data.datasets.celeba import CelebA
+from sparseguard.data.datasets.cifar10 import Cifar10
+from sparseguard.data.datasets.fashion_mini import FashionMini
+from sparseguard.data.datasets.fashion_mnist import FashionMnist
+from sparseguard.data.datasets.image_folder import OwnImages
+from sparseguard.data.datasets.medical_mnist import MedicalMnist
+from sparseguard.data.datasets.mnist import Mnist
 from sparseguard.data.splits import balanced_subset, partition
 
 DATASETS: dict[str, type[DataSet]] = {

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pydantic
 
+from sparseguard.core.config import settings
 from sparseguard.data.splits import Layout, balanced_subset
-from sparseguard.settings import settings
 from sparseguard.types import ImageSet, Splits
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparseguard.errors import DataError
+from sparseguard.core.errors import DataError
 from sparseguard.types import ImageSet, Splits
 
 Layout = Literal["sparseguard", "paper"]

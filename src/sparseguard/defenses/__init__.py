@@ -1,27 +1,27 @@
 """Defenses: one file each, edits of a blueprint's stages and of the training."""
 
-from sparseguard.defenses.arl import AdversarialRepresentation
+from sparseguard.defenses.augmentation.gan import GenerativeAugmentation
+from sparseguard.defenses.augmentation.gong import Gong
+from sparseguard.defenses.augmentation.gong_continual import GongContinual
+from sparseguard.defenses.augmentation.midre import Midre
 from sparseguard.defenses.base import Budget, Companion, Context, Defense, State
-from sparseguard.defenses.bido import BilateralDependency
-from sparseguard.defenses.cem import ConditionalEntropyMaximization
-from sparseguard.defenses.conv_control import ConvControl
-from sparseguard.defenses.downsample import Downsample
-from sparseguard.defenses.dp_sgd import DpSgd
-from sparseguard.defenses.gan import GenerativeAugmentation
-from sparseguard.defenses.gaussian_noise import GaussianNoise
-from sparseguard.defenses.gong import Gong
-from sparseguard.defenses.gong_continual import GongContinual
-from sparseguard.defenses.laplace_noise import LaplaceNoise
-from sparseguard.defenses.low_rank import LowRank
-from sparseguard.defenses.mid import MutualInformationDefense
-from sparseguard.defenses.midre import Midre
-from sparseguard.defenses.negative_label_smoothing import NegativeLabelSmoothing
-from sparseguard.defenses.none import NoDefense
-from sparseguard.defenses.quantize import Quantize
-from sparseguard.defenses.relu_threshold import ReluThreshold
-from sparseguard.defenses.sca import SparseCodingArchitecture
-from sparseguard.defenses.sparse_standard import SparseStandard
-from sparseguard.defenses.standardize_only import StandardizeOnly
+from sparseguard.defenses.controls.conv import ConvControl
+from sparseguard.defenses.controls.downsample import Downsample
+from sparseguard.defenses.controls.low_rank import LowRank
+from sparseguard.defenses.controls.none import NoDefense
+from sparseguard.defenses.controls.relu_threshold import ReluThreshold
+from sparseguard.defenses.controls.standardize_only import StandardizeOnly
+from sparseguard.defenses.differential_privacy.dp_sgd import DpSgd
+from sparseguard.defenses.perturbation.gaussian_noise import GaussianNoise
+from sparseguard.defenses.perturbation.laplace_noise import LaplaceNoise
+from sparseguard.defenses.perturbation.quantize import Quantize
+from sparseguard.defenses.regularization.arl import AdversarialRepresentation
+from sparseguard.defenses.regularization.bido import BilateralDependency
+from sparseguard.defenses.regularization.cem import ConditionalEntropyMaximization
+from sparseguard.defenses.regularization.mid import MutualInformationDefense
+from sparseguard.defenses.regularization.negative_label_smoothing import NegativeLabelSmoothing
+from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
+from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 
 DEFENSES: dict[str, type[Defense]] = {
     "none": NoDefense,

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparseguard.progress import Progress, Silent
-from sparseguard.settings import describe
-from sparseguard.stages import Blueprint, StagedModel
+from sparseguard.core.config import describe
+from sparseguard.core.progress import Progress, Silent
+from sparseguard.core.staged_model import Blueprint, StagedModel
 from sparseguard.types import ImageSet, Moment, Phase, Step
 
 State = Mapping[str, Tensor]

@@ -1,7 +1,9 @@
 """Image generators: fakes for defenses, and priors, which attacks search for images that a model answers to."""
 
+from sparseguard.generators.base import PRIOR_REVISION, Prior
 from sparseguard.generators.card import PriorCard, fingerprints, shared_images
-from sparseguard.generators.conditional_gan import GanFit, train_conditional_gan
+from sparseguard.generators.conditional_gan.networks import ConditionalGenerator, Discriminator
+from sparseguard.generators.conditional_gan.training import GanFit, train_conditional_gan
 from sparseguard.generators.library import (
     count_fingerprints,
     find_prior,
@@ -11,11 +13,9 @@ from sparseguard.generators.library import (
     save_prior,
     shipped_priors,
 )
-from sparseguard.generators.networks import ConditionalGenerator, Discriminator
-from sparseguard.generators.pictures import grid_png, samples
-from sparseguard.generators.prior import PRIOR_REVISION, Prior
-from sparseguard.generators.style_gan import FittedStyle, StyleFit, train_style_gan
-from sparseguard.generators.style_prior import StylePrior, style_card, style_tensors
+from sparseguard.generators.sampling import grid_png, samples
+from sparseguard.generators.stylegan.prior import StylePrior, style_card, style_tensors
+from sparseguard.generators.stylegan.training import FittedStyle, StyleFit, train_style_gan
 
 REVISION = 1
 """Of the conditional GAN."""

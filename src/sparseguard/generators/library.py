@@ -13,13 +13,13 @@ import safetensors
 import torch
 from torch import Tensor
 
-from sparseguard.errors import DataError, StoreError, nearest
-from sparseguard.files import read_tensors, write_folder, write_tensors
+from sparseguard.core.atomic_io import read_tensors, write_folder, write_tensors
+from sparseguard.core.errors import DataError, StoreError, nearest
+from sparseguard.generators.base import Prior
 from sparseguard.generators.card import FINGERPRINT_BYTES, PriorCard
-from sparseguard.generators.module_prior import ModulePrior
-from sparseguard.generators.official_prior import OfficialPrior
-from sparseguard.generators.prior import Prior
-from sparseguard.generators.style_prior import StylePrior
+from sparseguard.generators.external.module_prior import ModulePrior
+from sparseguard.generators.external.nvidia.prior import OfficialPrior
+from sparseguard.generators.stylegan.prior import StylePrior
 
 CARD, WEIGHTS, TRAINED_ON = "prior.json", "weights.safetensors", "trained_on"
 
@@ -29,7 +29,7 @@ KINDS: dict[str, type[Prior]] = {"style": StylePrior, "module": ModulePrior, "of
 
 def shipped_priors() -> dict[str, Path]:
     """Return the folders of the priors within the package by name."""
-    folder = Path(str(importlib.resources.files("sparseguard") / "priors"))
+    folder = Path(str(importlib.resources.files("sparseguard.generators") / "pretrained"))
     return {entry.name: entry for entry in sorted(folder.iterdir()) if (entry / CARD).is_file()}
 
 

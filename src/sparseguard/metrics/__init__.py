@@ -1,19 +1,19 @@
 """Scores of reconstructions, per image or of whole sets, each with its unit, range and direction stated."""
 
 from sparseguard.metrics.base import Metric
-from sparseguard.metrics.identification import identified
-from sparseguard.metrics.image import psnr, ssim
-from sparseguard.metrics.intervals import (
+from sparseguard.metrics.class_consistency import recognized
+from sparseguard.metrics.distribution import SetScore, frechet_distance, kernel_distance, prdc, subset
+from sparseguard.metrics.feature_networks import FashionNet, FeatureNetwork, Inception2015, TorchvisionNetwork
+from sparseguard.metrics.fidelity import psnr, ssim
+from sparseguard.metrics.lpips import Lpips
+from sparseguard.metrics.reidentification import identified
+from sparseguard.stats.bootstrap import (
     Difference,
     SeedSpread,
     bootstrap_interval,
     over_seeds,
     paired_difference,
 )
-from sparseguard.metrics.lpips import Lpips
-from sparseguard.metrics.networks import FashionNet, FeatureNetwork, Inception2015, TorchvisionNetwork
-from sparseguard.metrics.semantic import recognized
-from sparseguard.metrics.sets import SetScore, frechet_distance, kernel_distance, prdc, subset
 
 REVISION = 1
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparseguard.errors import DataError
-from sparseguard.metrics.networks import read_weights
+from sparseguard.core.errors import DataError
+from sparseguard.metrics.feature_networks import read_weights
 
 BATCH = 64
 SMALLEST = 64
@@ -29,7 +29,7 @@ class Lpips:
 
     Args:
         weights: a safetensors file of torchvision's ``alexnet``, ``vgg16`` or ``squeezenet1_1``; how to make one is
-            said in `sparseguard.metrics.networks`.
+            said in `sparseguard.metrics.feature_networks`.
         backbone: which of the three; ``alex`` is the one to score with.
         device: where it computes.
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from sparseguard.errors import RecipeError
+from sparseguard.core.errors import RecipeError
 from sparseguard.sparse import SparseCode2d
-from sparseguard.sparse.contexts import own_precision
+from sparseguard.sparse._autocast import own_precision
 
 Emit = Literal["codes", "reconstruction"]
 Learn = Literal["both", "backprop", "local", "none"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sparseguard.class_record import ClassAttacker, ClassFacts, ClassGoal, ClassScore, PriorFacts
-from sparseguard.record.model import (
+from sparseguard.record.class_schema import ClassAttacker, ClassFacts, ClassGoal, ClassScore, PriorFacts
+from sparseguard.record.io import read_pictures, read_record, read_records
+from sparseguard.record.schema import (
     SCHEMA_VERSION,
     Attacker,
     Bound,
@@ -20,7 +21,6 @@ from sparseguard.record.model import (
     TargetFacts,
     schema,
 )
-from sparseguard.record.reading import read_pictures, read_record, read_records
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -1,17 +1,17 @@
 """Tables, terminal output and pages, made from records alone."""
 
-from sparseguard.report.controls import Control, cell_controls
-from sparseguard.report.differences import DefenseDifference, between_defenses
-from sparseguard.report.intervals import bootstrap_interval
-from sparseguard.report.matched import MAX_DROP, Matched, matched
-from sparseguard.report.noninferiority import NonInferiority, noninferiority
-from sparseguard.report.page import write_page
-from sparseguard.report.pareto import Pareto, frontier, pareto
-from sparseguard.report.plain import to_json
-from sparseguard.report.scale import scale
-from sparseguard.report.spread import Difference, Spread
-from sparseguard.report.table import Row, rows
-from sparseguard.report.terminal import render
+from sparseguard.report.analysis.aggregate import Difference, Spread
+from sparseguard.report.analysis.controls import Control, cell_controls
+from sparseguard.report.analysis.intervals import bootstrap_interval
+from sparseguard.report.analysis.matched_accuracy import MAX_DROP, Matched, matched
+from sparseguard.report.analysis.paired_defenses import DefenseDifference, between_defenses
+from sparseguard.report.analysis.pareto import Pareto, frontier, pareto
+from sparseguard.report.analysis.summary import Row, rows
+from sparseguard.report.html.page import write_page
+from sparseguard.report.json import to_json
+from sparseguard.report.terminal.tables import render
+from sparseguard.report.text.run_size import scale
+from sparseguard.stats.noninferiority import NonInferiority, noninferiority
 
 __all__ = [
     "MAX_DROP",

@@ -1,6 +1,6 @@
 """Sparse coding as differentiable layers. Needs torch, and nothing else of sparseguard."""
 
-from sparseguard.sparse.adjoint import (
+from sparseguard.sparse._adjoint import (
     Detached,
     Gradient,
     Implicit,
@@ -10,18 +10,18 @@ from sparseguard.sparse.adjoint import (
     StraightThrough,
     Unrolled,
 )
-from sparseguard.sparse.bound import largest_eigenvalue, lipschitz_bound
-from sparseguard.sparse.coding import REVISION, SparseCoding, StandardizeImage, standardize
-from sparseguard.sparse.dictionary import ConvDictionary, DenseDictionary, Dictionary, random_atoms, unit_norm
-from sparseguard.sparse.fista import Fista
-from sparseguard.sparse.iterate import Trace
-from sparseguard.sparse.layer import SparseCode2d, SparseCodeDense
-from sparseguard.sparse.lca import Lca
-from sparseguard.sparse.learn import hebbian_update
-from sparseguard.sparse.method import Method
-from sparseguard.sparse.pretrain import LearningEpoch, learn_dictionary
-from sparseguard.sparse.problem import Problem
-from sparseguard.sparse.solve import DivergedError, Solution, Status, solve
+from sparseguard.sparse._base_layer import REVISION, SparseCoding, StandardizeImage, standardize
+from sparseguard.sparse._dictionary import ConvDictionary, DenseDictionary, Dictionary, random_atoms, unit_norm
+from sparseguard.sparse._dictionary_learning import LearningEpoch, learn_dictionary
+from sparseguard.sparse._hebbian import hebbian_update
+from sparseguard.sparse._iterate import Trace
+from sparseguard.sparse._layers import SparseCode2d, SparseCodeDense
+from sparseguard.sparse._lipschitz import largest_eigenvalue, lipschitz_bound
+from sparseguard.sparse._problem import Problem
+from sparseguard.sparse._solve import DivergedError, Solution, Status, solve
+from sparseguard.sparse._solvers.base import Method
+from sparseguard.sparse._solvers.fista import Fista
+from sparseguard.sparse._solvers.lca import Lca
 
 __all__ = [
     "REVISION",

@@ -1,13 +1,13 @@
 """Target models: backbones as named stages, and the one loop that trains them."""
 
-from sparseguard.targets.backbones import Backbone, Linear, LinearShallow
-from sparseguard.targets.conv import Conv
-from sparseguard.targets.fit import Fit, train
-from sparseguard.targets.fitted import Fitted
-from sparseguard.targets.kept_codes import Keep
-from sparseguard.targets.row_linear import RowLinear
+from sparseguard.targets.backbones.conv import Conv
+from sparseguard.targets.backbones.linear import Backbone, Linear, LinearShallow
+from sparseguard.targets.backbones.row_linear import RowLinear
+from sparseguard.targets.backbones.torchvision import TorchvisionModel
 from sparseguard.targets.target import Target, state_hash
-from sparseguard.targets.torchvision_model import TorchvisionModel
+from sparseguard.targets.training.code_cache.disk import Keep
+from sparseguard.targets.training.history import Fitted
+from sparseguard.targets.training.trainer import Fit, train
 
 BACKBONES: dict[str, type[Backbone]] = {
     "linear": Linear,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sparseguard.stages import StagedModel
+from sparseguard.core.staged_model import StagedModel
 from sparseguard.types import ImageSet
 
 

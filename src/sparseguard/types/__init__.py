@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sparseguard.types.attacking import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
-from sparseguard.types.classes import Classes, ClassResult
-from sparseguard.types.images import Images, ImageSet, Labels, Public, Splits, as_unit_float
+from sparseguard.types.attacks import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
+from sparseguard.types.class_attacks import Classes, ClassResult
+from sparseguard.types.datasets import Images, ImageSet, Labels, Public, Splits, as_unit_float
 from sparseguard.types.training import Moment, Phase, Step
 
 __all__ = [

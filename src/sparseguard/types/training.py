@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseguard.types.images import Images, ImageSet, Labels
+from sparseguard.types.datasets import Images, ImageSet, Labels
 
 
 @dataclass(frozen=True, kw_only=True)

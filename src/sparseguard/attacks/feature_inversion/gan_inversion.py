@@ -1,0 +1,118 @@
+"""Inversion within a prior: search the image a generator can make whose features are the ones that leaked."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from sparseguard.attacks.access import Leak
+from sparseguard.attacks.base import Attack, AttackContext, NotApplicable
+from sparseguard.core.config import settings
+from sparseguard.generators import Prior
+from sparseguard.sparse import NotConvergedWarning
+from sparseguard.types import AttackResult, Goal, Knowledge
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@settings
+class PriorInversion(Attack):
+    r"""Minimize the distance in feature space over the latents of a generator, then over its intermediate features.
+
+    .. math:: \min_{w, m} \frac{\|f(x) - z\|^2}{s} + \alpha \frac{\overline{(w - \bar w)^2}}{\sigma^2}
+              + \gamma \frac{\overline{(x - x_0)^2}}{v} + \mu \overline{m^2},
+              \qquad x = \operatorname{clip}_{[0, 1]} G_k(h_k + |h_k| m, w)
+
+    f is the target without its noise, z what leaked, s the total variance of the features, v the mean variance of a
+    pixel, :math:`\bar w` and :math:`\sigma` mean and spread of the prior's w, :math:`x_0` what the best attack before
+    this one made. Overlines are means over an image's values. First over w alone, one for each layer of the generator
+    (z for a generator without W). Then, layer after layer, over w and the features :math:`h_k` that layer puts out,
+    from those at the w found or left by the layer before; :math:`|h_k|` is their root mean square, so that m is a
+    relative move. Each image keeps the iterate of lowest objective of every stretch.
+
+    The start is the candidate whose features are nearest to z, or, warm, the one whose pixels are nearest to
+    :math:`x_0` after some steps that bring w+ nearer to them. The answer is :math:`x_0 + t (x - x_0)`.
+
+    The rule by which gradients pass sparse layers is chosen by the distance in feature space on some attacker_val
+    images; then the start, gamma and alpha by the error in pixels there; depth and t by the error in pixels on all
+    attacker_val images attacked. If the search comes no nearer to these than :math:`x_0`, :math:`x_0` is the answer.
+    Without an attack before this one, there is no warm start, gamma is 0 and t is 1.
+
+    Args:
+        prior: name or folder of the generator, whose images have the size of those attacked.
+        trust_prior: run the Python that its folder names, if it does; see `load_prior`.
+        candidates: latents drawn to start from.
+        warm_steps: of bringing w nearer to the best earlier image.
+        steps: of Adam in w.
+        layer_steps: of Adam in the features of each layer.
+        lr: step size in w, in units of its spread, with cosine decay.
+        layer_lr: step size in features, in units of their root mean square.
+        penalty: values of alpha tried.
+        anchor: values of gamma tried.
+        move: mu.
+        shares: values of t tried.
+        probe_images: attacker_val images the choices are made on.
+        probe_steps: steps in w of each trial, and half as many in each layer.
+        batch_size: images searched at once.
+
+    Source: the search through a generator's layers is that of Qiu et al. 2024, "A Closer Look at GAN Priors:
+    Exploiting Intermediate Features for Enhanced Model Inversion Attacks" (IF-GMI), and of progressive feature
+    optimization (Qiu et al. 2025, arXiv 2508.20613). Deviations: a penalty on the move in place of an
+    l1 ball; the warm start, the anchor and the combination with it; depth is chosen on the attacker's own images.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "search a generator's latents, then its features, for the image that leaked (needs prior=)"
+    source: ClassVar[str] = "Qiu et al., ECCV 2024"
+    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    images: ClassVar[int | None] = 32
+    learns_from_features: ClassVar[bool] = False
+    starts_from_earlier: ClassVar[bool] = True
+    prior: str = ""
+    trust_prior: bool = False
+    candidates: Count = 256
+    warm_steps: Annotated[int, Field(ge=0)] = 20
+    steps: Count = 40
+    layer_steps: Count = 20
+    lr: Positive = 0.1
+    layer_lr: Positive = 0.1
+    penalty: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01,)
+    anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
+    move: NonNegative = 0.1
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
+    probe_images: Count = 8
+    probe_steps: Count = 12
+    batch_size: Count = 32
+
+    def prior_source(self) -> str | None:
+        """Return what `prior` says; None where it says nothing."""
+        return self.prior or None
+
+    def trusts_prior(self) -> bool:
+        """Return what `trust_prior` says."""
+        return self.trust_prior
+
+    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+        """Choose a plan on attacker_val and carry it out."""
+        from sparseguard.attacks.feature_inversion._generator_search import PriorSearch
+
+        prior = self._usable(goal, context)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by what it achieves
+            return PriorSearch(self, leak, goal, context, prior).result()
+
+    def _usable(self, goal: Goal, context: AttackContext) -> Prior:
+        if not self.prior or context.prior is None:
+            raise NotApplicable("no prior is named; set prior = 'NAME or FOLDER' to say which generator is searched")
+        if "attacker_val" not in goal:
+            raise NotApplicable("it makes its choices on attacker_val, which an attacker with other images lacks")
+        makes, attacked = tuple(context.prior.card.shape), context.public.train.shape
+        if makes != attacked:
+            raise NotApplicable(
+                f"the prior '{context.prior.card.name}' makes images of {makes}, attacked are {attacked}"
+            )
+        return context.prior

@@ -1,0 +1,173 @@
+"""Plug & Play: search a generator's latents for images that the target is sure belong to a class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from sparseguard.attacks._image_transforms import fitted
+from sparseguard.attacks.access import Leak
+from sparseguard.attacks.class_base import ClassAttack, ClassContext
+from sparseguard.attacks.model_inversion._losses import LossName
+from sparseguard.core.config import settings
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.seeding import derive
+from sparseguard.generators import Prior
+from sparseguard.sparse import NotConvergedWarning
+from sparseguard.types import Classes, ClassResult, Images, Knowledge
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+_FACES = {
+    "optimized": 200, "selected": 50, "truncation": 0.5, "cutoff": 8, "lr": (0.005,), "transforms": 100,
+    "crop": 800, "scale": (0.9, 1.0),
+}  # fmt: skip
+
+
+@settings
+class PlugAndPlay(ClassAttack):
+    r"""Rank latents by the target's confidence, improve the best by gradients, keep those that stay convincing.
+
+    .. math:: \min_w d\left(f(T(G(w))), c\right) + \beta \log(1 + e^{-D(G(w))})
+
+    G and D are the prior's generator and discriminator, f the target without its noise, T a random crop (one a step),
+    d the distance to class c. (1) `candidates` latents are drawn, truncated, mapped to W, and ranked for every class by
+    the target's confidence in the image, averaged with its mirror image where that keeps the class. (2) The best
+    `optimized` of each class are improved for `steps` steps of Adam. (3) They are ranked by the mean confidence over
+    `transforms` random crops, mirrored at random where that keeps the class; `selected` are the answer.
+
+    Of several rates, and then, where the target has sparse layers, of the rules by which gradients pass them (unrolled
+    over the steps that are run, implicit at a converged solution, straight through), the one is used that lowers the
+    loss of the released model most in `probe_steps` steps on some candidates. Losses of all trials are noted, and the
+    cosines between the rules' gradients.
+
+    Args:
+        prior: name or folder of the generator.
+        trust_prior: run the Python that its folder names, if it does; see `load_prior`.
+        candidates: latents drawn.
+        optimized: of each class.
+        selected: of each class, the answer.
+        truncation: psi: w is drawn towards the mean w to this share of its distance.
+        cutoff: the first so many layers are truncated; None: all.
+        space: ``w``: one w for all layers, the first layer's; ``w+``: one for each. Without a W the search is in z.
+        steps: of the search.
+        lr: of Adam; of several the best one on a probe.
+        betas: of Adam.
+        loss: ``poincare``, ``cross-entropy`` or ``max-margin``.
+        discriminator: beta; needs a prior with a discriminator.
+        crop: side of the middle of the prior's images that the target is shown; 0: all.
+        scale: share of the area that a random crop keeps, in the search.
+        transforms: random crops in the selection.
+        final_scale: share of the area these keep.
+        final_ratio: aspect ratio of these.
+        probe_images: candidates the rule and the rate are chosen on.
+        probe_steps: steps of each trial.
+        batch_size: images at once.
+
+    Source: L. Struppek et al., "Plug & Play Attacks: Towards Robust and Flexible Model Inversion Attacks", ICML 2022.
+    Differs: images are clipped to [0, 1] before the target sees them, the gradient passing; randomized defenses are
+    attacked through their mean answer; rule and rate are chosen; no schedule of the rate. As in the authors' code, one
+    w for all layers means that all are truncated, whatever `cutoff` from 1 on.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "search a generator's latents for images of a class (needs prior=)"
+    source: ClassVar[str] = "Struppek et al., ICML 2022"
+    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "facescrub-ffhq": {**_FACES, "candidates": 2000, "steps": 50},
+        "celeba-ffhq": {**_FACES, "candidates": 5000, "steps": 70},
+        "metfaces": {**_FACES, "candidates": 5000, "steps": 70, "batch_size": 20},
+        "dogs-afhq": {**_FACES, "candidates": 2000, "steps": 100, "lr": (0.01,), "crop": 0, "scale": (0.75, 1.0)},
+    }
+    prior: str = ""
+    trust_prior: bool = False
+    candidates: Count = 2000
+    optimized: Count = 20
+    selected: Count = 10
+    truncation: Annotated[float, Field(gt=0)] = 0.5
+    cutoff: Annotated[int, Field(ge=0)] | None = None
+    space: Literal["w", "w+"] = "w"
+    steps: Count = 50
+    lr: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.005,)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.1, 0.1)
+    loss: LossName = "poincare"
+    discriminator: Annotated[float, Field(ge=0)] = 0.0
+    crop: Annotated[int, Field(ge=0)] = 0
+    scale: tuple[Share, Share] = (0.9, 1.0)
+    transforms: Count = 20
+    final_scale: tuple[Share, Share] = (0.5, 0.9)
+    final_ratio: tuple[Positive, Positive] = (0.8, 1.2)
+    probe_images: Count = 8
+    probe_steps: Count = 25
+    batch_size: Count = 32
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> PlugAndPlay:
+        if self.optimized > self.candidates:
+            raise ValueError(f"optimized = {self.optimized} needs at least as many candidates, not {self.candidates}")
+        if self.selected > self.optimized:
+            raise ValueError(f"selected = {self.selected} needs at least as many optimized, not {self.optimized}")
+        for low, high in (self.scale, self.final_scale, self.final_ratio):
+            if low > high:
+                raise ValueError(f"a range must begin with its lower end, got {(low, high)}")
+        return self
+
+    def prior_source(self) -> str | None:
+        """Return the prior's name or folder."""
+        return self.prior
+
+    def trusts_prior(self) -> bool:
+        """Return what `trust_prior` says."""
+        return self.trust_prior
+
+    def check(self, prior: Prior | None) -> None:
+        """Refuse what does not fit the prior."""
+        if prior is None:
+            raise RecipeError("plug-and-play: needs a prior: prior = 'NAME or FOLDER'.")
+        card = prior.card
+        if self.crop > min(card.shape[1:]):
+            raise RecipeError(f"plug-and-play: crop = {self.crop} is larger than the prior's images of {card.shape}.")
+        if prior.has_w and self.cutoff is not None and self.cutoff > card.num_ws:
+            raise RecipeError(
+                f"plug-and-play: cutoff = {self.cutoff}, the prior has {card.num_ws} layers that take a w."
+            )
+        if self.space == "w+" and not prior.has_w:
+            raise RecipeError(f"plug-and-play: space = 'w+' needs a prior with a W; '{card.name}' has z only.")
+        if self.discriminator and prior.realism(torch.zeros(1, *card.shape, device=prior.device)) is None:
+            raise RecipeError("plug-and-play: the prior has no discriminator; set discriminator = 0.")
+
+    def drawn(self, prior: Prior, z: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """Return w of z, truncated; in space ``w`` the first layer's alone."""
+        w = prior.mapping(z, truncation=self.truncation, cutoff=self.cutoff)
+        return w[:, :1] if prior.has_w and self.space == "w" else w
+
+    def unattacked(self, count: int, goal: Classes, prior: Prior | None, seed: int) -> Images | None:
+        """Return samples of the prior, truncated as candidates are."""
+        if prior is None:
+            return None
+        source = torch.Generator().manual_seed(derive(purpose="unattacked", seed=seed))
+        samples = []
+        with torch.no_grad():
+            for z in prior.latents(count, source).split(self.batch_size):
+                w = self.drawn(prior, z)
+                whole = prior.synthesis(w.expand(-1, prior.card.num_ws, -1) if prior.has_w else w)
+                samples.append(fitted(whole, goal.shape, self.crop).clamp(0, 1).cpu())
+        return torch.cat(samples)
+
+    def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
+        """Rank, search and select."""
+        from sparseguard.attacks.model_inversion._latent_search import LatentSearch  # which knows these settings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by what it achieves
+            return LatentSearch(self, leak, goal, context).result()

@@ -1,0 +1,45 @@
+"""Everything there is to put into a recipe, as plain values."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
+from sparseguard.checks import CHECKS
+from sparseguard.core.config import describe
+from sparseguard.data import DATASETS
+from sparseguard.defenses import DEFENSES
+from sparseguard.generators import read_card, shipped_priors
+from sparseguard.metrics import METRICS
+from sparseguard.pipeline.recipe.recipe import BACKBONE_OF, TAPS, shipped_recipes
+from sparseguard.targets import BACKBONES
+
+Entry = dict[str, Any]
+
+
+def pieces() -> dict[str, list[Entry]]:
+    """Return every table of the project: kind -> entries with name, summary and settings."""
+    return {
+        "data sets": _settings(DATASETS),
+        "backbones": _settings(BACKBONES),
+        "defenses": _settings(DEFENSES),
+        "attacks": _settings(ATTACKS),
+        "attacks on classes": _settings(CLASS_ATTACKS),
+        "priors": [_entry(name, f"trained on {read_card(path).trained_on}") for name, path in shipped_priors().items()],
+        "threats": [
+            _entry(name, f"leaks the tap {tap}", {"tap": tap, "backbone": BACKBONE_OF[name]})
+            for name, tap in TAPS.items()
+        ],
+        "metrics": [_entry(name, metric.summary) for name, metric in METRICS.items()],
+        "checks": [_entry(name, f"raised when {check.raised_when}") for name, check in CHECKS.items()],
+        "recipes": [_entry(name, tomllib.loads(text)["description"]) for name, text in shipped_recipes().items()],
+    }
+
+
+def _settings(table: dict[str, Any]) -> list[Entry]:
+    return [_entry(name, piece.summary, describe(piece())) for name, piece in table.items()]
+
+
+def _entry(name: str, summary: str, settings: dict[str, Any] | None = None) -> Entry:
+    return {"name": name, "summary": summary, "settings": settings or {}}

@@ -1,0 +1,104 @@
+"""Settings: frozen keyword-only dataclasses whose fields are the recipe's keys, the record's config and the cache key.
+
+A piece (a defense, an attack, a backbone ...) is its own settings object. `parse` makes one from a recipe's table
+and refuses what it does not know; `describe` turns it back into plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import pydantic
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from sparseguard.core.errors import RecipeError, nearest
+
+T = TypeVar("T")
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+OddSize = Annotated[int, pydantic.Field(ge=1), pydantic.AfterValidator(_odd)]
+"""Side of a kernel that can be centred on a pixel."""
+
+_CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field, pydantic.Field))
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a frozen, keyword-only dataclass whose values are checked when it is built."""
+    return pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[return-value]
+
+
+def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Build settings of class ``cls`` from a recipe's table.
+
+    Args:
+        cls: a class made with `settings`.
+        table: plain values, as TOML gives them. Types are taken strictly: ``"0.5"`` is no number.
+        where: what the message calls the table, e.g. ``[fit]``.
+
+    Raises:
+        RecipeError: for an unknown key (the known ones are listed, a near miss is suggested) or a refused value.
+
+    Example:
+        >>> from sparseguard.core.config import parse, settings
+        >>> @settings
+        ... class Noise:
+        ...     sigma: float = 0.5
+        >>> parse(Noise, {"sigma": 1}, "[defense]")
+        Noise(sigma=1.0)
+    """
+    try:
+        text = json.dumps(dict(table))
+    except TypeError as error:
+        raise RecipeError(f"{where}: {error}; dates and times have no meaning here.") from None
+    try:
+        return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        raise RecipeError("\n".join(_explain(cls, issue, where) for issue in error.errors())) from None
+
+
+def parse_named(table: Mapping[str, Any], pieces: Mapping[str, type[Any]], where: str) -> tuple[str, Any]:
+    """Build the piece that a table's ``name`` names; return the name and the piece.
+
+    Raises:
+        RecipeError: when ``name`` is missing or unknown, or `parse` refuses the rest.
+    """
+    name = table.get("name")
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: needs a name. Known: {', '.join(sorted(pieces))}.")
+    if name not in pieces:
+        raise RecipeError(f"{where}: unknown name '{name}'. {nearest(name, pieces)}")
+    rest = {key: value for key, value in table.items() if key != "name"}
+    return name, parse(pieces[name], rest, f"{where} '{name}'")
+
+
+def describe(piece: Any) -> dict[str, Any]:
+    """Return the plain values of a settings object, as written in records and cache keys.
+
+    Example:
+        >>> from sparseguard.defenses import DEFENSES
+        >>> describe(DEFENSES["sparse-standard"](lambd=0.5))["lambd"]
+        0.5
+    """
+    plain = pydantic.TypeAdapter(type(piece)).dump_python(piece, mode="json")
+    return dict(plain)
+
+
+def _explain(cls: type[Any], issue: Any, where: str) -> str:
+    path = ".".join(str(part) for part in issue["loc"])
+    if issue["type"] == "unexpected_keyword_argument":
+        known = [field.name for field in dataclasses.fields(cls)]
+        hint = nearest(str(issue["loc"][-1]), known) if known else "It has no settings."
+        return f"{where}: unknown key '{path}'. {hint}"
+    value = issue["input"]
+    shown = "" if issue["type"] == "missing" else f" (got {value!r})"
+    return f"{where}: {path or 'value'}: {issue['msg']}{shown}."

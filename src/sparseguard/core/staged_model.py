@@ -1,0 +1,291 @@
+"""Models as named stages: the wall between backbones, defenses and taps.
+
+A backbone is a `Blueprint`: a list of stages, each with a function that builds its module from the shape it is fed.
+A defense replaces or adds stages before anything is built, so every stage after them is sized for what really
+arrives, and a defense cannot bring an architecture of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.core.errors import RecipeError, nearest
+
+REVISION = 2
+"""Of noise and of what counts as known before training."""
+
+M = TypeVar("M", bound=nn.Module)
+Shape = tuple[int, ...]
+Builder = Callable[[Shape], nn.Module]
+NOTHING_KNOWN: Mapping[str, Tensor] = MappingProxyType({})
+
+
+@runtime_checkable
+class FixedCode(Protocol):
+    """A stage that gives equal images equal outputs as long as it does not learn, so that they can be kept."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether training can change the outputs."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that the outputs depend on besides the images."""
+        ...
+
+
+class Randomized(nn.Module, ABC):
+    """A module that answers equal inputs differently at every query, in training and in evaluation mode."""
+
+    @abstractmethod
+    def average(self) -> nn.Module:
+        """Return the module that gives the mean of the answers, without randomness."""
+
+
+class Noise(Randomized):
+    """Fresh noise, independent from value to value, that a defense adds to a stage's output at every query.
+
+    Args:
+        kind: the distribution.
+        scale: sigma of ``gaussian``, b of ``laplace``.
+    """
+
+    def __init__(self, kind: Literal["gaussian", "laplace"], scale: float) -> None:
+        super().__init__()
+        self.kind: Literal["gaussian", "laplace"] = kind
+        self.scale = scale
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``values`` plus noise from torch's global generator."""
+        if self.kind == "gaussian":
+            return values + self.scale * torch.randn_like(values)
+        signs = torch.randint_like(values, 2) * 2 - 1
+        return values + self.scale * signs * torch.empty_like(values).exponential_()
+
+    def average(self) -> nn.Module:
+        """Return the identity: the noise has mean 0."""
+        return nn.Identity()
+
+    def extra_repr(self) -> str:
+        """Tell the distribution."""
+        return f"{self.kind}, scale={self.scale}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One named part of a model and how to build it from the shape of its input (without the batch)."""
+
+    name: str
+    build: Builder
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model before it is built.
+
+    Args:
+        stages: the stages in order.
+        taps: what may leak, by the name used in recipes: the stage whose output it is.
+        cut: the tap under attack, for defenses that act there; empty where none is named.
+        fixed_widths: whether stages take only as many channels or values as they are given without a defense, instead
+            of being sized for what arrives; the first convolution of an image excepted.
+    """
+
+    stages: tuple[Stage, ...]
+    taps: Mapping[str, str]
+    cut: str = ""
+    fixed_widths: bool = False
+
+    def stage_names(self) -> list[str]:
+        """Return the stages' names in order."""
+        return [stage.name for stage in self.stages]
+
+    def replace(self, name: str, build: Builder) -> Blueprint:
+        """Return a blueprint in which stage ``name`` is built by ``build``."""
+        index = self._index(name)
+        stages = (*self.stages[:index], Stage(name, build), *self.stages[index + 1 :])
+        return replace(self, stages=stages)
+
+    def put_before(self, name: str, new: str, build: Builder) -> Blueprint:
+        """Return a blueprint with a stage ``new``, built by ``build``, in front of stage ``name``.
+
+        Raises:
+            RecipeError: when there is no stage ``name``, or one called ``new`` already.
+        """
+        index = self._index(name)
+        if new in self.stage_names():
+            raise RecipeError(f"this model has a stage '{new}' already.")
+        return replace(self, stages=(*self.stages[:index], Stage(new, build), *self.stages[index:]))
+
+    def put_after_cut(self, new: str, build: Builder) -> Blueprint:
+        """Return a blueprint with a stage ``new`` behind the stage that leaks, whose output leaks in its place.
+
+        Raises:
+            RecipeError: when no tap is named as the cut, or there is a stage called ``new`` already.
+        """
+        if not self.cut:
+            raise RecipeError("this defense acts at the tap under attack, and none is named.")
+        if new in self.stage_names():
+            raise RecipeError(f"this model has a stage '{new}' already.")
+        old = self.tap(self.cut)
+        after = self._index(old) + 1
+        taps = {tap: new if stage == old else stage for tap, stage in self.taps.items()}
+        return replace(self, stages=(*self.stages[:after], Stage(new, build), *self.stages[after:]), taps=taps)
+
+    def tap(self, name: str) -> str:
+        """Return the stage whose output is the tap ``name``.
+
+        Raises:
+            RecipeError: when this model has no such tap.
+        """
+        if name not in self.taps:
+            raise RecipeError(f"this backbone has no tap '{name}'. {nearest(name, self.taps)}")
+        return self.taps[name]
+
+    def leaks_before(self, stage: str) -> bool:
+        """Return whether what leaks under attack has not passed ``stage`` yet; never where no tap is named."""
+        return bool(self.cut) and self._index(self.tap(self.cut)) < self._index(stage)
+
+    def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
+        """Build all stages for images of ``input_shape``.
+
+        Each stage draws its weights from ``stage_seed(stage's name)``, so that changing one stage leaves the
+        starting weights of the others alone.
+
+        Raises:
+            RecipeError: when a stage does not take what arrives, such as images too small for its pooling.
+        """
+        modules: dict[str, nn.Module] = {}
+        probe = torch.zeros(2, *input_shape)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for stage in self.stages:
+                torch.default_generator.manual_seed(stage_seed(stage.name))
+                module = stage.build(tuple(probe.shape[1:])).eval()
+                try:
+                    probe = module(probe)
+                except (RuntimeError, AssertionError) as error:
+                    arrived = tuple(probe.shape[1:])
+                    raise RecipeError(
+                        f"images of {input_shape} do not fit this model: its stage '{stage.name}' is given {arrived} "
+                        f"({error}). Choose another image size or backbone, or a defense that keeps the grid."
+                    ) from error
+                modules[stage.name] = module
+        return StagedModel(modules)
+
+    def _index(self, name: str) -> int:
+        names = self.stage_names()
+        if name not in names:
+            raise RecipeError(f"this backbone has no stage '{name}'. {nearest(name, names)}")
+        return names.index(name)
+
+
+class StagedModel(nn.Module):
+    """A model that runs its named stages one after the other; input is images in [0, 1], output is logits."""
+
+    def __init__(self, stages: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self._front: list[str] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)``."""
+        value: Tensor = images
+        for module in self.stages.values():
+            value = module(value)
+        return value
+
+    def outputs(self, images: Tensor, known: Mapping[str, Tensor] = NOTHING_KNOWN) -> dict[str, Tensor]:
+        """Return every stage's output by its name; the last one is the logits.
+
+        Args:
+            images: ``(n, c, h, w)`` in [0, 1].
+            known: outputs of stages that are not to be run, by the stages' names. Those before them are.
+
+        Raises:
+            RecipeError: when an output of a stage is known that the model does not have.
+        """
+        for name in known:
+            self._require(name)
+        collected: dict[str, Tensor] = {}
+        value = images
+        for name, module in self.stages.items():
+            value = known[name] if name in known else module(value)
+            collected[name] = value
+        return collected
+
+    def until(self, images: Tensor, stage: str) -> Tensor:
+        """Return the output of ``stage``; later stages are not run."""
+        self._require(stage)
+        value: Tensor = images
+        for name, module in self.stages.items():
+            value = module(value)
+            if name == stage:
+                break
+        return value
+
+    def append_to(self, stage: str, module: nn.Module) -> None:
+        """Let ``module`` act on the output of ``stage``, as part of that stage."""
+        self.stages[stage] = nn.Sequential(self.stages[stage], module)
+
+    def noise(self) -> tuple[str, Noise] | None:
+        """Return the first noise on the way from image to logits and the stage it is in; None without any."""
+        found = ((name, inner) for name, stage in self.stages.items() for inner in stage.modules())
+        return next(((name, inner) for name, inner in found if isinstance(inner, Noise)), None)
+
+    def untrained_front(self) -> list[str]:
+        """Return the stages from the image on that are known before training: without any state, or fixed codes."""
+        if self._front is not None:
+            return self._front
+        front = []
+        for name, stage in self.stages.items():
+            fixed = not stage.learns if isinstance(stage, FixedCode) else not stage.state_dict()
+            if not fixed:
+                break
+            front.append(name)
+        return front
+
+    def freeze(self) -> None:
+        """Put the model into evaluation mode for good; what learned until now stays known (`untrained_front`)."""
+        self._front = self.untrained_front()
+        self.eval().requires_grad_(False)
+
+    def _require(self, stage: str) -> None:
+        if stage not in self.stages:
+            raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
+
+
+def without_noise(model: M) -> M:
+    """Replace everything `Randomized` inside ``model`` by its average, in place, and return the model.
+
+    What it answers then is its average answer to first order.
+    """
+    for name, inner in list(model.named_children()):
+        setattr(model, name, inner.average() if isinstance(inner, Randomized) else without_noise(inner))
+    return model
+
+
+def take_channels(conv: nn.Conv2d, channels: int) -> None:
+    """Let a convolution take another number of channels, in place; its weights are drawn anew by PyTorch's default.
+
+    Raises:
+        RecipeError: when its groups do not divide the channels.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 8, 5, stride=2, bias=False)
+        >>> take_channels(conv, 28)
+        >>> conv(torch.ones(1, 28, 9, 9)).shape
+        torch.Size([1, 8, 3, 3])
+    """
+    if channels % conv.groups:
+        raise RecipeError(f"a convolution of {conv.groups} groups cannot take {channels} channels.")
+    conv.in_channels = channels
+    old = conv.weight
+    conv.weight = nn.Parameter(old.new_empty(len(old), channels // conv.groups, *old.shape[2:]))
+    conv.reset_parameters()

@@ -1,0 +1,175 @@
+"""Prepared sets: reading them, and what data sets that are prepared on first use have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from sparseguard.core.config import describe, settings
+from sparseguard.core.errors import DataError
+from sparseguard.core.progress import Progress
+from sparseguard.data.base import DataSet
+from sparseguard.data.datasets._mnist_like import cache_folder
+from sparseguard.data.preparation.assemble import ABOUT, IMAGES, LABELS
+from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.pipeline import VERSION, prepare
+from sparseguard.data.readers.base import Source
+from sparseguard.types import ImageSet, Splits
+
+_SIZES = ("private", "attacker_train", "attacker_val", "test")
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """Return what ``prepared.json`` says of a prepared set.
+
+    Raises:
+        DataError: when it is missing, damaged or of another version.
+    """
+    try:
+        told = dict(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder}: not readable ({error}). Remove it to prepare it again.") from None
+    if told.get("version") != VERSION:
+        raise DataError(f"{folder}: prepared by another version of sparseguard. Remove it to prepare it again.")
+    return told
+
+
+def read(folder: Path) -> Splits:
+    """Read a prepared set; the parts' pixels are views of one memory-mapped file, nothing is copied.
+
+    Raises:
+        DataError: when a file is missing or damaged.
+    """
+    told = about(folder)
+    try:
+        pixels = np.load(folder / IMAGES, mmap_mode="c", allow_pickle=False)
+        labels = torch.from_numpy(np.load(folder / LABELS, allow_pickle=False))
+        ends = [end for _, end in told["parts"].values()]
+        if not len(pixels) == len(labels) == max(ends) or labels.max() >= len(told["classes"]):
+            raise ValueError(f"{IMAGES}, {LABELS} and {ABOUT} contradict each other")
+        parts = {
+            part: ImageSet(
+                pixels=torch.from_numpy(pixels[start:end]), labels=labels[start:end], classes=tuple(told["classes"])
+            )
+            for part, (start, end) in told["parts"].items()
+        }
+        return Splits(name=told["name"], layout=told["layout"], flips_keep_class=told["flips_keep_class"], **parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise DataError(f"{folder}: damaged ({error}). Remove it to prepare it again.") from None
+
+
+def prepared_folder() -> Path:
+    """Return where prepared sets are: in SPARSEGUARD_CACHE, or else in the user's cache folder."""
+    named = os.environ.get("SPARSEGUARD_CACHE")
+    return (Path(named).expanduser() if named else cache_folder()) / "prepared"
+
+
+@settings
+class PreparedSet(DataSet):
+    """Settings of a set that is prepared on first use and memory-mapped from then on.
+
+    Args:
+        path: where the files are. Without it, the one set prepared with these settings is taken, or else the files
+            are looked for in the folder the environment variable SPARSEGUARD_DATA names.
+        remove_duplicates: keep exact copies of an image only in the first part that holds one, private being the first.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ()
+    """Where the files are in the folder SPARSEGUARD_DATA names; the first that is there is taken."""
+
+    whole: ClassVar[int | None] = None
+    """How many images the set has where its owner publishes it; None where there is no such number."""
+
+    path: Path | None = None
+    remove_duplicates: bool = False
+
+    @abstractmethod
+    def _source(self, path: Path) -> Source:
+        """Open the files."""
+
+    @abstractmethod
+    def _look(self) -> Look:
+        """Return what every image is made into."""
+
+    def _flips(self) -> bool:
+        return self.flips_keep_class
+
+    def prepare(self, progress: Progress | None = None, workers: int | None = None) -> Path:
+        """Prepare the set unless it is; return its folder.
+
+        Raises:
+            DataError: when the files are missing or refused.
+            StoreError: when the cache cannot be written.
+        """
+        path = self._found()
+        if path is None:
+            return self._only_prepared()
+        with self._source(path) as source:
+            key = hashlib.sha256(source.key().encode()).hexdigest()[:16]
+            folder = prepared_folder() / self.name / f"{self._settings_key()}-{key}"
+            prepare(
+                source,
+                folder,
+                self._look(),
+                name=self.name,
+                layout=self.layout,
+                flips_keep_class=self._flips(),
+                classes=self.classes,
+                whole=self.whole,
+                remove_duplicates=self.remove_duplicates,
+                settings=self._kept(),
+                progress=progress,
+                workers=workers,
+            )
+        return folder
+
+    def prepared(self) -> list[Path]:
+        """Return the folders of this name in the cache, whatever their settings, by name."""
+        here = prepared_folder() / self.name
+        return sorted(file.parent for file in here.glob(f"*/{ABOUT}"))
+
+    def _read(self) -> Splits:
+        return read(self.prepare())
+
+    def _found(self) -> Path | None:
+        if self.path is not None:
+            try:
+                given = self.path.expanduser()
+                given.exists()
+            except RuntimeError as error:
+                raise DataError(f"{self.path}: {error} Give the full path instead.") from None
+            except (OSError, ValueError) as error:
+                raise DataError(f"{self.path}: cannot be looked at ({error}). Check the path and its rights.") from None
+            return given
+        if self._matching():
+            return None
+        root = os.environ.get("SPARSEGUARD_DATA")
+        found = [Path(root).expanduser() / place for place in self.places] if root else []
+        return next((place for place in found if place.exists()), None)
+
+    def _only_prepared(self) -> Path:
+        matching = self._matching()
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise DataError(f"{self.name}: prepared from {len(matching)} places. Set path= to the one you mean.")
+        hint = f", or set SPARSEGUARD_DATA to the folder around {self.places[0]}" if self.places else ""
+        raise DataError(f"{self.name}: no files given and none prepared. Set path= to them{hint}.")
+
+    def _matching(self) -> list[Path]:
+        return [folder for folder in self.prepared() if folder.name.startswith(self._settings_key() + "-")]
+
+    def _kept(self) -> dict[str, Any]:
+        """Return the settings that decide what is prepared."""
+        return {key: value for key, value in describe(self).items() if key not in (*_SIZES, "path")}
+
+    def _settings_key(self) -> str:
+        told = {"version": VERSION, "revision": self.revision, **self._kept()}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

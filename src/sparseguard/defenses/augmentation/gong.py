@@ -1,0 +1,219 @@
+"""Training that plants misleading features for whoever inverts the model."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from sparseguard.core.config import settings
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.seeding import derive
+from sparseguard.core.staged_model import StagedModel
+from sparseguard.defenses.augmentation._added_images import AddsImages, as_bytes, drawn
+from sparseguard.defenses.augmentation._gong_images import (
+    away_from_class,
+    derangement,
+    inverted_images,
+    public_classifier,
+    typical_images,
+)
+from sparseguard.defenses.base import Context, State
+from sparseguard.generators import ConditionalGenerator, GanFit, train_conditional_gan
+from sparseguard.types import Moment, Phase, Step, as_unit_float
+
+LEARN, MISLEAD = "learn", "mislead"
+RATE = 0.05
+"""Adam's learning rate on the noise that is inverted."""
+PREFIX = "generator/"
+GONG = 'Gong et al. 2023, "A GAN-based defense framework against model inversion attacks" (IEEE TIFS)'
+
+
+@settings
+class Misleading(AddsImages, ABC):
+    """What `gong` and `gong++` share: their settings, planted and inverted images, and two phases of training.
+
+    Args:
+        learn: share of the epochs that train without the defense's terms, in [0, 1). One epoch at least where there
+            are two, and never all.
+        weight_planted: weight of the planted images' cross-entropy; >= 0.
+        weight_inverted: weight of the term on inverted images; >= 0.
+        ratio: planted images for each private image of a batch, and as many inverted ones; > 0.
+        epochs: passes of the GAN over the public images.
+        draws: images drawn for each that is planted; those that the public classifier is surest of are taken.
+        inverted: how many inverted images there are, over all classes.
+        steps: of Adam on the noise of an inverted image.
+    """
+
+    chooses_epoch: ClassVar[bool] = False
+    learn: Annotated[float, Field(ge=0, lt=1)] = 0.6
+    weight_planted: Annotated[float, Field(ge=0)] = 0.2
+    weight_inverted: Annotated[float, Field(ge=0)] = 0.1
+    ratio: Annotated[float, Field(gt=0)] = 0.5
+    epochs: Annotated[int, Field(ge=1)] = 25
+    draws: Annotated[int, Field(ge=1)] = 4
+    inverted: Annotated[int, Field(ge=1)] = 250
+    steps: Annotated[int, Field(ge=1)] = 50
+
+    def prepare(self, context: Context) -> State:
+        """Learn classifier and GAN from public images, and draw the planted images.
+
+        Raises:
+            RecipeError: when the public images are all of one class.
+        """
+        present = context.public.labels.unique()
+        if len(present) < 2:
+            raise RecipeError("gong plants features of other classes, and there is only one.")
+        generator = train_conditional_gan(
+            context.public,
+            self._gan,
+            seed=derive(purpose="gong's GAN", seed=context.seed),
+            device=context.device,
+            progress=context.progress,
+            label=f"{context.label}: GAN",
+        )
+        judge = public_classifier(
+            context.public,
+            epochs=10,
+            seed=derive(purpose="gong's public classifier", seed=context.seed),
+            device=context.device,
+        )
+        random = torch.Generator().manual_seed(derive(purpose="planted images", seed=context.seed))
+        others = derangement(present, random)
+        each = max(1, round(self.ratio * len(context.private) / len(present)))
+        planted = [typical_images(generator, judge, int(other), each, self.draws, random) for other in others]
+        return {
+            "planted": as_bytes(torch.cat(planted)),
+            "planted_labels": present.repeat_interleave(each),
+            "planted_features": others.repeat_interleave(each),
+            **{f"{PREFIX}{name}": value for name, value in generator.state_dict().items()},
+        }
+
+    def phases(self, epochs: int) -> tuple[Phase, ...]:
+        """Part the epochs into learning and misleading."""
+        learn = min(max(1, round(self.learn * epochs)), epochs - 1)
+        return Phase(name=LEARN, epochs=learn), Phase(name=MISLEAD, epochs=epochs - learn)
+
+    def before_epoch(self, moment: Moment) -> State:
+        """Invert the model when misleading begins."""
+        if not (moment.begins and moment.phase == MISLEAD):
+            return {}
+        generator = ConditionalGenerator(
+            moment.images.shape, len(moment.images.classes), latent=self._gan.latent, width=self._gan.width
+        ).to(moment.device)
+        state = {name: value for name, value in moment.state.items() if name.startswith(PREFIX)}
+        generator.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
+        present = moment.state["planted_labels"].unique().to(moment.device)
+        labels = present[torch.arange(self.inverted, device=moment.device) % len(present)]
+        found = inverted_images(
+            moment.model,
+            generator.eval().requires_grad_(False),
+            labels,
+            steps=self.steps,
+            rate=RATE,
+            random=torch.Generator().manual_seed(derive(purpose="inverted images", seed=moment.seed)),
+        )
+        return {"inverted": as_bytes(found), "inverted_labels": labels}
+
+    def transform(
+        self, images: Tensor, labels: Tensor, *, state: State, epoch: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Add planted, then inverted images behind the batch's own, once there are inverted ones."""
+        if "inverted" not in state:
+            return images, labels
+        count = self._added(len(labels))
+        kinds = ("planted", "inverted")
+        added = [drawn(state[kind], state[f"{kind}_labels"], count, generator, images) for kind in kinds]
+        return torch.cat([images, *(part for part, _ in added)]), torch.cat([labels, *(wanted for _, wanted in added)])
+
+    def penalty(self, step: Step) -> Tensor | None:
+        """Return the weighted terms of the planted and the inverted images."""
+        own = len(step.labels[step.own])
+        count = self._added(own)
+        if own == len(step.labels) or count == 0:
+            return None
+        planted, inverted = slice(own, own + count), slice(own + count, own + 2 * count)
+        return self.weight_planted * F.cross_entropy(
+            step.logits[planted], step.labels[planted]
+        ) + self.weight_inverted * away_from_class(step.logits[inverted], step.labels[inverted])
+
+    @torch.no_grad()
+    def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
+        """Return how often the model takes planted images for their label, and for the class they show."""
+        kinds = {"planted_as_labelled": "planted_labels", "planted_as_they_look": "planted_features"}
+        return {name: _share(model, state["planted"], state[kind], images.device) for name, kind in kinds.items()}
+
+    @property
+    def _gan(self) -> GanFit:
+        return GanFit(epochs=self.epochs)
+
+    def _added(self, own: int) -> int:
+        return round(self.ratio * own)
+
+
+def _share(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> float:
+    """Return the share of 500 images, spread over all there are, that the model gives these labels."""
+    some = torch.linspace(0, len(images) - 1, min(500, len(images))).round().long()
+    answers = model(as_unit_float(images.cpu()[some]).to(device)).argmax(1).cpu()
+    return float((answers == labels.cpu()[some]).float().mean())
+
+
+@final
+@settings
+class Gong(Misleading):
+    r"""Train so that whoever inverts the model for one class finds features of another.
+
+    .. math:: L = \mathrm{CE}(x, y) + \lambda_p \, \mathrm{CE}(x_p, y_p)
+        - \lambda_i \, \mathrm{mean} \log(1 - p(y_i | x_i))
+
+    From public images, a class-conditional GAN and a small classifier are trained beforehand. Each class y is given
+    another class t(y), at random, one to one. Planted images :math:`x_p` are images of class t(y) from the GAN, those
+    the classifier is surest of, labelled y.
+
+    Training has two phases. In the first, only the cross-entropy of the private images counts. When the second begins,
+    the model itself is inverted: the GAN's noise is optimised until the model is sure of class :math:`y_i`. These
+    inverted images :math:`x_i` are then pushed away from their class, while planted images pull it to others. Weights
+    of both below 1 let private images win where they look alike. All epochs are trained and the last weights kept: the
+    lowest held-out loss would choose those that were misled least. The model has no stage more than without the
+    defense, and answers without randomness.
+
+    Args:
+        learn: share of the epochs in the first phase, in [0, 1). It has one epoch at least, and so has the second; a
+            training of one epoch has only the second.
+        weight_planted: lambda_p; >= 0.
+        weight_inverted: lambda_i; >= 0.
+        ratio: planted images for each private image of a batch, and as many inverted ones; > 0.
+        epochs: passes of the GAN over the public images.
+        draws: images drawn for each that is planted.
+        inverted: how many inverted images there are, over all classes.
+        steps: of Adam on the noise of an inverted image.
+
+    Raises:
+        RecipeError: when the public images are all of one class.
+
+    Source: Gong et al. 2023, "A GAN-based defense framework against model inversion attacks" (IEEE TIFS), without its
+    continual learning.
+
+    Differs: this is our reading of the abstract; the full text and code are not public. It says that training takes in
+    GAN-made fake samples, and that the loss of inverted samples is adjusted to inject misleading features into the
+    protected label. What the fakes show, both terms, the two phases, the networks and every value are ours, and all
+    classes are protected.
+
+    Limits: made against attacks that search for images of a class. What the tap releases of a single image is as
+    invertible as without the defense. An attacker whose images differ from the GAN's may not be misled. The public
+    images must be like the private ones. Batch normalization in the backbone sees private and added images as one
+    batch.
+
+    Released code: the terms are turned into numbers without gradient in 45 of 45 scripts of this family, so the target
+    trains as without defense, and the second classifier is never updated (23 of 23). No label is protected, no
+    feature misleads, nothing is inverted.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "planted and inverted GAN images mislead whoever inverts a class"
+    source: ClassVar[str] = GONG

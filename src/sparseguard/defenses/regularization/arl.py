@@ -1,0 +1,124 @@
+"""ARL, adversarial representation learning: the target is trained against a decoder that is trained with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sparseguard.core.config import settings
+from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
+from sparseguard.defenses.base import Companion, Defense, State
+from sparseguard.types import Step
+
+RATE = 1e-3
+SMALL = 1e-6
+
+
+@settings
+class AdversarialRepresentation(Defense):
+    r"""Train the target against a decoder that learns, beside it, to reconstruct images from what leaks.
+
+    .. math:: L = \mathrm{CE} - w \min\left(1, \frac{\|D(z) - x\|^2}{\|\bar x - x\|^2}\right), \quad
+        D = \arg\min_D \|D(z) - x\|^2
+
+    The decoder D (dense, ReLU, dense, sigmoid) takes Adam steps of its own on each batch, on features that give the
+    target no gradient; then the target takes its step, which leaves D alone. D's error is measured in units of the
+    error of the batch's mean image, and cut off there: the target gains nothing by making D worse than that.
+
+    What leaks is standardized by batch normalization without learned scale, by running statistics once training is
+    over. An unbounded tap would let the target outrun the decoder by shrinking or blowing up its features, which no
+    later attacker minds; a tanh would stop only the latter. Standardization can be undone and hides nothing by itself.
+
+    Args:
+        weight: w, in nats for an error as large as that of the mean image.
+        width: hidden units of the decoder.
+        decoder_steps: steps of the decoder on each batch.
+
+    Source: min-max training against a decoder as a baseline in the authors' code of CEM (Xia et al., CVPR 2025; there
+    called ``gan_adv``); Li et al. (CVPR 2022), "ResSFL", train against an inversion model in the same way.
+
+    Differs: the published decoders are convolutional and some measure structural similarity; here it is a dense one and
+    the squared error, which fit any tap. Normalization and cut-off of the error, and the standardized tap, are ours.
+
+    Limits: an adversary in training is weaker than one that is trained afterwards on the finished target, and other
+    attackers see what it misses. Published results show stronger decoders undoing such defenses. The features are
+    answered without noise: a direction that carries little variance hides from the decoder but is read exactly by a
+    linear attack.
+
+    Released code: not in it.
+    """
+
+    revision: ClassVar[int] = 1
+    summary: ClassVar[str] = "min-max training against a decoder that learns to reconstruct from the tap"
+    source: ClassVar[str] = "as the baseline gan_adv of CEM's authors (CVPR 2025)"
+    acts_at_cut: ClassVar[bool] = True
+    weight: Annotated[float, Field(ge=0)] = 3.0
+    width: Annotated[int, Field(ge=1)] = 512
+    decoder_steps: Annotated[int, Field(ge=1)] = 3
+
+    def beyond_gradients(self) -> str:
+        """Return what it learns."""
+        return "its decoder learns from private images, and batch normalization couples the images of a batch"
+
+    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+        """Put the standardization behind the stage that leaks."""
+        return blueprint.put_after_cut("standardized", _standardization)
+
+    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Companion:
+        """Return a decoder from the tap to the images' pixels."""
+        with torch.no_grad():
+            features = model.until(images, cut)
+        return Adversary(features[0].numel(), images[0].numel(), self.width, self.decoder_steps)
+
+    def penalty(self, step: Step) -> Tensor:
+        """Return minus the weighted error of the decoder as it is; its weights get no gradient."""
+        features, pixels = cast(Adversary, step.companion).seen(step)
+        decoder = cast(Adversary, step.companion).decoder
+        weights = {name: value.detach() for name, value in decoder.named_parameters()}
+        error = F.mse_loss(functional_call(decoder, weights, (features,)), pixels)
+        limit = pixels.var(0, correction=0).mean().clamp_min(SMALL)
+        return -self.weight * (error / limit).clamp(max=1)
+
+    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+        """Look for the stage it was trained with."""
+        return None if "standardized" in model.stages else "the model has no standardized tap"
+
+
+class Adversary(Companion):
+    """A decoder from features to pixels, and its optimizer.
+
+    Args:
+        features: values an image that leak.
+        pixels: values an image.
+        width: hidden units.
+        steps: taken on each batch.
+    """
+
+    def __init__(self, features: int, pixels: int, width: int, steps: int) -> None:
+        super().__init__()
+        self.decoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(features, width), nn.ReLU(), nn.Linear(width, pixels), nn.Sigmoid()
+        )
+        self.optimizer = torch.optim.Adam(self.decoder.parameters(), lr=RATE)
+        self.steps = steps
+
+    def seen(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Return what leaks of the batch's own images, and their pixels ``(n, pixels)``."""
+        return step.outputs[step.cut][step.own], step.images[step.own].flatten(1)
+
+    def learn(self, step: Step) -> None:
+        """Reconstruct the batch a little better."""
+        features, pixels = self.seen(step)
+        for _ in range(self.steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            F.mse_loss(self.decoder(features.detach()), pixels.detach()).backward()
+            self.optimizer.step()
+
+
+def _standardization(shape: Shape) -> nn.Module:
+    return nn.BatchNorm1d(shape[0], affine=False) if len(shape) < 3 else nn.BatchNorm2d(shape[0], affine=False)

@@ -1,0 +1,93 @@
+"""Dictionaries learned on the attacker's images before the target exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.progress import Progress
+from sparseguard.core.seeding import derive
+from sparseguard.defenses.base import Context, State
+from sparseguard.sparse import SparseCode2d, learn_dictionary
+from sparseguard.types import Images
+
+Start = Literal["random", "pretrained"]
+CHUNK = 128
+
+
+def learned_atoms(
+    pairs: Sequence[tuple[SparseCode2d, nn.Module]], context: Context, *, epochs: int, images: int
+) -> dict[str, Tensor]:
+    """Fit the dictionaries of layers that follow each other to attacker-side images, one layer after the other.
+
+    The first layer learns on what the undefended model gives its stem, every other one on the codes of the one before,
+    normalized as at the start of the target's training, over all the images at once.
+
+    Args:
+        pairs: the layers, with random atoms, and the normalization that follows each.
+        context: what may be learned from; only its public images are.
+        epochs: passes over the images, for each layer.
+        images: at most so many, drawn at random.
+
+    Returns:
+        The atoms of each layer, as `put_atoms` takes them.
+    """
+    generator = torch.Generator().manual_seed(derive(purpose="dictionaries", seed=context.seed))
+    chosen = torch.randperm(len(context.public), generator=generator)[:images]
+    values = before_stem(context, context.public.batch(chosen))
+    atoms: dict[str, Tensor] = {}
+    for number, (layer, norm) in enumerate(pairs, start=1):
+        layer.to(context.device)
+        label = f"{context.label}: dictionary {number}"
+        learn_dictionary(
+            layer,
+            values,
+            epochs=epochs,
+            generator=generator,
+            track=lambda numbers, label=label: _shown(numbers, context.progress, label),  # type: ignore[misc]
+        )
+        atoms[_key(number)] = layer.dictionary.detach().cpu().clone()
+        if number < len(pairs):
+            with torch.no_grad():
+                codes = torch.cat([layer(part.to(context.device)).cpu() for part in values.split(CHUNK)])
+                values = norm.train()(codes)
+    return atoms
+
+
+def put_atoms(layer: SparseCode2d, state: State, number: int) -> SparseCode2d:
+    """Give a layer the atoms learned for the ``number``-th layer, counted from 1, and return it.
+
+    Raises:
+        RecipeError: when there are none.
+    """
+    if _key(number) not in state:
+        raise RecipeError(f"atoms = 'pretrained': the dictionary of sparse layer {number} was not learned before.")
+    with torch.no_grad():
+        layer.dictionary.copy_(state[_key(number)])
+    return layer
+
+
+@torch.no_grad()
+def before_stem(context: Context, images: Images) -> Images:
+    """Return what the undefended model gives its stem for ``images``."""
+    names = context.blueprint.stage_names()
+    front = replace(context.blueprint, stages=context.blueprint.stages[: names.index("stem")], taps={}, cut="")
+    model = front.build(context.public.shape, lambda stage: derive(purpose="front", stage=stage, seed=context.seed))
+    values: Tensor = model(images)
+    return values
+
+
+def _key(number: int) -> str:
+    return f"atoms_{number}"
+
+
+def _shown(numbers: Sequence[int], progress: Progress, label: str) -> Iterator[int]:
+    with progress.task(label, len(numbers)) as advance:
+        for number in numbers:
+            yield number
+            advance(1)

@@ -1,0 +1,152 @@
+"""Running a recipe: every case once, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from sparseguard.core.atomic_io import write_text
+from sparseguard.core.device import device_named
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Progress, Silent
+from sparseguard.pipeline.plan.keys import Job, jobs
+from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack
+from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.pipeline.scoring.scorers import bench
+from sparseguard.pipeline.store import Store
+from sparseguard.pipeline.tasks.attack import attacker_images
+from sparseguard.pipeline.tasks.case import measured
+from sparseguard.pipeline.tasks.class_case import check_pools, measured_classes
+from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.priors import Priors
+from sparseguard.pipeline.tasks.query_cache import remembering
+from sparseguard.pipeline.tasks.record import Run, case_of, config_of, failed
+from sparseguard.pipeline.tasks.train_target import fit_target
+from sparseguard.record import Record
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a run did.
+
+    Args:
+        records: of all cases of the recipe, in the grid's order.
+        computed: how many of them this run made; the others were there.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    computed: int = 0
+
+    @property
+    def failed(self) -> list[Record]:
+        """The records of failed cases."""
+        return [record for record in self.records if record.status == "failed"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unfit:
+    """A target whose training failed; every case that shares it fails."""
+
+    key: str
+    error: TrainingError
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "auto",
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run every case of ``recipe`` that is not yet recorded in ``out``.
+
+    Targets, attacks and records are kept under keys of all they depend on, so a second run does nothing again, and a
+    run that was killed goes on where it was (training at its last checkpoint).
+
+    Args:
+        recipe: from `load_recipe` or `parse_recipe`.
+        out: the run folder; made if absent.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+        retry_failed: run cases again whose record says they failed.
+        progress: shown to the user; default: nothing.
+
+    Returns:
+        All records. A case whose training or attack ended in values that mean nothing has status ``failed``, and the
+        others go on.
+
+    Raises:
+        RecipeError: when a defense cannot be built on the backbone, or the device does not exist.
+        DataError: when the data set cannot be read.
+        StoreError: when the folder is in use, not writable, full, or damaged.
+    """
+    shown = progress or Silent()
+    place = device_named(device)
+    splits = recipe.dataset.load()
+    store = Store(out)
+    outcome = Outcome()
+    with store.locked():
+        for attack in recipe.attacks:
+            if attack.setting.data is not None:
+                attacker_images(splits, attack.setting)  # what is wrong with it should not be found out at the end
+        priors = Priors(splits=splits)
+        every: tuple[NamedAttack | NamedClassAttack, ...] = (*recipe.attacks, *recipe.class_attacks)
+        for named in every:
+            prior = priors.of(named)  # likewise
+            if isinstance(named, NamedClassAttack):
+                named.piece.check(prior)
+        for threat in recipe.threats:
+            check_pools(recipe, threat, splits)
+        judge = recipe.judge
+        if recipe.class_attacks:
+            judge = replace(judge, evaluators=True)
+        judges = bench(judge, splits, out, place, shown)
+        this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges, priors=priors)
+        grid = jobs(recipe, splits)
+        slugs = [case_of(recipe, job).slug for job in grid]
+        this.store.set_aside_all_but(set(slugs))
+        write_text(out / "recipe.json", json.dumps(config_of(recipe, splits.private.classes), indent=1) + "\n")
+        subject: Subject | _Unfit | None = None
+        for number, (job, slug) in enumerate(zip(grid, slugs, strict=True), start=1):
+            record = this.store.load_record(slug)
+            if record is not None and record.key == job.record_key and not (retry_failed and record.status == "failed"):
+                outcome.records.append(record)
+                continue
+            shown.say(f"case {number}/{len(grid)}: {job.threat.name}, {job.defense.label}, seed {job.seed}")
+            if subject is None or subject.key != job.target_key:
+                subject = _subject(this, job)
+            record, pictures = _attempt(this, job, subject)
+            this.store.save_record(record, pictures)
+            outcome.records.append(record)
+            outcome.computed += 1
+    return outcome
+
+
+def _subject(this: Run, job: Job) -> Subject | _Unfit:
+    try:
+        target, facts = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
+    except TrainingError as error:
+        return _Unfit(key=job.target_key, error=error)
+    few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train))))
+    threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
+    model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
+    return Subject(
+        key=job.target_key,
+        target=target,
+        model=model,
+        facts=facts,
+    )
+
+
+def _attempt(this: Run, job: Job, subject: Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
+    if isinstance(subject, _Unfit):
+        return failed(this, job, "fit", subject.error), {}
+    try:
+        if job.threat.goal == "classes":
+            return measured_classes(this, job, subject)
+        return measured(this, job, subject)
+    except TrainingError as error:
+        return failed(this, job, "attack", error), {}

@@ -1,0 +1,206 @@
+"""Making a prior of a data set's attacker_train: from images to a folder."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseguard.core.atomic_io import explained
+from sparseguard.core.config import describe, parse, parse_named
+from sparseguard.core.errors import RecipeError, StoreError, nearest
+from sparseguard.core.progress import Progress
+from sparseguard.data import DATASETS, DataSet
+from sparseguard.generators import (
+    PriorCard,
+    StyleFit,
+    StylePrior,
+    fingerprints,
+    grid_png,
+    samples,
+    save_prior,
+    style_card,
+    style_tensors,
+    train_style_gan,
+)
+from sparseguard.generators.sampling import SAMPLES
+from sparseguard.pipeline.prior_training.evaluate import FrechetJudge, frechet_judge, told
+from sparseguard.pipeline.recipe.overrides import apply_override
+from sparseguard.types import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedPrior:
+    """A prior that was trained and written.
+
+    Args:
+        card: its description, with the history of the distance.
+        judge: what measured the distance; None where there were too few images.
+    """
+
+    card: PriorCard
+    judge: FrechetJudge | None
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The distance over training: images shown, distance, probability of augmentation."""
+        return list(self.card.construction["history"])
+
+
+def data_set(name: str, changes: Sequence[str]) -> DataSet:
+    """Return a data set by name, with settings changed by ``data.KEY=VALUE``.
+
+    Raises:
+        RecipeError: for anything unknown or refused.
+    """
+    table: dict[str, Any] = {"data": {"name": name}}
+    for change in changes:
+        if not change.startswith("data."):
+            raise RecipeError(f"--set {change}: expected a setting of the data set, such as data.path=FOLDER.")
+        apply_override(table, change)
+    found: DataSet = parse_named(table["data"], DATASETS, "[data]")[1]
+    return found
+
+
+def style_fit(changes: Sequence[str], images: int | None = None) -> StyleFit:
+    """Return the settings of a training, changed by ``KEY=VALUE``, and the images shown where given.
+
+    Raises:
+        RecipeError: for anything unknown or refused.
+    """
+    table: dict[str, Any] = {}
+    for change in changes:
+        if "=" not in change:
+            raise RecipeError(f"--fit {change}: expected KEY=VALUE, such as width=24.")
+        apply_override(table, change)
+    return parse(StyleFit, table | ({} if images is None else {"images": images}), "--fit")
+
+
+def train_prior(
+    out: Path,
+    dataset: DataSet,
+    fit: StyleFit,
+    *,
+    name: str,
+    classes: Sequence[str] | None,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> TrainedPrior:
+    """Train a style-based prior on attacker_train alone and write its folder, with a picture of samples.
+
+    While it is trained there is a checkpoint beside the folder, from which the same call goes on after it was killed.
+
+    Args:
+        out: the folder, which must not be there.
+        dataset: whose attacker_train it learns.
+        fit: how.
+        name: what tables call it.
+        classes: it learns these alone; None for all.
+        seed: of the training.
+        device: where to compute.
+        progress: told after every step.
+
+    Raises:
+        RecipeError: for a class the data set does not have, or fewer images than a batch.
+        DataError: when the data set cannot be read.
+        StoreError: when the folder is there or cannot be written, or the checkpoint is another training's.
+        TrainingError: when a loss is not finite.
+    """
+    if out.exists():
+        raise StoreError(f"{out}: exists already. Choose another folder, or remove it.")
+    wanted = _known_classes(dataset, classes)
+    _writable(out)
+    splits = dataset.load()
+    images = _of_classes(splits.attacker_train, wanted)
+    if len(images) < fit.batch_size:
+        raise RecipeError(
+            f"attacker_train of {dataset.name} has {len(images):,} images of these classes, fewer than a batch of "
+            f"{fit.batch_size}. Set --fit batch_size={max(2, len(images))} or smaller, or use more classes."
+        )
+    judge = frechet_judge(images, device)
+    checkpoint = checkpoint_of(out)
+    resumed, started = checkpoint.exists(), time.monotonic()
+    fitted = train_style_gan(
+        images, fit, flips=splits.flips_keep_class, seed=seed, device=device, progress=progress, label=name,
+        judge=judge, checkpoint=checkpoint,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    card = style_card(name, fitted, fit, images.shape)
+    card = card.model_copy(
+        update={
+            "classes": present(images),
+            "trained_on": f"{len(images):,} images of attacker_train of {dataset.name} ({_settings(dataset)}), of the "
+            f"classes {', '.join(present(images))}",
+            "source": (
+                f"sparseguard prior train, seed {seed}.",
+                told(judge),
+                f"Trained on {device.type} with torch {torch.__version__}{', the last part' if resumed else ''} in "
+                f"{seconds:.0f} s.",
+            ),
+            "construction": {**card.construction, **_measured(judge)},
+        }
+    )
+    prior = StylePrior(card, None, fitted.generator, fitted.discriminator).to(device)
+    picture = {SAMPLES: grid_png(samples(prior))}
+    save_prior(out, card, fingerprints(images), style_tensors(fitted), picture)
+    checkpoint.unlink(missing_ok=True)
+    return TrainedPrior(card=card, judge=judge)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Return the file beside a prior's folder from which its training goes on."""
+    return out.with_name(f"{out.name}.checkpoint.safetensors")
+
+
+def attacker_fingerprints(dataset: DataSet) -> Tensor:
+    """Return the fingerprints ``(n, 8)`` of a data set's attacker_train.
+
+    Raises:
+        DataError: when the data set cannot be read.
+    """
+    return fingerprints(dataset.load().attacker_train)
+
+
+def present(images: ImageSet) -> tuple[str, ...]:
+    """Return the names of the classes of which there are images, in the data set's order."""
+    there = set(images.labels.tolist())
+    return tuple(name for label, name in enumerate(images.classes) if label in there)
+
+
+def _known_classes(dataset: DataSet, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes is None:
+        return dataset.classes
+    for name in classes:
+        if name not in dataset.classes:
+            raise RecipeError(f"{dataset.name} has no class '{name}'. {nearest(name, dataset.classes)}")
+    if not classes:
+        raise RecipeError(f"no class is named. Known: {', '.join(dataset.classes)}.")
+    return tuple(classes)
+
+
+def _of_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
+    wanted = torch.tensor([images.classes.index(name) for name in names])
+    return images.select(torch.isin(images.labels, wanted).nonzero().squeeze(1))
+
+
+def _writable(out: Path) -> None:
+    """Find out before a long training whether there is a place for its result."""
+    with explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+
+
+def _measured(judge: FrechetJudge | None) -> Mapping[str, Any]:
+    return {} if judge is None else {"distance": judge.name, "between_halves": judge.between_halves}
+
+
+def _settings(dataset: DataSet) -> str:
+    plain = {key: value for key, value in describe(dataset).items() if value is not None and key != "path"}
+    return ", ".join(f"{key}={value}" for key, value in plain.items())

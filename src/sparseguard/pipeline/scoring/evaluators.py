@@ -1,0 +1,187 @@
+"""Classifiers that judge reconstructions: trained on the attacker's images, shown to no attack, unlike any target."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseguard.core.atomic_io import read_tensors, write_folder, write_tensors
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.hashing import digest
+from sparseguard.core.progress import Progress
+from sparseguard.core.seeding import derive
+from sparseguard.metrics.class_consistency import recognized
+from sparseguard.types import ImageSet, Splits
+
+REVISION = 1
+BUDGET: dict[str, float] = {"steps": 800, "batch": 64, "rate": 2e-3, "every": 50, "patience": 6}
+"""Steps at most, images a step, highest rate, steps between looks at attacker_val, looks without a better one."""
+
+CHUNK = 512
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluator:
+    """A trained classifier.
+
+    Args:
+        name: what tables call it.
+        module: from images in [0, 1] to logits; in eval mode and frozen.
+        accuracy: on test.
+    """
+
+    name: str
+    module: nn.Sequential
+    accuracy: float
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits ``(n, classes)`` of images ``(n, c, h, w)`` in [0, 1], on the CPU."""
+        return self._through(self.module, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the last layer is given, ``(n, d)``, on the CPU."""
+        return self._through(self.module[:-1], images)
+
+    @torch.no_grad()
+    def _through(self, module: nn.Sequential, images: Tensor) -> Tensor:
+        device = next(self.module.parameters()).device
+        return torch.cat([module(batch.to(device)).float().cpu() for batch in images.split(CHUNK)])
+
+
+def pooling_net(shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+    """Return three blocks of 3 x 3 convolutions, batch normalization and maxima, then means over quarters.
+
+    From 48 pixels a side on, the first convolution takes every second pixel.
+    """
+    layers: list[nn.Module] = []
+    first = 2 if min(shape[1:]) >= 48 else 1
+    for before, width, stride in ((shape[0], 16, first), (16, 32, 1), (32, 64, 1)):
+        layers += [nn.Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.MaxPool2d(2, ceil_mode=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, classes))
+
+
+def striding_net(shape: tuple[int, int, int], classes: int) -> nn.Sequential:
+    """Return two strided 5 x 5 convolutions and a dense layer that weighs every place, without normalization."""
+    layers: list[nn.Module] = []
+    for before, width in ((shape[0], 24), (24, 48)):
+        layers += [nn.Conv2d(before, width, 5, stride=2, padding=2), nn.LeakyReLU(0.1)]
+    layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Dropout(0.3), nn.Linear(48 * 49, 128), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Dropout(0.3), nn.Linear(128, classes))
+
+
+NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Sequential]] = {
+    "pooling": pooling_net,
+    "striding": striding_net,
+}
+"""From an image's shape and the number of classes to an untrained evaluator; the two read images by different means."""
+
+
+def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Progress) -> list[Evaluator]:
+    """Return the evaluators, trained now or found in ``folder/evaluators/KEY``.
+
+    They learn on attacker_train (shifted a little, and mirrored where that keeps the class), keep the weights of the
+    lowest loss on attacker_val, and see neither private images nor reconstructions. In layout ``paper`` the test images
+    include what they learned on, so that their accuracy flatters them.
+
+    Args:
+        splits: the images.
+        folder: the run folder.
+        device: where they are trained and left.
+        progress: told of every step.
+
+    Raises:
+        TrainingError: when a loss is not finite.
+        StoreError: when the folder cannot be read or written.
+    """
+    key = digest(
+        {
+            "stage": "evaluators",
+            "revision": REVISION,
+            "budget": BUDGET,
+            "data": [splits.name, splits.flips_keep_class],
+            "fingerprints": [part.fingerprint() for part in (splits.attacker_train, splits.attacker_val, splits.test)],
+        }
+    )
+    home = folder / "evaluators" / key
+    if not home.exists():
+        trained = {name: _trained(name, splits, device, progress) for name in NETWORKS}
+
+        def fill(aside: Path) -> None:
+            for name, module in trained.items():
+                every = torch.arange(len(splits.test)).split(CHUNK)
+                right = [recognized(module, splits.test.batch(some), splits.test.labels[some]) for some in every]
+                accuracy = float(torch.cat(right).mean())
+                write_tensors(aside / f"{name}.safetensors", module.state_dict(), {"accuracy": accuracy})
+
+        write_folder(home, fill)
+    return [_read(name, home, splits, device) for name in NETWORKS]
+
+
+def _read(name: str, home: Path, splits: Splits, device: torch.device) -> Evaluator:
+    weights, facts = read_tensors(home / f"{name}.safetensors")
+    with torch.random.fork_rng():  # building draws weights
+        module = NETWORKS[name](splits.test.shape, len(splits.test.classes))
+    module.load_state_dict(weights)
+    return Evaluator(name=name, module=module.to(device).eval().requires_grad_(False), accuracy=facts["accuracy"])
+
+
+def _trained(name: str, splits: Splits, device: torch.device, progress: Progress) -> nn.Sequential:
+    images, generator = splits.attacker_train, torch.Generator()
+    seed = derive(purpose="evaluator", evaluator=name, dataset=splits.name)
+    generator.manual_seed(seed)
+    steps, every = int(BUDGET["steps"]), int(BUDGET["every"])
+    with torch.random.fork_rng(), progress.task(f"evaluator {name}", steps) as advance:
+        torch.manual_seed(seed)
+        module = NETWORKS[name](images.shape, len(images.classes)).to(device)
+        optimizer = torch.optim.Adam(module.parameters(), lr=BUDGET["rate"])
+        best, lowest, stale = copy.deepcopy(module.state_dict()), math.inf, 0
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = BUDGET["rate"] * (1 + math.cos(math.pi * step / steps)) / 2
+            index = torch.randint(len(images), (int(BUDGET["batch"]),), generator=generator)
+            batch = augmented(images.batch(index), splits.flips_keep_class, generator)
+            loss = F.cross_entropy(module.train()(batch.to(device)), images.labels[index].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            advance(1)
+            if (step + 1) % every == 0:
+                held_out = _loss(module.eval(), splits.attacker_val, device)
+                stale += 1
+                if held_out < lowest:
+                    best, lowest, stale = copy.deepcopy(module.state_dict()), held_out, 0
+                if stale >= BUDGET["patience"]:
+                    break
+    module.load_state_dict(best)
+    return module.eval()
+
+
+def augmented(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Return a batch moved by up to a fourteenth of its side each way, half of the images mirrored if ``flip``."""
+    height, width = images.shape[2:]
+    if flip:
+        mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+        images = torch.where(mirrored, images.flip(3), images)
+    margin = max(height, width) // 14
+    down, right = (int(step) for step in torch.randint(2 * margin + 1, (2,), generator=generator))
+    padded = F.pad(images, (margin,) * 4, mode="replicate")
+    return padded[:, :, down : down + height, right : right + width]
+
+
+@torch.no_grad()
+def _loss(module: nn.Module, images: ImageSet, device: torch.device) -> float:
+    total = 0.0
+    for index in torch.arange(len(images)).split(512):
+        logits = module(images.batch(index).to(device))
+        total += float(F.cross_entropy(logits, images.labels[index].to(device), reduction="sum"))
+    if not math.isfinite(total):
+        raise TrainingError("an evaluator's loss is not finite.")
+    return total / len(images)

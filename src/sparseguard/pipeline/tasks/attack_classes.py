@@ -1,0 +1,91 @@
+"""The attacks on classes of one case: each run once, going on after an interruption with the next class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseguard.attacks import ClassContext
+from sparseguard.core.atomic_io import read_tensors, write_file, write_tensors
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Progress
+from sparseguard.core.seeding import derive
+from sparseguard.generators import Prior
+from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.recipe.conditions import Setting
+from sparseguard.pipeline.recipe.entries import NamedClassAttack
+from sparseguard.pipeline.store import Store
+from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.types import Classes, ClassResult
+
+TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("notes", "curves")]
+
+
+@dataclass(frozen=True)
+class KeptFolder:
+    """Keeps what an attack has finished as files of a folder."""
+
+    folder: Path
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        """Return what was saved under ``name``, or None."""
+        path = self.folder / f"{name}.safetensors"
+        return read_tensors(path)[0] if path.exists() else None
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors under ``name``."""
+        write_file(self.folder / f"{name}.safetensors", lambda aside: write_tensors(aside, tensors, {}))
+
+
+def run_class_attack(
+    attack: NamedClassAttack,
+    goal: Classes,
+    *,
+    job: Job,
+    observed: Observed,
+    prior: Prior | None,
+    store: Store,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[ClassResult, dict[str, Any]]:
+    """Return what an attack made, now or in an earlier run, and its facts: seconds.
+
+    Raises:
+        TrainingError: when its result means nothing.
+    """
+    key = job.attack_keys[attack.label]
+    found = store.load_class_attack(key)
+    if found is None:
+        label = f"{job.threat.name}: {job.defense.label}: {attack.label}"
+        context = ClassContext(
+            prior=prior,
+            seed=derive(purpose="attack", attack=attack.name, threat=job.threat.name, seed=job.seed),
+            device=device,
+            progress=progress,
+            label=label,
+            kept=KeptFolder(store.kept(key)),
+        )
+        leak = observed.leak(attack.knowledge, attack.label, Setting())
+        started = time.monotonic()
+        try:
+            result = attack.piece(leak, goal, context)
+        except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            raise TrainingError(f"{label}: {error}") from error
+        told = {
+            "notes": dict(result.notes),
+            "curves": {name: [float(value) for value in curve] for name, curve in result.curves.items()},
+            "seconds": time.monotonic() - started,
+        }
+        store.save_class_attack(key, {name: getattr(result, name) for name in TENSORS}, told)
+        found = store.load_class_attack(key)
+        assert found is not None
+    tensors, facts = found
+    notes: dict[str, float] = facts["notes"]
+    curves: dict[str, list[float]] = facts["curves"]
+    return ClassResult(**tensors, notes=notes, curves=curves), facts

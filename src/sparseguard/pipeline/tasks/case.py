@@ -1,0 +1,190 @@
+"""Attacking, scoring and checking one case."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sparseguard.attacks.base import NotApplicable
+from sparseguard.checks import Evidence, raised
+from sparseguard.core.config import describe
+from sparseguard.core.seeding import derive
+from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.recipe.entries import NamedAttack
+from sparseguard.pipeline.scoring.images import Contender, as_bytes, choose, gallery_index, score, summarize
+from sparseguard.pipeline.scoring.paired import compare
+from sparseguard.pipeline.scoring.scorers import perfect_attacker
+from sparseguard.pipeline.store import StoredAttack
+from sparseguard.pipeline.tasks.attack import Attacks
+from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.record import Run, flags_of, provenance_of, record_of
+from sparseguard.pipeline.tasks.train_target import describe_target, untrained_target
+from sparseguard.record import Attacker, Bound, Record, SetScore
+from sparseguard.targets import Target, state_hash
+from sparseguard.types import FLOORS
+
+
+def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+    """Return a case's record and the pictures beside it.
+
+    Raises:
+        TrainingError: when an attack ended in values that mean nothing.
+    """
+    target, codes = subject.target, subject.facts["codes"]
+    facts = describe_target(target, subject.facts, this.splits, job, this.device)
+    observed = Observed(target, subject.model, job, this.splits, this.device)
+    attackers: list[Attacker] = []
+    scored: dict[str, Contender] = {}
+    skipped: dict[str, str] = {}
+    gallery = gallery_index(len(this.splits.private))
+    pictures = {"gallery/original": as_bytes(this.splits.private.batch(gallery))}
+    seconds = {"prepare": subject.facts["prepare_seconds"], "fit": subject.facts["seconds"]}
+    public_queries = 0
+
+    @cache
+    def untrained() -> Observed:
+        before = untrained_target(this.recipe, job, this.splits, this.store, this.device)
+        return Observed(before, before.model, job, this.splits, this.device)
+
+    attacks = Attacks(
+        recipe=this.recipe,
+        job=job,
+        splits=this.splits,
+        store=this.store,
+        device=this.device,
+        progress=this.progress,
+        observed=observed,
+        untrained=untrained,
+        priors=this.priors,
+    )
+    with this.progress.task(f"{job.threat.name}: {job.defense.label}: attack, score", len(this.recipe.attacks)) as go:
+        for named in this.recipe.attacks:
+            try:
+                stored = attacks.run(named)
+            except NotApplicable as reason:
+                skipped[named.label] = str(reason)
+                continue
+            finally:
+                go(1)
+            index = attacks.index(named)
+            scores = score(stored.reconstructions, this.splits, index)
+            sets = _judged(this, named, stored, index, scores)
+            parts = this.splits.parts()
+            places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
+            some = {part: places[part] for part, at in index.items() if at is not None}
+            attackers.append(_attacker(this, named, stored, scores, sets, some))
+            scored[named.label] = Contender(name=named.label, level=named.level, places=places, scores=scores)
+            pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
+            seconds[f"attack {named.label}"] = stored.facts["seconds"]
+            public_queries = max(public_queries, stored.facts["public_queries"])
+    facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
+    few = this.splits.attacker_train.batch(torch.arange(min(64, len(this.splits.attacker_train)))).to(this.device)
+    with torch.no_grad():
+        inactive = job.defense.piece.inactive(target.model, few)
+    chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
+    asked = [named for named in this.recipe.attacks if named.label in scored and named.knowledge not in FLOORS]
+    evidence = Evidence(
+        target=facts,
+        leaked=observed.describe(public_queries, {named.setting.repeats for named in asked}),
+        attackers=attackers,
+        chosen=chosen,
+        comparisons=compare(this.recipe.attacks, scored, chosen),
+        randomizes=job.defense.piece.randomizes,
+        inactive=inactive,
+        duplicates=this.duplicates,
+    )
+    record = record_of(
+        this,
+        job,
+        status="ok",
+        target=facts,
+        leaked=evidence.leaked,
+        attackers=attackers,
+        chosen=chosen,
+        skipped=skipped,
+        comparisons=evidence.comparisons,
+        bounds=_bounds(this, job, target),
+        flags=flags_of(this.recipe, job, raised(evidence)),
+        provenance=provenance_of(this, seconds)
+        | ({"first_sparse_layer": codes} if (codes := subject.facts["codes"]) else {}),
+    )
+    return record, pictures
+
+
+def _judged(
+    this: Run,
+    named: NamedAttack,
+    stored: StoredAttack,
+    index: dict[str, Tensor | None],
+    scores: dict[str, dict[str, Tensor]],
+) -> dict[str, dict[str, SetScore]]:
+    """Add the scores of the recipe's judges to ``scores``, and return those of whole sets, by part."""
+    sets = {}
+    for part, made in stored.reconstructions.items():
+        images = this.splits.parts()[part]
+        places = index[part]
+        every = torch.arange(len(images)) if places is None else places
+        originals = images.batch(every)
+        scores[part] |= this.bench.per_image(made, originals, images.labels[every])
+        wanted = part != "attacker_val" and (named.competes or named.piece.floor)
+        if wanted and (found := this.bench.of_set(made, originals)):
+            sets[part] = found
+    return sets
+
+
+def _bounds(this: Run, job: Job, target: Target) -> list[Bound]:
+    if not this.recipe.judge.bounds:
+        return []
+    found = this.store.load_bounds(job.bounds_key)
+    if found is None:
+        stage = target.taps[job.threat.tap]
+        seed = derive(purpose="bounds", threat=job.threat.name, seed=job.seed)
+        found = perfect_attacker(this.recipe.judge, target.model, stage, this.splits, this.device, seed, this.progress)
+        this.store.save_bounds(job.bounds_key, found)
+    return found
+
+
+def _attacker(
+    this: Run,
+    named: NamedAttack,
+    stored: StoredAttack,
+    scores: dict[str, dict[str, Tensor]],
+    sets: dict[str, dict[str, SetScore]],
+    index: dict[str, list[int]],
+) -> Attacker:
+    facts = stored.facts
+    return Attacker(
+        name=named.label,
+        settings=named.described(),
+        setting=describe(named.setting),
+        knowledge=named.knowledge.value,
+        level=named.level,
+        floor=named.piece.floor,
+        prior=this.priors.facts_of(named),
+        competes=named.competes,
+        index=index,
+        parameter_change=facts["parameter_change"],
+        outside_range=facts["outside_range"],
+        notes=facts["notes"],
+        curves=facts["curves"],
+        residuals={part: summarize(torch.tensor(values)) for part, values in facts["residuals"].items()},
+        sets=sets,
+        scores={
+            part: {metric: summarize(values) for metric, values in metrics.items()} for part, metrics in scores.items()
+        },
+    )
+
+
+def _pictures(
+    label: str, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], places: list[int], gallery: list[int]
+) -> dict[str, Tensor]:
+    """What of the gallery an attack made, and its scores per image; an attack of few images has a shorter gallery."""
+    at = {place: row for row, place in enumerate(places)}
+    rows = [at[place] for place in gallery if place in at]
+    pictures = {f"gallery/{label}": as_bytes(stored.reconstructions["private"][rows])}
+    for part, metrics in scores.items():
+        pictures |= {f"scores/{label}/{part}/{metric}": values for metric, values in metrics.items()}
+    return pictures

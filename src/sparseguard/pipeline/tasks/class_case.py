@@ -1,0 +1,208 @@
+"""Attacking, scoring and checking one case whose threat is to classes."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseguard.checks import Evidence, raised
+from sparseguard.core.errors import DataError
+from sparseguard.core.seeding import derive
+from sparseguard.metrics import subset
+from sparseguard.metrics.model_inversion import collapse, far_from
+from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.recipe.entries import NamedClassAttack, Threat
+from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made
+from sparseguard.pipeline.scoring.images import as_bytes
+from sparseguard.pipeline.tasks.attack_classes import run_class_attack
+from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.priors import attacked_classes
+from sparseguard.pipeline.tasks.record import Run, flags_of, provenance_of, record_of
+from sparseguard.pipeline.tasks.train_target import describe_target
+from sparseguard.record import Record
+from sparseguard.record.class_schema import ClassAttacker, ClassFacts, ClassGoal, PriorFacts
+from sparseguard.targets import state_hash
+from sparseguard.types import Classes, ClassResult, Splits
+
+SHOWN = 10
+"""Images of each class in a record's pictures."""
+
+
+def check_pools(recipe: Recipe, threat: Threat, splits: Splits) -> None:
+    """Refuse a threat to classes of which there are too few images to compare with.
+
+    Raises:
+        DataError: naming the class and the part.
+    """
+    for name in attacked_classes(recipe, threat, splits.private.classes):
+        label = splits.private.classes.index(name)
+        for part, images in (("private", splits.private), ("test", splits.test)):
+            count = int((images.labels == label).sum())
+            if count < recipe.judge.neighbours:
+                raise DataError(
+                    f"[[threats]] '{threat.name}': class '{name}' has {count} images in {part}, scores need at least "
+                    f"{recipe.judge.neighbours}. Attack other classes, or use more images."
+                )
+
+
+def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+    """Return a case's record and the pictures beside it.
+
+    Raises:
+        TrainingError: when an attack ended in values that mean nothing.
+    """
+    target, splits = subject.target, this.splits
+    facts = describe_target(target, subject.facts, splits, job, this.device)
+    observed = Observed(target, subject.model, job, splits, this.device)
+    names = splits.private.classes
+    wanted = [names.index(name) for name in attacked_classes(this.recipe, job.threat, names)]
+    goal = Classes(
+        wanted=tuple(wanted), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
+    )
+    judged = ClassScores(
+        splits, wanted, this.bench.evaluators, this.bench.network, this.bench.real, this.recipe.judge.neighbours
+    )
+    attackers: list[ClassAttacker] = []
+    agreement: dict[str, dict[str, float]] = {}
+    pictures = {"classes/private": _rows(judged.private, wanted)}
+    seconds = {"prepare": subject.facts["prepare_seconds"], "fit": subject.facts["seconds"]}
+    for named in this.recipe.class_attacks:
+        prior = this.priors.of(named)
+        result, told = run_class_attack(
+            named,
+            goal,
+            job=job,
+            observed=observed,
+            prior=prior,
+            store=this.store,
+            device=this.device,
+            progress=this.progress,
+        )
+        made = _made(this, named, goal, result)
+        attackers.append(_attacker(this, named, result, made, judged, goal))
+        agreement[named.label] = judged.agreement(made)
+        pictures |= _pictures(named, result, made, judged, wanted)
+        seconds[f"attack {named.label}"] = told["seconds"]
+    facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
+    few = splits.attacker_train.batch(torch.arange(min(64, len(splits.attacker_train)))).to(this.device)
+    with torch.no_grad():
+        inactive = job.defense.piece.inactive(target.model, few)
+    evidence = Evidence(
+        target=facts,
+        leaked=observed.describe(0, set()),
+        attackers=[],
+        chosen={},
+        comparisons=[],
+        randomizes=job.defense.piece.randomizes,
+        inactive=inactive,
+        duplicates=this.duplicates,
+        class_attackers=attackers,
+        evaluators={judge.name: judge.accuracy for judge in judged.judges},
+    )
+    record = record_of(
+        this,
+        job,
+        status="ok",
+        target=facts,
+        leaked=evidence.leaked,
+        class_goal=ClassGoal(
+            classes=[names[label] for label in wanted],
+            pool=judged.pool,
+            pairing=f"nearest private image of the class in the features of evaluator {judged.judges[0].name}",
+            foreign=judged.preferred,
+        ),
+        class_attackers=attackers,
+        agreement=agreement,
+        flags=flags_of(this.recipe, job, raised(evidence)),
+        provenance=provenance_of(this, seconds),
+    )
+    return record, pictures
+
+
+def _made(this: Run, named: NamedClassAttack, goal: Classes, result: ClassResult) -> Made:
+    """Part what an attack made, and add as many images made without an attack."""
+    chosen = result.selected
+    labels = result.labels[chosen]
+    surest = torch.cat([_surest(result, label, int((labels == label).sum())) for label in goal.wanted])
+    seed = derive(purpose="chance", attack=named.name)
+    loose = named.piece.unattacked(len(labels), goal, this.priors.of(named), seed)
+    return Made(
+        answer=Labelled(images=result.images[chosen], labels=labels),
+        starts=Labelled(images=result.starts[surest], labels=result.labels[surest]),
+        optimized=Labelled(images=result.images, labels=result.labels),
+        chance=Labelled(images=result.starts[chosen] if loose is None else loose, labels=labels),
+    )
+
+
+def _surest(result: ClassResult, label: int, count: int) -> Tensor:
+    """Return the places of the starts of a class that the target was surest of."""
+    own = (result.labels == label).nonzero().squeeze(1)
+    return own[result.start_confidence[own].argsort(descending=True, stable=True)[:count]]
+
+
+def _attacker(
+    this: Run, named: NamedClassAttack, result: ClassResult, made: Made, judged: ClassScores, goal: Classes
+) -> ClassAttacker:
+    prior = this.priors.facts_of(named)
+    if prior is not None:
+        seen = prior.classes or []
+        knows = [goal.names[label] for label in goal.wanted if goal.names[label] in seen]
+        prior = prior.model_copy(update={"knows": knows})
+    notes = {**result.notes, **_of_answer(this, made, judged, prior)}
+    return ClassAttacker(
+        name=named.label,
+        settings=named.described(),
+        knowledge=named.knowledge.value,
+        control=named.piece.control,
+        prior=prior,
+        classes={goal.names[label]: _facts(result, made, judged, label) for label in goal.wanted},
+        scores=judged.scores(made),
+        notes=notes,
+        curves={name: list(curve) for name, curve in result.curves.items()},
+    )
+
+
+def _of_answer(this: Run, made: Made, judged: ClassScores, prior: PriorFacts | None) -> dict[str, float]:
+    """Return how alike the answer's images are, and how far the prior's samples are from real images."""
+    private, notes = judged.private, {}
+    with suppress(ValueError):  # no class has two images
+        notes["diversity"] = collapse(made.answer.images, made.answer.labels, private.images, private.labels)
+    if prior is not None:
+        judge = judged.judges[0]
+        for name, images in (("private", this.splits.private), ("public", this.splits.attacker_train)):
+            some = judge.features(images.batch(subset(len(images))))
+            notes[f"samples_far_from_{name}"] = far_from(made.chance.features(judge), some)
+    return notes
+
+
+def _facts(result: ClassResult, made: Made, judged: ClassScores, label: int) -> ClassFacts:
+    own = (result.labels == label) & result.selected
+    return ClassFacts(
+        confidence=float(result.confidence[own].mean()),
+        steady_confidence=float(result.steady_confidence[own].mean()),
+        start_confidence=float(result.start_confidence[own].mean()),
+        best=float(result.confidence[own].max()),
+        best_start=float(result.start_confidence[result.labels == label].max()),
+        accuracy=judged.class_accuracy(made, label),
+    )
+
+
+def _pictures(
+    named: NamedClassAttack, result: ClassResult, made: Made, judged: ClassScores, wanted: list[int]
+) -> dict[str, Tensor]:
+    nearest = Labelled(images=judged.nearest(made.answer), labels=made.answer.labels)
+    starts = Labelled(images=result.starts[result.selected], labels=made.answer.labels)
+    found: dict[str, Any] = {"": made.answer, "/starts": starts, "/nearest": nearest, "/chance": made.chance}
+    return {f"classes/{named.label}{kind}": _rows(one, wanted) for kind, one in found.items()}
+
+
+def _rows(one: Labelled, wanted: list[int]) -> Tensor:
+    """Return ``(k, n, c, h, w)`` uint8: the first images of every class, equally many."""
+    rows = [one.images[one.labels == label][:SHOWN] for label in wanted]
+    few = min(len(row) for row in rows)
+    return as_bytes(torch.stack([row[:few] for row in rows]))

@@ -1,0 +1,181 @@
+"""What is written down of a case besides its measurements."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from sparseguard.core.config import describe
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Progress
+from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.recipe.entries import NamedDefense
+from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.pipeline.scoring.images import gallery_index, identification_sizes
+from sparseguard.pipeline.scoring.scorers import Bench
+from sparseguard.pipeline.store import Store
+from sparseguard.pipeline.tasks.priors import Priors, attacked_classes
+from sparseguard.record import Case, Failure, Flag, Record
+from sparseguard.record.claims import find_claim
+from sparseguard.types import Splits
+
+LIBRARIES = ("sparseguard", "torch", "torchmetrics", "numpy", "safetensors", "pydantic")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What every case of a run shares."""
+
+    recipe: Recipe
+    splits: Splits
+    store: Store
+    device: torch.device
+    progress: Progress
+    bench: Bench
+    priors: Priors
+
+    @cached_property
+    def duplicates(self) -> dict[str, int]:
+        """How many private images are also in each other part."""
+        return duplicates(self.splits)
+
+
+def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
+    """Return the record of a case that has no scores, and why."""
+    failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
+    return record_of(this, job, status="failed", failure=failure, provenance=provenance_of(this, {}))
+
+
+def record_of(this: Run, job: Job, **content: Any) -> Record:
+    """Return a case's record: what identifies it, and ``content``."""
+    recipe, splits = this.recipe, this.splits
+    defense = job.defense
+    data = {
+        "layout": splits.layout,
+        "sizes": {part: len(images) for part, images in splits.parts().items()},
+        "fingerprints": splits.fingerprints(),
+        "duplicates": this.duplicates,
+        "gallery_index": gallery_index(len(splits.private)).tolist(),
+        "flips_keep_class": splits.flips_keep_class,
+        "read_by": {
+            "target": ["private (a tenth of it for early stopping only)"],
+            "defense": ["attacker_train", "private where it learns from it; see docs/defenses.md"],
+            "attacks": [
+                "attacker_train",
+                "attacker_val",
+                "other sets where their setting names one",
+                "private images that their setting says they know, which they do not attack",
+            ],
+            "evaluators": ["attacker_train", "attacker_val"],
+            "bounds": ["attacker_train", "private"],
+            "accuracy": ["test", "select", "attacker_val"],
+            "scores": list(identification_sizes(splits)),
+        },
+    }
+    config = {
+        **config_of(recipe, splits.private.classes),
+        "case_threat": job.threat.name,
+        "case_defense": defense.described(),
+    }
+    return Record(
+        recipe=recipe.name,
+        case=case_of(recipe, job),
+        key=job.record_key,
+        config=config,
+        data=data,
+        identification=identification_sizes(splits),
+        evaluators={judge.name: judge.accuracy for judge in this.bench.evaluators},
+        claim=find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
+        **content,
+    )
+
+
+def duplicates(splits: Splits) -> dict[str, int]:
+    """Return how many private images are also, pixel by pixel, in each other part; only parts where there are any."""
+    known = {
+        part: {hashlib.sha256(image.numpy().tobytes()).digest() for image in images.pixels}
+        for part, images in splits.parts().items()
+    }
+    shared = {part: len(known["private"] & pixels) for part, pixels in known.items() if part != "private"}
+    return {part: count for part, count in shared.items() if count}
+
+
+def _one_lambda(defense: NamedDefense) -> float | None:
+    lambd = defense.described().get("lambd")
+    return lambd if isinstance(lambd, float) else None
+
+
+def case_of(recipe: Recipe, job: Job) -> Case:
+    """Return the axes of a case."""
+    return Case(
+        dataset=recipe.data.name,
+        backbone=job.threat.backbone.label,
+        defense=job.defense.label,
+        threat=job.threat.name,
+        tap=job.threat.tap,
+        seed=job.seed,
+    )
+
+
+def config_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the resolved recipe as plain values, for a data set with classes of these names."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "seeds": list(recipe.seeds),
+        "data": recipe.data.described(),
+        "fit": describe(recipe.fit),
+        "threats": [
+            {
+                "name": threat.name,
+                "tap": threat.tap,
+                "backbone": threat.backbone.described(),
+                **({"classes": list(attacked_classes(recipe, threat, names))} if threat.goal == "classes" else {}),
+            }
+            for threat in recipe.threats
+        ],
+        "defenses": [{"label": defense.label, **defense.described()} for defense in recipe.defenses],
+        "defense_order": [defense.label for defense in recipe.defenses],
+        "attacks": [
+            {"label": attack.label, **attack.described(), "setting": describe(attack.setting)}
+            for attack in recipe.attacks
+        ],
+        "class_attacks": [{"label": attack.label, **attack.described()} for attack in recipe.class_attacks],
+        "judge": describe(recipe.judge),
+        "expected_flags": [describe(flag) for flag in recipe.expected_flags],
+    }
+
+
+def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
+    """Return flags from the messages of checks, with the recipe's sentence where it expects one."""
+    flags = []
+    for name, message in messages.items():
+        reasons = [
+            expected.reason
+            for expected in recipe.expected_flags
+            if expected.flag == name
+            and expected.defense in (None, job.defense.label)
+            and expected.threat in (None, job.threat.name)
+        ]
+        flags.append(Flag(name=name, message=message, expected=reasons[0] if reasons else None))
+    return flags
+
+
+def provenance_of(this: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return times, host and versions."""
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "device": str(this.device),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {library: version(library) for library in LIBRARIES},
+    }

@@ -1,0 +1,191 @@
+"""The stages of a case: fit the target, look at its leak, attack it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sparseguard.core.checkpoint import load_weights
+from sparseguard.core.errors import RecipeError
+from sparseguard.core.progress import Progress
+from sparseguard.core.seeding import derive
+from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
+from sparseguard.defenses import Budget, Context, Defense, State
+from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.pipeline.store import Store
+from sparseguard.record import TargetFacts
+from sparseguard.targets import Keep, Target, state_hash, train
+from sparseguard.targets.training.flops import plain_step
+from sparseguard.targets.training.loaders import held_out_count
+from sparseguard.types import Splits
+
+ACCURACY = {"test": "accuracy", "select": "accuracy select", "attacker_val": "accuracy attacker_val"}
+"""The parts accuracy is measured on, and the purpose its noise is drawn for."""
+
+FEW = 64
+"""Attacker-side images a defense looks at to describe the released model."""
+
+
+def fit_target(
+    recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device, progress: Progress
+) -> tuple[Target, dict[str, Any]]:
+    """Return the case's released target, trained now or found in the store, and what was noted while training.
+
+    The seed of training depends on the data set, the backbone and the run's seed, not on the defense: all defenses
+    start from the same weights wherever their stages agree, and see the same batches.
+    """
+    defense: Defense = job.defense.piece
+    found = store.load_target(job.target_key)
+    if found is None:
+        state, prepared_in = _prepared(recipe, job, splits, store, device, progress)
+    else:
+        state, prepared_in = found[1], 0.0
+    model, blueprint = _built(recipe, job, splits, state)
+    if found is None:
+        started = time.monotonic()
+        fitted = train(
+            model,
+            defense,
+            state,
+            splits.private,
+            recipe.fit,
+            seed=_seed(recipe, job),
+            device=device,
+            progress=progress,
+            label=f"train {job.defense.label}",
+            cut=blueprint.tap(job.threat.tap),
+            checkpoint=store.checkpoint(job.target_key),
+            keep=Keep(folder=store.codes),
+        )
+        facts: dict[str, Any] = {
+            "epochs": fitted.epoch,
+            "best_epoch": fitted.best_epoch,
+            "history": fitted.history,
+            "codes": fitted.codes,
+            "step_flops": fitted.step_flops,
+            "plain_flops": _plain_flops(recipe, job, splits),
+            "seconds": time.monotonic() - started,
+            "prepare_seconds": prepared_in,
+        }
+        store.save_target(job.target_key, model.state_dict(), state, facts)
+    else:
+        weights, facts = found[0], found[2]
+        load_weights(model, weights, store.folder / "targets" / job.target_key / "model.safetensors")
+    model.to(device)
+    defense.release(model)
+    target = Target(model=model, taps=dict(blueprint.taps), epochs=facts["epochs"], best_epoch=facts["best_epoch"])
+    few = splits.attacker_train.batch(torch.arange(min(FEW, len(splits.attacker_train)))).to(device)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(derive(purpose="facts", seed=job.seed))
+        told = defense.facts(model, few, {name: value.to(device) for name, value in state.items()})
+    return target, {**facts, "defense": {name: float(value) for name, value in told.items()}}
+
+
+def untrained_target(recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device) -> Target:
+    """Return the case's target as it was before training, with its defense released: a reference for leaks."""
+    found = store.load_target(job.target_key)
+    model, blueprint = _built(recipe, job, splits, found[1] if found else {})
+    model.to(device)
+    job.defense.piece.release(model)
+    return Target(model=model, taps=dict(blueprint.taps), epochs=0, best_epoch=0)
+
+
+def _seed(recipe: Recipe, job: Job) -> int:
+    return derive(purpose="fit", dataset=recipe.data.name, backbone=job.threat.backbone.name, seed=job.seed)
+
+
+def _plain(job: Job, splits: Splits) -> Blueprint:
+    """Return the undefended model, which knows where it will be attacked."""
+    plain: Blueprint = job.threat.backbone.piece.blueprint(len(splits.private.classes))
+    return replace(plain, cut=job.threat.tap)
+
+
+def _prepared(
+    recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device, progress: Progress
+) -> tuple[State, float]:
+    """Return what the defense learned before its target exists, and the seconds it took; 0 where it is kept."""
+    kept = store.load_prepared(job.target_key)
+    if kept is not None:
+        return kept, 0.0
+    started = time.monotonic()
+    count = len(splits.private) - held_out_count(len(splits.private))
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(purpose="prepare", seed=_seed(recipe, job)))
+        state = job.defense.piece.prepare(
+            Context(
+                private=splits.private,
+                public=splits.attacker_train,
+                blueprint=_plain(job, splits),
+                seed=_seed(recipe, job),
+                budget=Budget(images=count, batch_size=min(recipe.fit.batch_size, count), epochs=recipe.fit.epochs),
+                device=device,
+                progress=progress,
+                label=f"prepare {job.defense.label}",
+            )
+        )
+    state = {name: value.detach().cpu() for name, value in state.items()}
+    if state:
+        store.save_prepared(job.target_key, state)
+    return state, time.monotonic() - started
+
+
+def _built(recipe: Recipe, job: Job, splits: Splits, state: State) -> tuple[StagedModel, Blueprint]:
+    seed = _seed(recipe, job)
+    shape, classes = splits.private.shape, len(splits.private.classes)
+    try:
+        blueprint = job.defense.piece.place(_plain(job, splits), state)
+        model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
+        _require_logits(model, shape, classes)
+    except (ValueError, RuntimeError, RecipeError) as error:
+        raise RecipeError(
+            f"[[defenses]] '{job.defense.label}' cannot be built on '{job.threat.backbone.label}', attacked at "
+            f"'{job.threat.tap}', for images of {shape}: {error}"
+        ) from error
+    return model, blueprint
+
+
+@torch.no_grad()
+def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        given = tuple(model.eval()(torch.zeros(2, *shape)).shape[1:])
+    if given != (classes,):
+        raise RecipeError(f"it leaves values of shape {given} where {classes} logits should be. Choose another tap.")
+
+
+def _plain_flops(recipe: Recipe, job: Job, splits: Splits) -> int:
+    plain = _plain(job, splits).build(splits.private.shape, lambda _: 0).train()
+    count = len(splits.private) - held_out_count(len(splits.private))
+    return plain_step(plain, splits.private.shape, min(recipe.fit.batch_size, count))
+
+
+def describe_target(
+    target: Target, facts: Mapping[str, Any], splits: Splits, job: Job, device: torch.device
+) -> TargetFacts:
+    """Measure the target's accuracy with the defense active: on test, and where settings of defenses are chosen."""
+    counts = torch.bincount(splits.test.labels)
+    fingerprint = state_hash(target.model)
+    wrong = {
+        part: target.wrong(splits.parts()[part], device, derive(purpose=purpose, seed=job.seed))
+        for part, purpose in ACCURACY.items()
+    }
+    return TargetFacts(
+        accuracy=1 - len(wrong["test"]) / len(splits.test),
+        accuracy_n=len(splits.test),
+        wrong=wrong,
+        majority_rate=int(counts.max()) / len(splits.test),
+        parameters=target.parameters,
+        epochs=target.epochs,
+        best_epoch=target.best_epoch,
+        history=facts["history"],
+        held_out_n=held_out_count(len(splits.private)) if facts["history"] else 0,
+        step_flops=facts["step_flops"],
+        relative_cost=None if facts["step_flops"] is None else facts["step_flops"] / facts["plain_flops"],
+        defense=facts["defense"],
+        state_hash=fingerprint,
+        state_hash_after=fingerprint,
+    )

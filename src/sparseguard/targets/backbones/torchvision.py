@@ -1,0 +1,236 @@
+"""Any classifier of torchvision, taken apart into stages by its graph."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from sparseguard.core.config import settings
+from sparseguard.core.errors import DataError, RecipeError, nearest
+from sparseguard.core.staged_model import Blueprint, Builder, Shape, Stage, take_channels
+from sparseguard.core.state_dicts import read_weights
+from sparseguard.targets.backbones._fx_split import Part, parts_of, require_equal
+from sparseguard.targets.backbones.linear import Backbone, plain
+
+PREFIX = "torchvision:"
+OWN = ("input", "stem")
+"""Stages in front of the model's."""
+
+INSTALL = "Install torchvision (pip install 'sparseguard[download]')"
+CLASSES = 10
+SIDE = 224
+"""Pixels a side on which a model and its stages are compared."""
+
+ONLY_IN_TRAINING = ("aux1", "aux2", "AuxLogits")
+"""Heads of which weights are passed over."""
+
+EXTRA: Mapping[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+"""Arguments by which these are plain classifiers: without the heads that only help in training."""
+
+
+@final
+class Normalize(nn.Module):
+    """What torchvision's weights expect: ``(n, c, h, w)`` in [0, 1], channel by channel minus mean, over deviation.
+
+    Args:
+        mean: a value a channel, or one for all.
+        std: likewise.
+        repeats: how often the channels are repeated, to make three of one.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], repeats: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.repeats = repeats
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the normalized images."""
+        return (images.repeat(1, self.repeats, 1, 1) - self.mean) / self.std
+
+
+@settings
+class TorchvisionModel(Backbone):
+    """A classifier of torchvision by its name, ``torchvision:resnet18`` for short in a recipe.
+
+    Its stages are found from its graph: its children in order, a ``Sequential`` taken apart into its own. Wherever one
+    tensor alone is handed on a stage ends. That the stages one after the other give the model's own output is tried on
+    random images. Stages are named as in the model, with ``_`` for the dots, and there are taps by the model's own
+    names: ``layer1.0``, ``layer3`` (output of its last stage), and what is between, such as ``flatten``.
+
+    The first convolution is made anew where other than three channels arrive, as behind a defense that puts sparse
+    codes there. ReLUs do not overwrite their input, and heads that help in training only are left out (``googlenet``,
+    ``inception_v3``).
+
+    Args:
+        model: name in ``torchvision.models``.
+        weights: a state dict of that model to start from, as safetensors or as `torch.load` reads it with
+            ``weights_only``, for any number of classes; empty: random ones. The head starts anew where the file's has
+            another number of classes.
+        grey: what becomes of one channel: ``repeat`` it three times, or a first ``convolution`` made anew for it.
+        normalize: ``imagenet`` means and deviations, or ``unit``, [-1, 1], as weights of ``googlenet`` and
+            ``inception_v3`` expect. With one channel to the convolution it is always the latter.
+
+    Taps: every stage, ``logits``, ``last_hidden`` (the input of the head), and ``first_linear`` where the model has a
+    dense layer in front of its head that is a stage.
+
+    Raises:
+        RecipeError: without torchvision, for a model it does not have, or one whose stages are not its whole.
+        DataError: when weights cannot be read or are another model's.
+
+    Source: https://docs.pytorch.org/vision/stable/models.html
+
+    Limits: each stage with weights is taken out of a model drawn for it alone, so that equal stages start equally under
+    every defense; building takes as many times the model's own time as there are such stages.
+    """
+
+    revision: ClassVar[int] = 2
+    summary: ClassVar[str] = "any torchvision classifier, its modules as taps; torchvision:NAME"
+    model: str = "resnet18"
+    weights: str = ""
+    grey: Literal["repeat", "convolution"] = "repeat"
+    normalize: Literal["imagenet", "unit"] = "imagenet"
+
+    def blueprint(self, classes: int) -> Blueprint:
+        """Return the stages."""
+        found, taps = taken_apart(self.model)
+        given = read_weights(Path(self.weights)) if self.weights else {}
+        stages = [Stage(name, self._builder(part, classes, given, part is found[0][1])) for name, part in found]
+        return Blueprint(
+            stages=(Stage("input", self._input), Stage("stem", plain(nn.Identity)), *stages),
+            taps=taps,
+            fixed_widths=True,
+        )
+
+    def upstream(self) -> str:
+        """Return the SHA-256 of the weights to start from; empty without."""
+        return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest() if self.weights else ""
+
+    def _input(self, shape: Shape) -> nn.Module:
+        repeats = 3 if shape[0] == 1 and self.grey == "repeat" else 1
+        if self.normalize == "imagenet" and shape[0] * repeats == 3:
+            return Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), repeats)
+        return Normalize((0.5,), (0.5,), repeats)
+
+    def _builder(self, part: Part, classes: int, given: Mapping[str, Tensor], first: bool) -> Builder:
+        def build(shape: Shape) -> nn.Module:
+            whole = made(self.model, classes)
+            if given:
+                load_but_head(whole, given, self.weights)
+            module = part.of(whole)
+            if first:
+                _fit_first_conv(module, shape[0], self.model)
+            return module
+
+        return build
+
+
+def made(name: str, classes: int) -> nn.Module:
+    """Return a model of torchvision with random weights, none of whose modules overwrites its input.
+
+    Raises:
+        RecipeError: without torchvision, or for a model it does not have among its classifiers.
+    """
+    try:
+        from torchvision import models  # type: ignore[import-untyped]
+    except ImportError:
+        raise RecipeError(
+            f"backbone 'torchvision': torchvision is not installed. {INSTALL}, or choose another backbone."
+        ) from None
+    known = models.list_models(module=models)
+    if name not in known:
+        raise RecipeError(f"backbone 'torchvision': no model '{name}'. {nearest(name, known)}")
+    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **EXTRA.get(name, {}))
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            setattr(module, "inplace", False)  # noqa: B010
+    return model
+
+
+@functools.cache
+def taken_apart(name: str) -> tuple[list[tuple[str, Part]], dict[str, str]]:
+    """Return the names and parts of a model's stages, once they were tried on random images, and its taps.
+
+    Raises:
+        RecipeError: when the stages are not the whole model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, images = made(name, CLASSES), torch.randn(2, 3, SIDE, SIDE)
+    try:
+        parts = parts_of(model.eval())
+        require_equal(model, parts, images)
+    except RecipeError as error:
+        raise RecipeError(f"backbone 'torchvision:{name}' cannot be taken apart into stages: {error}") from None
+    found = [(f"model_{part.name}" if part.name in OWN else part.name, part) for part in parts]
+    return found, _taps(model, found)
+
+
+def load_but_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load weights, but for a head of another number of classes, which stays as it is.
+
+    Raises:
+        DataError: when they are another model's, naming the first difference.
+    """
+    own = model.state_dict()
+    head = tuple(own)[-2:]
+    unused = [name for name in weights if name.partition(".")[0] in ONLY_IN_TRAINING]
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    strange = sorted(set(weights) - set(own) - set(unused)) + missing
+    if strange:
+        raise DataError(f"{where}: another model's weights: '{strange[0]}' is not in both. Check backbone.model.")
+    fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+    other = [name for name in own if name in weights and name not in fitting and name not in head]
+    if other:
+        shapes = f"{tuple(weights[other[0]].shape)}, expected {tuple(own[other[0]].shape)}"
+        raise DataError(f"{where}: another model's weights: '{other[0]}' is {shapes}. Check backbone.model.")
+    model.load_state_dict(fitting, strict=False)
+
+
+def spelled_out(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe's backbone with the short name ``torchvision:NAME`` written in full.
+
+    Example:
+        >>> spelled_out({"name": "torchvision:resnet18", "grey": "convolution"})
+        {'name': 'torchvision', 'grey': 'convolution', 'model': 'resnet18'}
+    """
+    name = entry.get("name")
+    if not isinstance(name, str) or not name.startswith(PREFIX):
+        return dict(entry)
+    return {**entry, "name": PREFIX.rstrip(":"), "model": name.removeprefix(PREFIX)}
+
+
+def _fit_first_conv(module: nn.Module, channels: int, name: str) -> None:
+    conv = next((inner for inner in module.modules() if isinstance(inner, nn.Conv2d)), None)
+    if conv is None:
+        raise RecipeError(f"backbone 'torchvision:{name}': its first stage has no convolution.")
+    if conv.in_channels != channels:
+        take_channels(conv, channels)
+
+
+def _taps(model: nn.Module, found: Sequence[tuple[str, Part]]) -> dict[str, str]:
+    taps: dict[str, str] = {}
+    for stage, part in found:
+        steps = part.path.split(".")
+        taps |= {".".join(steps[:depth]): stage for depth in range(1, len(steps))}
+        taps[part.path or part.name] = stage
+    modules = [part.of(model) for _, part in found]
+    head = max(index for index, module in enumerate(modules) if list(module.parameters()))
+    dense = [found[index][0] for index in range(head) if isinstance(modules[index], nn.Linear)]
+    if dense:
+        taps["first_linear"] = dense[0]
+    if head > 0:
+        taps["last_hidden"] = found[head - 1][0]
+    return {**taps, "logits": found[-1][0]}

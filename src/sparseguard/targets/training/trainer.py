@@ -1,0 +1,185 @@
+"""The one loop that trains a target, whatever its defense."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from sparseguard.core.config import settings
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Progress
+from sparseguard.core.staged_model import StagedModel
+from sparseguard.targets.training.code_cache.cache import FirstLayer
+from sparseguard.targets.training.code_cache.disk import Keep
+from sparseguard.targets.training.history import Fitted
+from sparseguard.targets.training.hooks import Trainee
+from sparseguard.targets.training.loaders import hold_out, loader
+from sparseguard.targets.training.loop import Training, companion_of, copied
+from sparseguard.types import ImageSet
+
+REVISION = 3
+IN_MEMORY = Keep()
+
+
+@settings
+class Fit:
+    """How targets are trained, the same for every defense.
+
+    Args:
+        epochs: at most this many.
+        batch_size: images a step.
+        optimizer: ``adam`` or ``sgd``.
+        lr: learning rate at the start.
+        momentum: of ``sgd``.
+        weight_decay: on the weights of dense and convolutional layers only; never on biases, norms or dictionaries.
+        schedule: ``constant``, or ``cosine`` to zero over the epochs.
+        patience: stop after this many epochs without a lower loss on the tenth of the private images held out for
+            it; absent: train all epochs. The weights of the best epoch are kept in either case.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    patience: Annotated[int, Field(ge=1)] | None = 5
+
+
+def train(
+    model: StagedModel,
+    defense: Trainee,
+    state: Mapping[str, Tensor],
+    private: ImageSet,
+    fit: Fit,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+    label: str,
+    cut: str = "",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+    keep: Keep = IN_MEMORY,
+) -> Fitted:
+    """Train ``model`` in place and leave it with the weights of its best epoch.
+
+    Every random draw follows from ``seed`` and the epoch, so a run resumed from its checkpoint ends with the same
+    weights as one that was never interrupted.
+
+    A first sparse layer that does not learn is run once an image; its codes are kept and used in every epoch, wherever
+    the images are the ones it was run on.
+
+    Args:
+        model: built from the defense's blueprint.
+        defense: whose hooks are called.
+        state: what its `prepare` learned.
+        private: the private images; a seeded tenth is held out for early stopping.
+        fit: settings.
+        seed: of shuffling and of random layers.
+        device: where to train.
+        progress: told after every batch.
+        label: the task's name in it, and in errors.
+        cut: the stage that leaks, for defenses that act there.
+        checkpoint: file to resume from, and to write at the end of epochs.
+        checkpoint_seconds: least time between two checkpoints.
+        keep: where the first sparse layer's codes are kept, and how many.
+
+    Raises:
+        TrainingError: when a loss is not finite, or a layer learned that says it does not.
+        StoreError: when the checkpoint cannot be read or written.
+    """
+    model.to(device)
+    held_out, used = hold_out(private, seed)
+    generator = torch.Generator()
+    phases = [phase for phase in defense.phases(fit.epochs) for _ in range(phase.epochs)]
+    patience = fit.patience if defense.chooses_epoch else None
+    with (
+        torch.random.fork_rng(),
+        defense.wrap(model, _optimizer(model, fit), loader(used, fit.batch_size, generator), state) as wrapped,
+    ):
+        trained, optimizer, batches = wrapped
+        first = FirstLayer(model, private, keep, device=device, progress=progress, label=label)
+        if trained is not model:
+            first.switch_off("the defense trains another model in its place")
+        this = Training(
+            model=model,
+            trained=trained,
+            defense=defense,
+            optimizer=optimizer,
+            companion=companion_of(model, defense, used, cut, seed, device),
+            first=first,
+            used=used,
+            state=dict(state),
+            cut=cut,
+            epochs=len(phases),
+            device=device,
+            generator=generator,
+        )
+        if checkpoint is not None and checkpoint.exists():
+            this.resume(checkpoint)
+        run, saved = this.run, time.monotonic()
+        first.outcome = first.outcome or run.codes
+        with progress.task(label, len(phases) * len(batches)) as advance:
+            advance(run.epoch * len(batches))
+            while run.epoch < len(phases) and not (patience and run.stale >= patience):
+                phase = phases[run.epoch]
+                begins = run.epoch == 0 or phases[run.epoch - 1] is not phase
+                try:
+                    this.look(phase.name, begins, seed)
+                    this.reseed(seed, _rate(fit, run.epoch, len(phases)))
+                    loss = this.epoch(batches, phase.name, advance)
+                    first.require_unchanged()
+                    held_out_loss, accuracy = _evaluate(model, held_out, device, first)
+                except ArithmeticError as error:
+                    raise TrainingError(f"{label}, epoch {run.epoch + 1}: {error}") from error
+                run.codes = first.outcome
+                chooses = defense.chooses_epoch and phase is phases[-1]
+                run.note(loss / len(used), held_out_loss, accuracy, label, in_last_phase=chooses)
+                if run.stale == 0:
+                    this.best = copied(model)
+                if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                    this.save(checkpoint)
+                    saved = time.monotonic()
+    model.load_state_dict(this.best)
+    return run
+
+
+@torch.no_grad()
+def _evaluate(model: StagedModel, images: ImageSet, device: torch.device, first: FirstLayer) -> tuple[float, float]:
+    model.eval()
+    total, right = torch.zeros((), device=device), torch.zeros((), device=device)
+    for index in torch.arange(len(images)).split(512):
+        labels = images.labels[index].to(device)
+        outputs = model.outputs(images.batch(index).to(device), first.known(images, index))
+        logits = list(outputs.values())[-1]
+        total += F.cross_entropy(logits, labels, reduction="sum")
+        right += (logits.argmax(1) == labels).sum()
+    return float(total) / len(images), float(right) / len(images)
+
+
+def _optimizer(model: nn.Module, fit: Fit) -> torch.optim.Optimizer:
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in decayed], "weight_decay": fit.weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    if fit.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=fit.lr)
+    return torch.optim.SGD(groups, lr=fit.lr, momentum=fit.momentum)
+
+
+def _rate(fit: Fit, epoch: int, epochs: int) -> float:
+    if fit.schedule == "constant":
+        return fit.lr
+    return fit.lr * (1 + math.cos(math.pi * epoch / epochs)) / 2

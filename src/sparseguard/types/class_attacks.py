@@ -1,0 +1,55 @@
+"""What an attack on whole classes is given and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sparseguard.types.datasets import Images, Labels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classes:
+    """Class-level reconstruction: which classes to make images of, and what an attacker knows of the images.
+
+    Args:
+        wanted: indices of the attacked classes.
+        names: of all classes.
+        shape: channels, height and width the target takes.
+        flips_keep_class: whether the mirror image of every image belongs to the same class.
+    """
+
+    wanted: tuple[int, ...]
+    names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    flips_keep_class: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassResult:
+    """What a class-level attack returns: some images of every wanted class, the best first within a class.
+
+    Args:
+        images: ``(n, c, h, w)`` float32.
+        labels: ``(n,)`` the class each was made for.
+        confidence: ``(n,)`` the target's confidence in that class, as the attack measures it.
+        steady_confidence: ``(n,)`` its mean over the random changes by which the attack selects.
+        selected: ``(n,)`` bool, the attack's answer; the others are kept to tell what selecting did.
+        starts: ``(n, c, h, w)`` the image each search started from.
+        start_confidence: ``(n,)`` the target's confidence in those.
+        notes: figures worth keeping.
+        curves: learning curves by what they show.
+    """
+
+    images: Images
+    labels: Labels
+    confidence: Float[Tensor, " n"]
+    steady_confidence: Float[Tensor, " n"]
+    selected: Bool[Tensor, " n"]
+    starts: Images
+    start_confidence: Float[Tensor, " n"]
+    notes: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -1,0 +1,165 @@
+"""Labelled images, and one data set parted once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparseguard.core.errors import DataError
+from sparseguard.core.out_of_core import IMAGES_LIMIT, picked
+
+_FINGERPRINT_BYTES = 1 << 22
+
+Images = Float[Tensor, "n c h w"]
+Labels = Int[Tensor, " n"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """Labelled images of one size.
+
+    Args:
+        pixels: ``(n, c, h, w)``, c = 1 or 3; uint8 0-255, or float32 in [0, 1].
+        labels: ``(n,)`` int64, indices into ``classes``.
+        classes: the classes' names.
+
+    Raises:
+        DataError: for another shape or type, a value that is not finite or outside [0, 1], or a label out of range.
+
+    Example:
+        >>> import torch
+        >>> from sparseguard.types import ImageSet
+        >>> images = ImageSet(pixels=torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+        ...                   labels=torch.tensor([0, 1]), classes=("cat", "dog"))
+        >>> len(images), images.shape
+        (2, (1, 4, 4))
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check everything the rest of the program relies on."""
+        pixels, labels = self.pixels, self.labels
+        if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+            raise DataError(f"images need the shape (n, 1 or 3, h, w), got {tuple(pixels.shape)}.")
+        if pixels.dtype not in (torch.uint8, torch.float32):
+            raise DataError(f"images must be uint8 or float32, got {pixels.dtype}.")
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            raise DataError(
+                f"{len(pixels)} images need as many int64 labels, got {labels.dtype} {tuple(labels.shape)}."
+            )
+        if pixels.dtype == torch.float32 and len(pixels):
+            _check_unit_range(pixels)
+        if len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(f"labels must lie in 0..{len(self.classes) - 1}, got {low}..{high}.")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        c, h, w = self.pixels.shape[1:]
+        return int(c), int(h), int(w)
+
+    @property
+    def images(self) -> Images:
+        """All images as float32 in [0, 1]."""
+        return as_unit_float(self.pixels)
+
+    def batch(self, index: Tensor) -> Images:
+        """Return the images at ``index`` as float32 in [0, 1]."""
+        return as_unit_float(self.pixels[index])
+
+    def select(self, index: Tensor) -> ImageSet:
+        """Return the subset at ``index``, on disk where it is large (see `sparseguard.core.out_of_core`)."""
+        pixels = picked(self.pixels, index, IMAGES_LIMIT)
+        return ImageSet(pixels=pixels, labels=self.labels[index], classes=self.classes)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of shape, type, pixels, labels and class names."""
+        digest = hashlib.sha256(repr((tuple(self.pixels.shape), str(self.pixels.dtype), self.classes)).encode())
+        for values in (self.pixels, self.labels):
+            row = max(1, values[:1].numel() * values.element_size())
+            for chunk in values.split(max(1, _FINGERPRINT_BYTES // row)):
+                digest.update(chunk.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def as_unit_float(pixels: Tensor) -> Tensor:
+    """Turn uint8 0-255 into float32 in [0, 1]; leave float32 alone."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def _check_unit_range(pixels: Tensor) -> None:
+    bad = ~torch.isfinite(pixels)
+    if bad.any():
+        first = int(bad.flatten(1).any(1).nonzero()[0])
+        raise DataError(f"images must be finite: {int(bad.sum())} values are not, the first in image {first}.")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        raise DataError(f"images must lie in [0, 1], got values in [{low:g}, {high:g}]. Divide 8-bit values by 255.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Splits:
+    """One data set, parted once: who may read what.
+
+    Args:
+        name: the data set's name.
+        private: the target trains on these (its early stopping on a tenth of them).
+        attacker_train: attackers, dictionaries and priors learn on these.
+        attacker_val: attackers are stopped and chosen on these.
+        select: defense settings are chosen on these.
+        test: nobody trains on these; accuracy is measured here.
+        layout: ``sparseguard`` (design: 70 / 15 / 3 / 3 / 9 %), or ``paper`` (the attacker has all of the other 30 %,
+            and accuracy is measured there too, so test images are no unseen ones for the attacker).
+        flips_keep_class: whether the mirror image of every image belongs to the same class.
+    """
+
+    name: str
+    private: ImageSet
+    attacker_train: ImageSet
+    attacker_val: ImageSet
+    select: ImageSet
+    test: ImageSet
+    layout: str
+    flips_keep_class: bool
+
+    def __post_init__(self) -> None:
+        """Check that the parts hold images of one kind."""
+        for part, images in self.parts().items():
+            if images.shape != self.private.shape or images.classes != self.private.classes:
+                raise DataError(f"{self.name}: part '{part}' differs from 'private' in image size or classes.")
+            if len(images) == 0:
+                raise DataError(f"{self.name}: part '{part}' is empty; the set is too small to be split.")
+
+    def parts(self) -> dict[str, ImageSet]:
+        """Return the parts by name."""
+        return {
+            "private": self.private,
+            "attacker_train": self.attacker_train,
+            "attacker_val": self.attacker_val,
+            "select": self.select,
+            "test": self.test,
+        }
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return each part's fingerprint."""
+        return {part: images.fingerprint() for part, images in self.parts().items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Public:
+    """The attacker's own images, drawn from the same distribution as the private ones."""
+
+    train: ImageSet
+    val: ImageSet

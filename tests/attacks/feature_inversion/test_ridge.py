@@ -1,0 +1,118 @@
+"""Ridge against the normal equations, and what stands on it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparseguard.attacks import AttackContext
+from sparseguard.attacks.access import Leak
+from sparseguard.attacks.feature_inversion._decoder_networks import ResidualDecoder
+from sparseguard.attacks.feature_inversion.decoder import RidgeConv
+from sparseguard.attacks.feature_inversion.ridge import PENALTIES, Ridge, fit_ridge
+from sparseguard.core.progress import Silent
+from sparseguard.core.staged_model import StagedModel
+from sparseguard.types import Attacked, ImageSet, Knowledge, Public
+
+
+def draws(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def problem(n, d):
+    """Return noisy linear features of pixels, for training and validation."""
+    pixels = torch.rand(n + 15, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    features = pixels @ draws(6, d, seed=3) + 0.3 * draws(n + 15, d, seed=4) + 5
+    return features[:n], pixels[:n], features[n:], pixels[n:]
+
+
+def normal_equations(features, pixels, penalty):
+    """Return weights and the means they go with."""
+    z, x = features - features.mean(0), pixels - pixels.mean(0)
+    alpha = penalty * z.square().sum() / z.shape[1]
+    return torch.linalg.solve(z.T @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype), z.T @ x)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 10), (20, 35), (25, 25)])
+def test_ridge_solves_the_normal_equations_at_its_penalty(n, d):
+    features, pixels, val_features, val_pixels = problem(n, d)
+    fitted, penalty, score = fit_ridge(features, pixels, val_features, val_pixels)
+    torch.testing.assert_close(fitted.weights, normal_equations(features, pixels, penalty), rtol=1e-6, atol=1e-8)
+    reached = {}
+    for candidate in PENALTIES:
+        guess = (val_features - features.mean(0)) @ normal_equations(features, pixels, candidate) + pixels.mean(0)
+        errors = (guess.clamp(0, 1) - val_pixels).square().mean(1).numpy()
+        reached[candidate] = float(np.mean(-10 * np.log10(errors)))
+    assert score == pytest.approx(reached[penalty], abs=1e-5)
+    assert score == pytest.approx(max(reached.values()), abs=1e-4)
+
+
+def images(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return ImageSet(
+        pixels=torch.rand(count, 1, 8, 8, generator=generator),
+        labels=torch.randint(3, (count,), generator=generator),
+        classes=("a", "b", "c"),
+    )
+
+
+def scene(first, train=120):
+    """Return leak, goal, context and the true images of a model whose one stage leaks."""
+    model = StagedModel({"flat": nn.Flatten(), "first": first}).eval()
+    leak = Leak(model, tap="t", stage="first", knowledge=Knowledge.OUTPUTS, seed=0, device=torch.device("cpu"))
+    public, private = Public(train=images(train, 1), val=images(20, 2)), images(15, 3)
+    goal = {
+        "private": Attacked(count=15, observation=leak.observe(private)),
+        "attacker_val": Attacked(count=20, observation=leak.observe(public.val)),
+    }
+    context = AttackContext(public=public, seed=0, device=torch.device("cpu"), progress=Silent(), label="test")
+    return leak, goal, context, {"private": private.images, "attacker_val": public.val.images}
+
+
+def dense(width, seed=0):
+    layer = nn.Linear(64, width)
+    with torch.no_grad():
+        layer.weight.copy_(draws(width, 64, seed=seed) / 8)
+    return layer
+
+
+def error(ours, theirs):
+    return float((ours - theirs).square().mean())
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_an_invertible_linear_leak_gives_the_images_away(copies):
+    layer = nn.Linear(64, 64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.linalg.qr(draws(64, 64))[0])
+    leak, goal, context, truth = scene(layer)
+    result, outside = Ridge(copies=copies)(leak, goal, context)
+    assert outside == 0
+    for part, originals in truth.items():
+        assert -10 * np.log10(error(result.reconstructions[part], originals)) > 60
+    assert result.notes["copies"] == copies
+
+
+def test_the_decoder_starts_as_its_guess():
+    guess = torch.rand(3, 1, 7, 9)
+    decoder = ResidualDecoder((5,), (1, 7, 9), 4, 1)
+    assert torch.equal(decoder(torch.randn(3, 5), guess), guess)
+
+
+def test_ridge_conv_is_never_worse_than_ridge_on_attacker_val():
+    leak, goal, context, truth = scene(nn.Sequential(dense(40), nn.ReLU()), train=60)
+    ridge, _ = Ridge(copies=2)(leak, goal, context)
+    conv, _ = RidgeConv(copies=2, epochs=3, width=4)(leak, goal, context)
+    base = error(ridge.reconstructions["attacker_val"], truth["attacker_val"])
+    reached = error(conv.reconstructions["attacker_val"], truth["attacker_val"])
+    assert reached <= base * (1 + 1e-6)
+    assert conv.notes["attacker_val_mse"] == pytest.approx(reached, rel=1e-5)
+    assert conv.parameter_change > 0
+
+
+def test_ridge_conv_falls_back_to_ridge_when_training_only_hurts():
+    leak, goal, context, _ = scene(dense(40), train=60)
+    ridge, _ = Ridge(copies=1)(leak, goal, context)
+    conv, _ = RidgeConv(copies=1, epochs=2, width=4, lr=50.0)(leak, goal, context)
+    assert conv.notes["best_epoch"] == 0
+    torch.testing.assert_close(conv.reconstructions["private"], ridge.reconstructions["private"], rtol=0, atol=1e-6)

@@ -1,0 +1,96 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.command_line import in_process
+
+
+def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sparseguard", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['sparseguard', '--help']\n"
+        "import sparseguard.cli.app as cli\n"
+        "try: cli.main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("list", "run", "report", "check", "demo"):
+        assert command in done.stdout
+
+
+def test_run_report_check(tiny_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = process("run", tiny_file, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["defense"] == "none"
+    shown = in_process("report", out, "--with-images")
+    assert shown.returncode == 0, shown.stderr
+    assert "PSNR" in shown.stdout
+    assert "data:image/png" in (out / "report.html").read_text()
+    assert in_process("report", out).returncode == 0
+    assert "data:image/png" not in (out / "report.html").read_text()
+    checked = in_process("check", out, "--json")
+    assert checked.returncode == 0, checked.stdout
+    assert json.loads(checked.stdout) == {"cases": 1, "flags": [], "failed": []}
+
+
+def test_an_unexpected_flag_has_its_own_exit_code(tiny_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    in_process("run", tiny_file, "--out", out, "--set", "fit.epochs=1", "--set", "fit.lr=1e-12")
+    checked = in_process("check", out)
+    assert checked.returncode == 6, checked.stdout
+    assert "target-at-majority" in checked.stdout
+
+
+def test_failed_cases_have_their_own_exit_code(tiny_file: Path, tmp_path: Path) -> None:
+    done = in_process("run", tiny_file, "--out", tmp_path / "o", "--set", "fit.optimizer=sgd", "--set", "fit.lr=1e30")
+    assert done.returncode == 5
+    assert "not finite" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "nowhere.toml"], 2),
+        (["run", "demo", "--set", "data.privat=1"], 2),
+        (["run", "demo", "--frobnicate"], 2),
+        (["run", "demo", "--device", "quantum"], 2),
+        (["run", "demo", "--set", "data.private=999999"], 3),
+        (["report", "nowhere"], 4),
+        (["check", "nowhere"], 4),
+    ],
+)
+def test_what_the_user_can_mend_is_one_message(arguments: list[str], code: int, tmp_path: Path) -> None:
+    done = in_process(*arguments, *(["--out", tmp_path / "o"] if arguments[0] == "run" else []))
+    assert done.returncode == code, done.stderr
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_ends_with_the_code_and_the_message_too(tmp_path: Path) -> None:
+    done = process("check", tmp_path / "nowhere")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr == in_process("check", tmp_path / "nowhere").stderr
+    assert "nowhere" in done.stderr
+
+
+def test_list_names_every_piece() -> None:
+    found = json.loads(in_process("list", "--json").stdout)
+    from sparseguard.attacks import ATTACKS
+    from sparseguard.defenses import DEFENSES
+
+    assert [entry["name"] for entry in found["defenses"]] == list(DEFENSES)
+    assert [entry["name"] for entry in found["attacks"]] == list(ATTACKS)
+    assert in_process("list").returncode == 0

@@ -1,0 +1,145 @@
+"""Evaluators: what they learn from, that they are kept, and how right they are."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from sparseguard.core.errors import TrainingError
+from sparseguard.core.progress import Silent
+from sparseguard.data import DATASETS
+from sparseguard.metrics import recognized
+from sparseguard.pipeline.scoring import evaluators as module
+from sparseguard.pipeline.scoring.evaluators import NETWORKS, augmented, evaluators
+from sparseguard.types import ImageSet, Splits
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 4, "every": 2, "batch": 16})
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return DATASETS["fashion-mini"](attacker_train=600, attacker_val=100, private=50, test=200).load()
+
+
+def colours(side):
+    """Images whose class is the channel that is brighter in the left half."""
+    generator = torch.Generator().manual_seed(side)
+
+    def part(n):
+        labels = torch.arange(n) % 3
+        images = 0.6 * torch.rand(n, 3, side, side, generator=generator)
+        images[torch.arange(n), labels, :, : side // 2] += 0.4
+        return ImageSet(pixels=images, labels=labels, classes=("red", "green", "blue"))
+
+    return Splits(
+        name="colours", private=part(6), attacker_train=part(60), attacker_val=part(30), select=part(6),
+        test=part(60), layout="sparseguard", flips_keep_class=False,
+    )  # fmt: skip
+
+
+def test_two_evaluators_learn_and_say_how_accurate_they_are(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 20, "batch": 48})
+    found = evaluators(mini, tmp_path, CPU, Silent())
+    assert [evaluator.name for evaluator in found] == list(NETWORKS)
+    assert len(found) >= 2
+    for evaluator in found:
+        with torch.no_grad():
+            right = evaluator.module(mini.test.images).argmax(1) == mini.test.labels
+        assert evaluator.accuracy == pytest.approx(right.double().mean().item())
+        assert evaluator.accuracy > 0.5  # chance is 0.1
+        assert not evaluator.module.training
+        assert not any(parameter.requires_grad for parameter in evaluator.module.parameters())
+
+
+def test_evaluators_are_trained_once(mini, tmp_path, monkeypatch):
+    first = evaluators(mini, tmp_path, CPU, Silent())
+    (folder,) = (tmp_path / "evaluators").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.safetensors" for name in NETWORKS)
+    monkeypatch.setattr(module, "_trained", lambda *_: pytest.fail("trained again"))
+    again = evaluators(mini, tmp_path, CPU, Silent())
+    images = mini.test.images[:20]
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.module(images), other.module(images))
+        assert one.accuracy == other.accuracy
+
+
+def test_evaluators_depend_on_the_attackers_images_alone(mini, tmp_path):
+    first = evaluators(mini, tmp_path, CPU, Silent())
+    torch.rand(7)  # the state of the global generator plays no part, and is left alone
+    state = torch.get_rng_state()
+    afresh = evaluators(mini, tmp_path / "elsewhere", CPU, Silent())
+    assert torch.equal(state, torch.get_rng_state())
+    images = mini.test.images[:20]
+    assert all(torch.equal(a.module(images), b.module(images)) for a, b in zip(first, afresh, strict=True))
+
+    evaluators(dataclasses.replace(mini, private=mini.select), tmp_path, CPU, Silent())
+    assert len(list((tmp_path / "evaluators").iterdir())) == 1
+    fewer = dataclasses.replace(mini, attacker_train=mini.attacker_train.select(torch.arange(300)))
+    evaluators(fewer, tmp_path, CPU, Silent())
+    assert len(list((tmp_path / "evaluators").iterdir())) == 2
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_evaluators_learn_colours_of_other_sizes(side, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 30, "every": 10, "batch": 24})
+    for evaluator in evaluators(colours(side), tmp_path, CPU, Silent()):
+        assert evaluator.accuracy > 0.9
+
+
+def test_training_stops_when_attacker_val_gets_no_better(mini, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 1, "patience": 3})
+    losses = iter([3.0, 2.0, 2.5, 2.1, 2.0])
+    weights = []
+
+    def loss(network, *_):
+        weights.append([parameter.detach().clone() for parameter in network.parameters()])
+        return next(losses)
+
+    monkeypatch.setattr(module, "_loss", loss)
+    trained = module._trained("striding", mini, CPU, Silent())
+    assert len(weights) == 5
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), weights[1], strict=True))
+
+
+def test_a_loss_that_is_not_finite_is_an_error(mini, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "rate": math.inf})
+    with pytest.raises(TrainingError, match="not finite"):
+        module._trained("striding", mini, CPU, Silent())
+
+
+def test_augmentation_moves_and_mirrors():
+    image = torch.zeros(1, 1, 28, 28)
+    image[0, 0, 10, 8] = 1
+    places = set()
+    for seed in range(200):
+        moved = augmented(image, True, torch.Generator().manual_seed(seed))
+        assert moved.shape == image.shape
+        ((y, x),) = moved[0, 0].nonzero().tolist()
+        places.add((y, x))
+    assert {y for y, _ in places} == set(range(8, 13))
+    assert {x for _, x in places} == {*range(6, 11), *range(17, 22)}  # 19 is 8, mirrored
+    unmirrored = {
+        augmented(image, False, torch.Generator().manual_seed(s))[0, 0].nonzero()[0, 1].item() for s in range(99)
+    }
+    assert unmirrored == set(range(6, 11))
+
+
+def test_recognized_is_one_where_the_class_is_right():
+    class Brightest(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3))
+
+    images = torch.zeros(1100, 3, 2, 2)
+    shown = torch.randint(3, (1100,), generator=torch.Generator().manual_seed(1))
+    images[torch.arange(1100), shown] = 1
+    labels = torch.randint(3, (1100,), generator=torch.Generator().manual_seed(2))
+    scores = recognized(Brightest(), images, labels)
+    assert scores.dtype == torch.float32
+    assert scores.tolist() == [float(a == b) for a, b in zip(shown.tolist(), labels.tolist(), strict=True)]
+    assert recognized(Brightest(), images[:0], labels[:0]).shape == (0,)
