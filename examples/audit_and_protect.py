@@ -93,7 +93,7 @@ def main() -> None:
     torch.manual_seed(0)
     settings = {"private": given.private, **({"path": given.path} if given.path else {})}
     splits = DATASETS[given.data](**settings).load()
-    private, others = splits.private, splits.attacker_train
+    private, others = splits.private, splits.auxiliary
     images = private, others.select(torch.arange(min(len(others), given.held_out)))
     model = Normalized(len(private.classes))
     fit(model, private, given.epochs)

@@ -44,12 +44,12 @@ parser.add_argument("--out", type=Path, default=Path("runs/sparse-coding"), help
 out: Path = parser.parse_args().out
 out.mkdir(parents=True, exist_ok=True)
 
-data, generator = DATASETS["fashion-mini"](attacker_train=600).load(), torch.Generator().manual_seed(0)
-images = data.attacker_val.images[:8]
+data, generator = DATASETS["fashion-mini"](auxiliary=600).load(), torch.Generator().manual_seed(0)
+images = data.auxiliary_val.images[:8]
 layer = SparseCode2d(1, 32, kernel_size=7, stride=2, lambd=0.5, steps=30, generator=generator)
 random = layer.dictionary.clone()
 print(f"random atoms:  {describe(layer.solution(images))}")
-for epoch in learn_dictionary(layer, data.attacker_train.images, generator=generator, track=track):
+for epoch in learn_dictionary(layer, data.auxiliary.images, generator=generator, track=track):
     print(f"energy {epoch.energy:6.1f}, {epoch.active:.1%} active, {epoch.dead} dead atoms")
 found, atoms = layer.solution(images), layer.dictionary.detach()
 print(f"learned atoms: {describe(found)}")

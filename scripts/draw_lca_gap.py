@@ -40,7 +40,7 @@ COLOURS = {"same": "#c4481c", "valid": "#1f6f9f"}
 
 def problem(padding: Padding) -> Problem:
     """Return Eq. 1 for real images in random atoms."""
-    images = DATASETS["fashion-mini"]().load().attacker_val.images[:IMAGES].double()
+    images = DATASETS["fashion-mini"]().load().auxiliary_val.images[:IMAGES].double()
     atoms = random_atoms(FEATURES, 1, (KERNEL, KERNEL), torch.Generator().manual_seed(0)).double()
     return Problem(standardize(images), ConvDictionary(atoms, 1, padding, (28, 28)), LAMBDA)
 

@@ -16,7 +16,7 @@ install_import_hook("sparseguard", "support.runtime_types.checked")
 
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "data": {"name": "fashion-mini", "private": 120, "attacker_train": 100, "attacker_val": 50, "test": 60},
+    "data": {"name": "fashion-mini", "private": 120, "auxiliary": 100, "auxiliary_val": 50, "test": 60},
     "fit": {"epochs": 2, "batch_size": 32},
     "threats": [{"name": "split", "backbone": {"name": "linear-shallow", "width": 32}}],
     "defenses": ["none"],
@@ -43,7 +43,7 @@ def tiny_file(tmp_path: Path) -> Path:
         'defenses = ["none"]\n'
         'attacks = ["mean-image", { name = "ridge", copies = 1 }]\n'
         "[data]\n"
-        'name = "fashion-mini"\nprivate = 120\nattacker_train = 100\nattacker_val = 50\ntest = 60\n'
+        'name = "fashion-mini"\nprivate = 120\nauxiliary = 100\nauxiliary_val = 50\ntest = 60\n'
         "[fit]\nepochs = 2\nbatch_size = 32\n"
         '[[threats]]\nname = "split"\nbackbone = { name = "linear-shallow", width = 32 }\n'
     )

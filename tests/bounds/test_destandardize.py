@@ -18,8 +18,8 @@ def _filling(n: int, seed: int, channels: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_that_fill_the_range_come_back_exactly(channels: int) -> None:
-    public, images = _filling(300, 0, channels), _filling(50, 1, channels)
-    estimate = PixelRange.fit(standardize(public), public)
+    auxiliary, images = _filling(300, 0, channels), _filling(50, 1, channels)
+    estimate = PixelRange.fit(standardize(auxiliary), auxiliary)
     u = standardize(images)
     low, high = u.amin((1, 2, 3)), u.amax((1, 2, 3))
     mean, spread = estimate.statistics(u)
@@ -29,8 +29,8 @@ def test_images_that_fill_the_range_come_back_exactly(channels: int) -> None:
 
 
 def test_a_constant_brightness_is_learned_and_images_stay_in_range() -> None:
-    public = 0.2 + 0.5 * _filling(200, 0)
-    estimate = PixelRange.fit(standardize(public), public)
+    auxiliary = 0.2 + 0.5 * _filling(200, 0)
+    estimate = PixelRange.fit(standardize(auxiliary), auxiliary)
     images = 0.2 + 0.5 * _filling(20, 1)
     torch.testing.assert_close(estimate(standardize(images)), images, atol=1e-3, rtol=0)
     wild = estimate(100 * standardize(images))
@@ -39,15 +39,15 @@ def test_a_constant_brightness_is_learned_and_images_stay_in_range() -> None:
 
 
 def test_learning_on_reconstructions_beats_learning_on_the_images_themselves() -> None:
-    public, images = _filling(300, 0), _filling(100, 1)
+    auxiliary, images = _filling(300, 0), _filling(100, 1)
     generator = torch.Generator().manual_seed(2)
 
     def blurred(batch: Tensor) -> Tensor:
         return standardize(batch) + 0.3 * torch.randn(batch.shape, generator=generator)
 
     seen = blurred(images)
-    own = PixelRange.fit(standardize(public), public)(seen)
-    fitted = PixelRange.fit(blurred(public), public)(seen)
+    own = PixelRange.fit(standardize(auxiliary), auxiliary)(seen)
+    fitted = PixelRange.fit(blurred(auxiliary), auxiliary)(seen)
     assert float((fitted - images).square().mean()) < float((own - images).square().mean())
 
 

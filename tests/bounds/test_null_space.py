@@ -38,10 +38,10 @@ def test_matrix_rank_and_null_space_are_those_of_the_weights(rank: int) -> None:
     assert not found.complete
     singular = torch.linalg.svdvals(weights)[:rank]
     assert found.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-4)
-    public = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    parted = null_space(found, public, images)
+    auxiliary = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    parted = null_space(found, auxiliary, images)
     projector = torch.linalg.pinv(weights) @ weights
-    x, mean = images.double().flatten(1), public.double().flatten(1).mean(0)
+    x, mean = images.double().flatten(1), auxiliary.double().flatten(1).mean(0)
     expected = x @ projector + mean @ (torch.eye(64) - projector)
     torch.testing.assert_close(parted.from_mean.double().flatten(1), expected, atol=1e-4, rtol=0)
     null = (x - mean) @ (torch.eye(64) - projector)
@@ -63,9 +63,9 @@ def test_null_part_is_guessed_where_images_have_few_degrees_of_freedom() -> None
 def test_null_part_is_the_linear_estimate_of_the_covariance() -> None:
     generator = torch.Generator().manual_seed(0)
     covariance = torch.randn(64, 64, generator=generator) / 80
-    public, images = (0.5 + torch.randn(n, 64, generator=generator) @ covariance for n in (20_000, 500))
-    mapping = _mapped(_linear(16), public[:50].view(-1, 1, 8, 8))
-    parted = null_space(mapping, public.view(-1, 1, 8, 8), images.view(-1, 1, 8, 8))
+    auxiliary, images = (0.5 + torch.randn(n, 64, generator=generator) @ covariance for n in (20_000, 500))
+    mapping = _mapped(_linear(16), auxiliary[:50].view(-1, 1, 8, 8))
+    parted = null_space(mapping, auxiliary.view(-1, 1, 8, 8), images.view(-1, 1, 8, 8))
     c, a = (covariance.T @ covariance).double(), mapping.rows
     best = 0.5 + (images.double() - 0.5) @ a.T @ torch.linalg.pinv(a @ c @ a.T) @ a @ c
     ours, least = (float((guess - images).square().mean()) for guess in (parted.estimated.flatten(1), best))

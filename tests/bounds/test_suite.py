@@ -96,7 +96,7 @@ def _bounds(model: StagedModel, tap: str, decode: Any = _decode, noise: NoiseFac
     return bounds_of(
         model,
         tap_stage=tap,
-        public=_set(200, 0),
+        auxiliary=_set(200, 0),
         private=_set(40, 1),
         decode=decode,
         noise=noise,
@@ -180,21 +180,21 @@ def test_layers_of_the_l0_penalty_are_not_inverted() -> None:
 
 
 def test_weak_attackers_show_as_rises() -> None:
-    public, private = _smooth(200, 0), _smooth(40, 1)
+    auxiliary, private = _smooth(200, 0), _smooth(40, 1)
 
     def only_behind_relu(features: Tensor, images: Tensor, wanted: Tensor) -> Tensor:
         return (_decode if float(features.min()) >= 0 else _mean_image)(features, images, wanted)
 
     torch.manual_seed(0)
     bent = StagedModel({"bent": nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(64, 64)), "relu": nn.ReLU()}).eval()
-    descent = Descent(public, private, only_behind_relu, CPU)
-    for here in passed(walls_until(bent, "relu"), public, private, device=CPU, seed=0):
+    descent = Descent(auxiliary, private, only_behind_relu, CPU)
+    for here in passed(walls_until(bent, "relu"), auxiliary, private, device=CPU, seed=0):
         descent.pass_wall(here)
     waterfall = descent.waterfall()
     assert [level.wall for level in waterfall.levels] == ["image", "bent.0", "bent.2", "relu"]
     assert list(waterfall.rises) == ["relu"]
     levels = {level.wall: level.psnr for level in waterfall.levels}
-    floor = mean_psnr(public.mean(0, keepdim=True).expand(40, -1, -1, -1), private)
+    floor = mean_psnr(auxiliary.mean(0, keepdim=True).expand(40, -1, -1, -1), private)
     assert levels["bent.2"] == pytest.approx(floor)
     assert waterfall.corrected["bent.2"] == levels["relu"]
     corrected = list(waterfall.corrected.values())
@@ -284,7 +284,7 @@ def test_empty_images_are_refused() -> None:
         bounds_of(
             _plain(),
             tap_stage="first",
-            public=nothing,
+            auxiliary=nothing,
             private=_set(2, 0),
             decode=_decode,
             noise=None,

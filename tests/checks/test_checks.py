@@ -33,10 +33,10 @@ def summary(mean, std=1.0, n=100):
     return Summary(mean=mean, std=std, ci95=(mean, mean), quantiles=(mean, mean, mean), n=n)
 
 
-def attacker(name, psnr, *, piece=None, knowledge="outputs", floor=False, test=None, ssim=0.5, setting=None, **facts):
+def attacker(name, psnr, *, piece=None, knowledge="black-box", floor=False, test=None, ssim=0.5, setting=None, **facts):
     setting = setting or Setting()
     named = NamedAttack(name=name, label=name, piece=None, setting=setting)
-    parts = {"private": psnr, "attacker_val": psnr, "test": psnr if test is None else test}
+    parts = {"private": psnr, "auxiliary_val": psnr, "test": psnr if test is None else test}
     return Attacker(
         name=name,
         settings={"name": piece or name},
@@ -58,7 +58,7 @@ def pair(kind, first, second, mean, *, half=0.02, metric="psnr", part="private")
 def prior(**changes):
     facts = {
         "name": "faces", "kind": "style", "fingerprint": "f", "shape": [1, 28, 28], "num_ws": 8, "w_dim": 4,
-        "trained_on": "faces", "images": 100, "classes": ["a"], "overlap": {"attacker_train": 100},
+        "trained_on": "faces", "images": 100, "classes": ["a"], "overlap": {"auxiliary": 100},
     }  # fmt: skip
     return PriorFacts(**{**facts, **changes})
 
@@ -67,7 +67,7 @@ def class_attacker(*, prior_facts=None, confidence=0.9, best_start=0.6, notes=No
     notes = {"diversity": 0.7, "at_clamp": 0.0, "gradient_norm": 0.3, COSINE: 0.9, **(notes or {})}
     notes = {"samples_far_from_private": 0.2, "samples_far_from_public": 0.2, **notes}
     facts = {
-        "name": "pnp", "settings": {}, "knowledge": "+weights", "control": False, "prior": prior(**(prior_facts or {})),
+        "name": "pnp", "settings": {}, "knowledge": "white-box", "control": False, "prior": prior(**(prior_facts or {})),
         "classes": {
             name: ClassFacts(
                 confidence=0.5, steady_confidence=0.5, start_confidence=0.4, best=confidence, best_start=best_start
@@ -137,7 +137,7 @@ def evidence(
         attacker(
             "search",
             weights,
-            knowledge="+weights",
+            knowledge="white-box",
             index={"private": list(weights_index)} if weights_index else {},
             notes={"gradient_norm": gradient_norm, COSINE: cosine, f"cosine unrolled, {RULES[2]}": 0.1},
             residuals={"private": summary(residual)},
@@ -162,9 +162,9 @@ def evidence(
         ),
         attackers=[attacker for attacker in all_of_them if attacker.name not in without],
         chosen={
-            "outputs": {"psnr": chosen, "ssim": "ridge"},
-            "outputs ×8": {"psnr": "repeated", "ssim": "repeated"},  # noqa: RUF001
-            "+weights": {"psnr": "search", "ssim": "search"},
+            "black-box": {"psnr": chosen, "ssim": "ridge"},
+            "black-box ×8": {"psnr": "repeated", "ssim": "repeated"},  # noqa: RUF001
+            "white-box": {"psnr": "search", "ssim": "search"},
         },
         comparisons=[
             pair("control", "shuffled", "ridge", shuffled),
@@ -190,7 +190,7 @@ BROKEN = {
     "target-at-majority": ({"accuracy": 0.1}, "0.100"),  # equal is not above
     "target-not-converged": ({"history": RISING}, "rose by 0.100 to 0.800"),
     "defense-inactive": ({"inactive": "layer 1 is dead"}, "layer 1 is dead"),
-    "duplicates-across-parts": ({"duplicates": {"test": 2, "select": 1}}, "2 in test, 1 in select"),
+    "duplicates-across-parts": ({"duplicates": {"test": 2, "tuning": 1}}, "2 in test, 1 in select"),
     "attacker-did-not-learn": ({"conv_facts": {"parameter_change": 0.0}}, "conv"),
     "still-improving": ({"conv_facts": {"curves": {CURVE: [20, 21, 22, 23, 24, 24.5]}}}, "conv: gained 0.50 dB"),
     "more-data-helps": ({"half": -0.5}, "half minus ridge: -0.50 dB (95 %: -0.52 to -0.48, 100 images)"),
@@ -205,7 +205,7 @@ BROKEN = {
     "memorization": ({"conv_facts": {"test": 24.5}}, "conv: 25.00 dB on private images, 24.50 dB on test images"),
     "unseen-leak-more": ({"conv_facts": {"test": 25.5}}, "conv: 25.50 dB on test images, 25.00 dB on private images"),
     "prior-overlap": (
-        {"pnp": {"prior_facts": {"overlap": {"attacker_val": 5, "test": 3}}}},
+        {"pnp": {"prior_facts": {"overlap": {"auxiliary_val": 5, "test": 3}}}},
         "pnp: the prior 'faces' was trained on images of the data set: 3 of test",
     ),
     "prior-unknown": ({"pnp": {"prior_facts": {"overlap": None}}}, "pnp: what the prior 'faces' was trained on"),
@@ -338,7 +338,7 @@ def test_without_floors_ridge_and_controls_there_is_nothing_to_compare_with():
         target=full.target,
         leaked=full.leaked,
         attackers=[attacker for attacker in full.attackers if attacker.name == "conv"],
-        chosen={"outputs": {"psnr": "conv"}},
+        chosen={"black-box": {"psnr": "conv"}},
         comparisons=[],
         randomizes=False,
         inactive=None,
@@ -427,7 +427,7 @@ def test_other_controls_may_be_worse(setting):
 
 
 def test_repeats_are_judged_between_attackers_that_know_the_same():
-    informed = attacker("informed", 25.0, knowledge="+weights", setting=Setting(repeats=8))
+    informed = attacker("informed", 25.0, knowledge="white-box", setting=Setting(repeats=8))
     assert found(extra=(informed,), other=[pair("level", "informed", "conv", 0.0)]) == set()
 
 
@@ -436,7 +436,7 @@ def test_gradients_of_zero_are_noticed_without_a_comparison():
     control = attacker(
         "control",
         20.0,
-        knowledge="+weights",
+        knowledge="white-box",
         setting=Setting(control="untrained-target"),
         notes={"gradient_norm": 0.0, COSINE: 0.0},
         residuals={"private": summary(0.9)},

@@ -63,10 +63,10 @@ def test_prepare_and_info_tell_the_same(pets: Path) -> None:
     made = told("prepare", "images", "--from", pets, "--set", "channels=1", "--set", "size=[4,4]")
     assert made == told("info", "images")
     assert made[0]["shape"] == [1, 4, 4]
-    assert made[0]["sizes"] == {"private": 28, "attacker_train": 6, "attacker_val": 1, "select": 1, "test": 4}
+    assert made[0]["sizes"] == {"private": 28, "auxiliary": 6, "auxiliary_val": 1, "tuning": 1, "test": 4}
     assert made[0]["notes"] == {
         "empty files": ["cat/empty.png"],
-        "classes without an image in part attacker_val": ["dog"],
+        "classes without an image in part auxiliary_val": ["dog"],
         "classes without an image in part select": ["cat"],
     }
     code, text = data("info", "images")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from sparseguard.cli import app as cli
 from sparseguard.core.errors import SparseguardError
 
-SMALL = ["data.private=40", "data.attacker_train=60", "data.attacker_val=20", "data.test=20"]
+SMALL = ["data.private=40", "data.auxiliary=60", "data.auxiliary_val=20", "data.test=20"]
 TRAIN = ["--data", "fashion-mini", "--device", "cpu", "--images", "32"]
 for change in SMALL:
     TRAIN += ["--set", change]
@@ -109,10 +109,10 @@ def test_list(trained: tuple[Path, dict[str, Any]]) -> None:
     assert (entry["num_ws"], entry["w_dim"], entry["kind"]) == (8, 3, "style")
     size = sum(path.stat().st_size for path in trained[0].iterdir())
     assert entry["megabytes"] == pytest.approx(size / 1e6, abs=1e-3)
-    assert "12 images of attacker_train of fashion-mini" in entry["trained_on"]
+    assert "12 images of auxiliary of fashion-mini" in entry["trained_on"]
     code, text = prior("list", trained[0])
     assert code == 0
-    assert "12 images of attacker_train" in text
+    assert "12 images of auxiliary" in text
 
 
 def test_sample(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_import_of_a_module(factory: list[str | Path], tmp_path: Path) -> None:
     out = tmp_path / "priors" / "dcgan"
     entry = told(
         "import", out, *factory, "--classes", "Bag,Coat", "--trained-on", "bags and coats",
-        "--fingerprints-of", "fashion-mini", "--set", "data.attacker_train=60",
+        "--fingerprints-of", "fashion-mini", "--set", "data.auxiliary=60",
     )  # fmt: skip
     assert (entry["kind"], entry["name"], entry["num_ws"]) == ("module", "dcgan", 0)
     assert (entry["classes"], entry["trained_on"], entry["fingerprints"]) == (["Bag", "Coat"], "bags and coats", 60)
@@ -157,7 +157,7 @@ def test_import_of_a_module(factory: list[str | Path], tmp_path: Path) -> None:
         (["train", "OUT", "--data", "fashion-mini", "--set", "fit.images=3"], 2),
         (["train", "OUT", "--data", "fashion-mini", "--device", "quantum"], 2),
         (["train", "OUT", "--data", "mnist", "--set", "data.path=/nowhere"], 3),
-        (["train", "OUT", "--data", "fashion-mini", "--set", "data.attacker_train=99999"], 3),
+        (["train", "OUT", "--data", "fashion-mini", "--set", "data.auxiliary=99999"], 3),
         (["train", "THERE", "--data", "fashion-mini"], 4),
         (["train", "THERE/file/p", "--data", "fashion-mini"], 4),
         (["list", "nowhere"], 3),

@@ -13,7 +13,7 @@ from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, state_hash
-from sparseguard.types import FLOORS, Attacked, AttackResult, ImageSet, Knowledge, Public
+from sparseguard.types import FLOORS, Attacked, AttackResult, AuxiliaryData, ImageSet, Knowledge
 from support.priors import tiny_prior
 
 CPU = torch.device("cpu")
@@ -95,16 +95,16 @@ def leak_of(target, knowledge, **more):
 
 
 def context(seed=0):
-    public = Public(train=images(40, 1), val=images(12, 2))
+    auxiliary = AuxiliaryData(train=images(40, 1), val=images(12, 2))
     return AttackContext(
-        public=public, seed=seed, device=CPU, progress=Silent(), label="toy attack", prior=tiny_prior((1, 8, 8))
+        auxiliary=auxiliary, seed=seed, device=CPU, progress=Silent(), label="toy attack", prior=tiny_prior((1, 8, 8))
     )
 
 
 def goal_for(knowledge, target):
     goal = {}
-    for part, count in (("private", 9), ("attacker_val", 12)):
-        private = images(count, 7) if part == "private" else context().public.val
+    for part, count in (("private", 9), ("auxiliary_val", 12)):
+        private = images(count, 7) if part == "private" else context().auxiliary.val
         seen = None if knowledge in FLOORS else leak_of(target, knowledge).observe(private)
         goal[part] = Attacked(
             count=count, observation=seen, labels=None if knowledge is Knowledge.NOTHING else private.labels
@@ -129,7 +129,7 @@ def test_it_reconstructs_every_part_within_range_and_leaves_the_target_alone(nam
     result, outside, _ = run(name, target)
     assert {part: tuple(made.shape) for part, made in result.reconstructions.items()} == {
         "private": (9, 1, 8, 8),
-        "attacker_val": (12, 1, 8, 8),
+        "auxiliary_val": (12, 1, 8, 8),
     }
     for made in result.reconstructions.values():
         assert made.dtype == torch.float32
@@ -164,12 +164,12 @@ def test_an_attack_says_so_where_it_has_nothing_to_offer(name):
         run(name, dense())
 
 
-@pytest.mark.parametrize("level", [level for level in Knowledge if level is not Knowledge.WEIGHTS])
+@pytest.mark.parametrize("level", [level for level in Knowledge if level is not Knowledge.WHITE_BOX])
 def test_only_weights_opens_the_box(level):
     leak = leak_of(sparse(), level)
     with pytest.raises(AccessError, match="may not have the weights"):
         leak.white_box()
-    if level is Knowledge.SPEC:
+    if level is Knowledge.GRAY_BOX:
         assert list(leak.front().stages) == ["codes"]
     else:
         with pytest.raises(AccessError, match="may not know the defense"):
@@ -178,7 +178,7 @@ def test_only_weights_opens_the_box(level):
 
 def test_a_white_box_is_a_copy_up_to_the_tap():
     target = sparse()
-    box = leak_of(target, Knowledge.WEIGHTS).white_box()
+    box = leak_of(target, Knowledge.WHITE_BOX).white_box()
     assert list(box.stages) == ["codes", "first"]
     assert not any(parameter.requires_grad for parameter in box.parameters())
     before = state_hash(target)
@@ -190,12 +190,12 @@ def test_a_white_box_is_a_copy_up_to_the_tap():
 def test_what_was_trained_is_not_part_of_the_specification():
     target = sparse()
     target.stages["codes"].hebbian = True
-    assert list(leak_of(target, Knowledge.SPEC).front().stages) == []
+    assert list(leak_of(target, Knowledge.GRAY_BOX).front().stages) == []
 
 
 def test_repeated_queries_are_averaged_and_counted():
     few = images(5, 1)
-    once, often = leak_of(noisy(), Knowledge.OUTPUTS), leak_of(noisy(), Knowledge.OUTPUTS, repeats=64)
+    once, often = leak_of(noisy(), Knowledge.BLACK_BOX), leak_of(noisy(), Knowledge.BLACK_BOX, repeats=64)
     clean = dense().until(few.images, "first").detach()
     errors = [float((leak.observe(few).features - clean).square().mean()) for leak in (once, often)]
     assert errors[0] == pytest.approx(0.01, rel=0.3)
@@ -205,13 +205,15 @@ def test_repeated_queries_are_averaged_and_counted():
 
 def test_shuffled_features_are_the_same_ones_in_another_order():
     few = images(20, 1)
-    true, shuffled = (leak_of(dense(), Knowledge.OUTPUTS, shuffled=how).observe(few).features for how in (False, True))
+    true, shuffled = (
+        leak_of(dense(), Knowledge.BLACK_BOX, shuffled=how).observe(few).features for how in (False, True)
+    )
     assert not torch.equal(true, shuffled)
     assert torch.equal(true.sort(0).values, shuffled.sort(0).values)
 
 
 def test_queries_are_counted():
-    leak = leak_of(model(), Knowledge.OUTPUTS)
+    leak = leak_of(model(), Knowledge.BLACK_BOX)
     leak.observe(images(5, 1))
     leak.observe(images(3, 1).images)
     assert leak.queries == 8
@@ -219,7 +221,7 @@ def test_queries_are_counted():
 
 def test_a_leak_needs_a_model_in_evaluation_mode():
     with pytest.raises(AccessError, match="evaluation mode"):
-        leak_of(model().train(), Knowledge.OUTPUTS)
+        leak_of(model().train(), Knowledge.BLACK_BOX)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

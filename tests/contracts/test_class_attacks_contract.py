@@ -110,7 +110,7 @@ def test_the_random_state_is_left_to_others(name, kind):
 def test_less_than_the_weights_is_refused(name):
     attack = CLASS_ATTACKS[name](**QUICK[name])
     with pytest.raises(AccessError, match="may not have the weights"):
-        attack(leak_of(dense(), Knowledge.OUTPUTS), GOAL, context())
+        attack(leak_of(dense(), Knowledge.BLACK_BOX), GOAL, context())
 
 
 @pytest.mark.parametrize("name", CLASS_ATTACKS)
@@ -127,7 +127,7 @@ def test_it_says_what_it_is(name):
     assert piece.summary
     assert piece.source
     assert piece.revision >= 1
-    assert piece.knowledge == Knowledge.WEIGHTS
+    assert piece.knowledge == Knowledge.WHITE_BOX
     for preset in piece.presets.values():
         piece(**preset)
 
@@ -139,7 +139,7 @@ class Broken(ClassAttack):
     revision = 1
     summary = "for tests"
     source = "none"
-    knowledge = Knowledge.WEIGHTS
+    knowledge = Knowledge.WHITE_BOX
     value: float = 0.5
     size: int = 8
     missing: bool = False
@@ -160,9 +160,9 @@ class Broken(ClassAttack):
 )
 def test_a_result_that_means_nothing_is_never_scored(more, message):
     with pytest.raises(TrainingError, match=message):
-        Broken(**more)(leak_of(dense(), Knowledge.WEIGHTS), GOAL, context())
+        Broken(**more)(leak_of(dense(), Knowledge.WHITE_BOX), GOAL, context())
 
 
 def test_images_are_clipped_to_their_range():
-    result = Broken(value=1.5)(leak_of(dense(), Knowledge.WEIGHTS), GOAL, context())
+    result = Broken(value=1.5)(leak_of(dense(), Knowledge.WHITE_BOX), GOAL, context())
     assert float(result.images.max()) == 1

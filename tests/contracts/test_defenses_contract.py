@@ -46,7 +46,7 @@ def prepared(defense, backbone):
     budget = Budget(images=24, batch_size=8, epochs=2)
     with torch.random.fork_rng(), torch.enable_grad():
         return quick(defense).prepare(
-            Context(private=part(), public=part(), blueprint=blueprint, seed=0, budget=budget)
+            Context(private=part(), auxiliary=part(), blueprint=blueprint, seed=0, budget=budget)
         )
 
 

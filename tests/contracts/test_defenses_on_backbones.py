@@ -93,7 +93,7 @@ def released(defense, case, **settings):
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         budget = Budget(images=IMAGES - 1, batch_size=IMAGES - 1, epochs=1)
-        state = piece.prepare(Context(private=images, public=images, blueprint=plain, seed=0, budget=budget))
+        state = piece.prepare(Context(private=images, auxiliary=images, blueprint=plain, seed=0, budget=budget))
     blueprint = piece.place(plain, state)
     model = blueprint.build(case.shape, seed_of)
     run = train(
@@ -123,7 +123,7 @@ def shapes(case):
 
 def seen(target, case, seed=7):
     leak = Leak(
-        target.model, tap=case.tap, stage=target.taps[case.tap], knowledge=Knowledge.OUTPUTS, seed=seed, device=CPU
+        target.model, tap=case.tap, stage=target.taps[case.tap], knowledge=Knowledge.BLACK_BOX, seed=seed, device=CPU
     )
     return [leak.observe(few(case.shape)).features for _ in range(2)]
 

@@ -53,7 +53,7 @@ def released(name, weights):
 
 def leak_of(target, seed=7):
     stage = target.taps[TAP]
-    return Leak(target.model, tap=TAP, stage=stage, knowledge=Knowledge.OUTPUTS, seed=seed, device=CPU)
+    return Leak(target.model, tap=TAP, stage=stage, knowledge=Knowledge.BLACK_BOX, seed=seed, device=CPU)
 
 
 @each

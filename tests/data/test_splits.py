@@ -67,11 +67,11 @@ def test_unequal_classes_keep_their_proportions(labels):
 @given(labels=label_lists)
 def test_the_paper_layout_gives_the_attacker_all_that_is_not_private(labels):
     splits = parted(numbered(labels), "paper")
-    attacker = numbers(splits.attacker_train) + numbers(splits.attacker_val)
+    attacker = numbers(splits.auxiliary) + numbers(splits.auxiliary_val)
     assert sorted(attacker + numbers(splits.private)) == list(range(len(labels)))
-    assert sorted(numbers(splits.select)) == sorted(numbers(splits.test)) == sorted(attacker)
+    assert sorted(numbers(splits.tuning)) == sorted(numbers(splits.test)) == sorted(attacker)
     assert abs(len(splits.private) - 0.7 * len(labels)) < 1
-    assert abs(len(splits.attacker_val) - 0.03 * len(labels)) < 1
+    assert abs(len(splits.auxiliary_val) - 0.03 * len(labels)) < 1
 
 
 @pytest.mark.parametrize("layout", ["sparseguard", "paper"])

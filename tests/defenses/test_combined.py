@@ -19,7 +19,7 @@ from sparseguard.defenses.combined import REVISION, Combined, split_name
 from sparseguard.targets import BACKBONES, Fit, train
 from sparseguard.types import Moment, Phase, Step
 
-DATA = DATASETS["fashion-mini"](private=60, attacker_train=60).load()
+DATA = DATASETS["fashion-mini"](private=60, auxiliary=60).load()
 PLAIN = replace(BACKBONES["linear"](width=20).blueprint(10), cut="first_linear")
 QUICK: dict[str, dict[str, Any]] = {
     "sca": {"features": (3, 4), "steps": (3, 3)},
@@ -38,7 +38,7 @@ def built(defense: Defense, state: Any = None) -> StagedModel:
 
 def context() -> Context:
     budget = Budget(images=54, batch_size=30, epochs=1)
-    return Context(private=DATA.private, public=DATA.attacker_train, blueprint=PLAIN, seed=3, budget=budget)
+    return Context(private=DATA.private, auxiliary=DATA.auxiliary, blueprint=PLAIN, seed=3, budget=budget)
 
 
 @pytest.mark.parametrize("names", [("sca", "low-rank"), ("low-rank", "sca")])

@@ -66,14 +66,14 @@ class TrainsTheTarget(Attack):
     revision = 1
     summary = "test"
     source = "test"
-    knowledge = Knowledge.OUTPUTS
+    knowledge = Knowledge.BLACK_BOX
 
     def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
         model = leak._released.requires_grad_(True)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with torch.enable_grad():
-            logits = model(context.public.train.images)
-            torch.nn.functional.cross_entropy(logits, context.public.train.labels).backward()
+            logits = model(context.auxiliary.train.images)
+            torch.nn.functional.cross_entropy(logits, context.auxiliary.train.labels).backward()
         optimizer.step()
         model.requires_grad_(False)
         return ATTACKS["ridge"](copies=1).run(leak, goal, context)  # type: ignore[call-arg]
@@ -122,11 +122,11 @@ def test_a_shuffled_control_that_gets_the_true_features(case: Any, monkeypatch: 
 def test_an_attack_that_ignores_the_features(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Blind(ATTACKS["mean-image"]):  # type: ignore[name-defined, misc]
         floor = False
-        knowledge = Knowledge.OUTPUTS
+        knowledge = Knowledge.BLACK_BOX
 
         def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
             released(goal)
-            leak.observe(context.public.train)
+            leak.observe(context.auxiliary.train)
             return super().run(leak, goal, context)  # type: ignore[no-any-return]
 
     monkeypatch.setitem(ATTACKS, "blind", settings(Blind))
@@ -180,5 +180,5 @@ def test_a_target_trained_too_short(tiny: dict[str, Any], case: Any) -> None:
 def test_few_images_to_learn_from(tiny: dict[str, Any], case: Any) -> None:
     half = {**RIDGE, "label": "half", "setting": {"share": 0.5}}
     assert set(flags(case(attacks=["mean-image", RIDGE, half]))) == {"more-data-helps"}
-    many = {**tiny["data"], "attacker_train": 1500}
+    many = {**tiny["data"], "auxiliary": 1500}
     assert flags(case(attacks=["mean-image", RIDGE, half], data=many)) == {}

@@ -13,7 +13,7 @@ from sparseguard.targets import state_hash
 from sparseguard.types import ImageSet
 
 FEW = [{"name": "mean-image"}, {"name": "class-mean"}, {"name": "ridge", "copies": 1}]
-SPLITS = DATASETS["fashion-mini"](private=80, attacker_train=200).load()
+SPLITS = DATASETS["fashion-mini"](private=80, auxiliary=200).load()
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def model():
 
 def run(model, out, **more):
     given = {"taps": ["3", "logits"], "attacks": FEW, **more}
-    return audit(model, SPLITS.private, SPLITS.attacker_train, out=out, **given)
+    return audit(model, SPLITS.private, SPLITS.auxiliary, out=out, **given)
 
 
 def test_every_tap_is_attacked_and_told_in_words(model, tmp_path):
@@ -71,7 +71,7 @@ def test_accuracy_is_the_models_own(model, tmp_path):
     assert test == 50  # a quarter of the held-out images
     wrong = record.target.wrong["test"]
     assert record.target.accuracy == pytest.approx(1 - len(wrong) / test)
-    assert frozen(SPLITS.attacker_train.images).shape == (200, 10)
+    assert frozen(SPLITS.auxiliary.images).shape == (200, 10)
 
 
 def test_an_audit_goes_on_where_it_was(model, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_images_that_do_not_fit_are_refused(model, tmp_path):
         pixels=SPLITS.private.pixels[..., :14], labels=SPLITS.private.labels, classes=SPLITS.private.classes
     )
     with pytest.raises(DataError, match="held-out ones"):
-        audit(model, small, SPLITS.attacker_train, taps=["3"], attacks=FEW, out=tmp_path)
+        audit(model, small, SPLITS.auxiliary, taps=["3"], attacks=FEW, out=tmp_path)
 
 
 def test_a_model_that_breaks_at_a_tap_leaves_the_other_taps(model, tmp_path, monkeypatch):
@@ -194,7 +194,7 @@ def test_the_same_tap_twice_is_one_record_and_a_tap_run_twice_is_told(tmp_path):
 
 
 def test_images_that_do_not_fit_each_other_or_are_too_few_are_told_apart(model, tmp_path):
-    held = SPLITS.attacker_train
+    held = SPLITS.auxiliary
     with pytest.raises(DataError, match="8 images are too few"):
         audit(model, SPLITS.private, held.select(torch.arange(8)), taps=["3"], out=tmp_path)
     other = ImageSet(pixels=held.pixels, labels=held.labels, classes=(*held.classes, "hat"))

@@ -120,7 +120,7 @@ def test_page_has_every_number(tmp_path):
         "Attacked classes: Bag, Coat. Compared with 90 private images of each",
         "nearest private image of the class in the features of evaluator pooling",
         "knows attacked classes: Bag",
-        "1,234 Sandal no 1,000 of attacker_train",
+        "1,234 Sandal no 1,000 of auxiliary",
         "not known Sandal, Bag",
         "gradients pass sparse layers: implicit",
         "cosine of gradients: unrolled, implicit: 0.875",

@@ -97,7 +97,7 @@ def hostile_record() -> Record:
         attacker["name"] = name.get(attacker["name"], attacker["name"])
         attacker["setting"]["data"] = HOSTILE
         attacker["setting"]["control"] = HOSTILE
-        attacker["curves"] = {"attacker_val PSNR": [1.0, 2.0], f"{HOSTILE} misfit": [1.0, 0.1]}
+        attacker["curves"] = {"auxiliary_val PSNR": [1.0, 2.0], f"{HOSTILE} misfit": [1.0, 0.1]}
         attacker["sets"] = {HOSTILE: {HOSTILE: {"value": None, "reason": HOSTILE, "n": 3}}}
     for comparison in plain["comparisons"]:
         comparison["second"] = name.get(comparison["second"], comparison["second"])
@@ -140,16 +140,16 @@ def test_a_sheet_shows_best_median_and_worst_under_none():
 def test_every_strip_shows_the_same_images_and_a_dash_where_none_was_attacked():
     records, pictures = pair()
     found = sheet(records, pictures)
-    assert [strip.label for strip in found.strips[1:4]] == ["none, outputs", "none, outputs ×16", "none, +weights"]  # noqa: RUF001
+    assert [strip.label for strip in found.strips[1:4]] == ["none, black-box", "none, black-box ×16", "none, white-box"]  # noqa: RUF001
     places = [grey(tile) for tile in found.strips[0].tiles]
     attacked = 0
     for strip in found.strips[1:]:
         for place, tile in zip(places, strip.tiles, strict=True):
-            if "+weights" in strip.label and place not in full.SUBSET["private"]:
+            if "white-box" in strip.label and place not in full.SUBSET["private"]:
                 assert (tile.address, tile.words) == ("", "not attacked")
             else:
                 assert grey(tile) == place
-                attacked += "+weights" in strip.label
+                attacked += "white-box" in strip.label
     assert attacked > 0
     place = next(place for place in places if place in full.SUBSET["private"])
     score = full.scores()["search/private/psnr"][full.SUBSET["private"].index(place)]
@@ -170,8 +170,8 @@ def test_curves_share_one_scale():
     low, high = full.record(), full.record("sca")
     plain = high.model_dump()
     for attacker in plain["attackers"]:
-        if attacker["curves"].get("attacker_val PSNR"):
-            attacker["curves"] = {"attacker_val PSNR": [5.0, float("nan"), 18.0]}
+        if attacker["curves"].get("auxiliary_val PSNR"):
+            attacker["curves"] = {"auxiliary_val PSNR": [5.0, float("nan"), 18.0]}
     learned, searched, trained = curve_charts([low, Record.model_validate(plain)])
     assert [panel.title for panel in learned.panels] == ["none", "sca"]
     assert [words for _, words in learned.y_ticks][:1] == ["5"]
@@ -220,7 +220,14 @@ def test_terminal_has_a_row_a_level_and_fits():
         console.print(table)
     text = console.file.getvalue()
     joined = " ".join(text.split())
-    for piece in ("(outputs ×16)", "(+weights)", "n=5/4", "none: +weights minus outputs", "sca minus none", "-4.00"):  # noqa: RUF001
+    for piece in (
+        "(black-box ×16)",
+        "(white-box)",
+        "n=5/4",
+        "none: white-box minus black-box",
+        "sca minus none",
+        "-4.00",
+    ):  # noqa: RUF001
         assert piece in joined, piece
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
@@ -239,13 +246,13 @@ def test_a_bare_attacker_of_a_new_record_is_shown(tmp_path):
     bare = Attacker(
         name="x",
         settings={},
-        knowledge="+spec",
+        knowledge="gray-box",
         floor=False,
         parameter_change=None,
         outside_range=0.0,
         notes={},
         scores={},
     )
-    record = full.record(attackers=[bare], chosen={"+spec": {"psnr": "x"}})
+    record = full.record(attackers=[bare], chosen={"gray-box": {"psnr": "x"}})
     text = page(tmp_path, [record], {record.case.slug: full.pictures()})
     assert text.endswith("</html>\n")

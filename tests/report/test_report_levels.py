@@ -11,7 +11,7 @@ from sparseguard.report.analysis.threat_levels import chosen_at, level_of
 from support import full_records as full
 from support import synthetic_records as made
 
-LEVELS = ["outputs", "outputs ×16", "+weights"]  # noqa: RUF001
+LEVELS = ["black-box", "black-box ×16", "white-box"]  # noqa: RUF001
 
 
 def held(*records, shifts=None):
@@ -23,12 +23,12 @@ def held(*records, shifts=None):
 def test_levels_come_in_the_order_of_what_is_known():
     found = rows([full.record()])
     assert [row.level for row in found] == LEVELS
-    assert [(row.knowledge, row.repeats) for row in found] == [("outputs", 1), ("outputs", 16), ("+weights", 1)]
+    assert [(row.knowledge, row.repeats) for row in found] == [("black-box", 1), ("black-box", 16), ("white-box", 1)]
 
 
 def test_old_records_level_is_their_knowledge():
     old = made.record()
-    assert {level_of(attacker) for attacker in old.attackers} == {"nothing", "outputs"}
+    assert {level_of(attacker) for attacker in old.attackers} == {"nothing", "black-box"}
     plain = old.model_dump(mode="json")
     for attacker in plain["attackers"]:
         for new in ("setting", "level", "competes", "index", "curves", "residuals", "sets"):
@@ -82,12 +82,12 @@ def test_intervals_are_by_the_bootstrap_where_scores_are_at_hand():
 
 
 def test_a_control_is_never_chosen():
-    wrong = {"outputs": {"psnr": "ridge shuffled", "ssim": "mean-image", "id@1": "ridge"}}
+    wrong = {"black-box": {"psnr": "ridge shuffled", "ssim": "mean-image", "id@1": "ridge"}}
     record = full.record(chosen=wrong)
     (row,) = rows([record])
     assert row.chosen == {"psnr": (), "ssim": (), "id@1": ("ridge",)}
     assert row.measures["psnr"]["private"].leaked is None
-    assert chosen_at(record, "outputs", "psnr") is None
+    assert chosen_at(record, "black-box", "psnr") is None
     chosen = {name for row in rows([full.record()]) for names in row.chosen.values() for name in names}
     assert "ridge shuffled" not in chosen
 
@@ -95,7 +95,7 @@ def test_a_control_is_never_chosen():
 def test_controls_stand_beside_the_attack_they_belong_to():
     record = full.record()
     (control,) = cell_controls([record], {})
-    assert (control.name, control.belongs_to, control.level) == ("ridge shuffled", ("ridge",), "outputs")
+    assert (control.name, control.belongs_to, control.level) == ("ridge shuffled", ("ridge",), "black-box")
     assert control.words[0].startswith("shuffled features")
     found = control.measures["psnr"]["private"]
     assert found.attack.mean == pytest.approx(record.attacker("ridge").scores["private"]["psnr"].mean)
@@ -127,7 +127,7 @@ def test_a_difference_pairs_images_by_their_place():
             attacker["index"]["private"] = [43, 11, 50, 7, 2]
     other = Record.model_validate(changed)
     pictures = held(base, other, shifts={"sca": 2.0})
-    (found,) = (one for one in between_defenses([base, other], pictures) if one.level == "+weights")
+    (found,) = (one for one in between_defenses([base, other], pictures) if one.level == "white-box")
     own = pictures[other.case.slug].scores["search/private/psnr"].astype(float)
     theirs = pictures[base.case.slug].scores["search/private/psnr"].astype(float)
     expected = np.array([own[3] - theirs[0], own[1] - theirs[1], own[0] - theirs[4]])

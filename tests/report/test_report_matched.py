@@ -65,7 +65,7 @@ def test_the_setting_that_leaks_least_among_those_that_keep_the_accuracy_is_pick
     assert (row.best, row.reason) == (None, None)
 
 
-def test_the_test_is_on_the_images_of_select_and_attacker_val():
+def test_the_test_is_on_the_images_of_select_and_auxiliary_val():
     (first, *_) = family(table([many.record(), *ladder()]), "sca").tried
     assert first.evidence == noninferiority(6.0, 0.0, 600, 0.05)
     kept = many.record("sca", lost=3, gained=5)
@@ -81,7 +81,7 @@ def test_the_choice_reads_neither_test_nor_private():
     other = [many.record("sca", one.case.defense, attackers=made.attackers(9.0, many.PARTS)) for one in records[1:3]]
     plain = [one.model_dump() for one in other]
     for attacker in (one for record in plain for one in record["attackers"]):
-        attacker["scores"]["attacker_val"]["psnr"]["mean"] = 1.0 if attacker["name"] == "ridge" else 2.0
+        attacker["scores"]["auxiliary_val"]["psnr"]["mean"] = 1.0 if attacker["name"] == "ridge" else 2.0
     changed = [type(other[0]).model_validate(one) for one in plain]
     leaks = [one.leak for one in family(table([records[0], *changed]), "sca").tried]
     assert leaks == [1.0, 1.0]
@@ -90,7 +90,7 @@ def test_the_choice_reads_neither_test_nor_private():
 def test_in_layout_paper_select_alone_is_read():
     data = {"sizes": many.SIZES, "layout": "paper"}
     found = table([many.record(data=data), many.record("sca", lost=3, data=data)])
-    assert (found.parts, found.n) == (("select",), 300)
+    assert (found.parts, found.n) == (("tuning",), 300)
 
 
 def test_none_is_first_and_needs_no_test():
@@ -186,22 +186,22 @@ def test_records_before_schema_3_say_what_is_missing(tmp_path):
 
 
 def test_other_images_are_not_paired():
-    data = {"sizes": many.SIZES, "fingerprints": {"select": "other"}}
+    data = {"sizes": many.SIZES, "fingerprints": {"tuning": "other"}}
     row = family(table([many.record(), many.record("sca", data=data)]), "sca")
     assert row.reason == "not the same images as none"
 
 
 def test_a_setting_that_was_not_attacked_at_outputs_cannot_be_picked():
-    chosen = {"+weights": {"psnr": "ridge"}}
+    chosen = {"white-box": {"psnr": "ridge"}}
     row = family(table([many.record(), many.record("sca", chosen=chosen)]), "sca")
-    assert (row.qualified, row.pick, row.reason) == (1, None, "no attacker was chosen at level outputs")
+    assert (row.qualified, row.pick, row.reason) == (1, None, "no attacker was chosen at level black-box")
 
 
 def test_what_other_levels_reach_is_told_beside_the_pick():
     plain = many.record("sca").model_dump()
-    search = dict(plain["attackers"][2], name="search", knowledge="+weights")
+    search = dict(plain["attackers"][2], name="search", knowledge="white-box")
     plain["attackers"].append(search)
-    plain["chosen"]["+weights"] = {"psnr": "search"}
+    plain["chosen"]["white-box"] = {"psnr": "search"}
     plain["comparisons"] = [
         {
             "kind": "level",
@@ -216,7 +216,7 @@ def test_what_other_levels_reach_is_told_beside_the_pick():
     ]
     record = type(many.record()).model_validate(plain)
     assert isinstance(record.attackers[-1], Attacker)
-    assert family(table([many.record(), record]), "sca").pick.gains == {"+weights": 2.5}
+    assert family(table([many.record(), record]), "sca").pick.gains == {"white-box": 2.5}
 
 
 def test_failed_settings_are_counted_apart(tmp_path):
@@ -229,7 +229,7 @@ def test_failed_settings_are_counted_apart(tmp_path):
 
 
 def test_too_few_images_are_told(tmp_path):
-    data = {"sizes": {**many.SIZES, "select": 40, "attacker_val": 30}}
+    data = {"sizes": {**many.SIZES, "tuning": 40, "auxiliary_val": 30}}
     records = [many.record(data=data), many.record("sca", data=data)]
     found = table(records)
     assert (found.n, found.too_few, family(found, "sca").qualified) == (70, True, 0)

@@ -19,7 +19,7 @@ def test_one_seed_gives_the_records_own_numbers():
     assert row.measures["ssim"]["private"].leaked.mean == 0.6
     assert row.measures["ssim"]["private"].floor_names == ("mean-image",)
     assert row.measures["id@1"]["test"].leak == pytest.approx(0.88)
-    assert (row.status, row.seeds, row.knowledge, row.dimension) == ("ok", 1, "outputs", 500)
+    assert (row.status, row.seeds, row.knowledge, row.dimension) == ("ok", 1, "black-box", 500)
 
 
 def test_seeds_are_averaged_with_their_spread():
@@ -35,16 +35,16 @@ def test_seeds_are_averaged_with_their_spread():
 
 
 def test_each_seed_counts_with_its_own_chosen_attacker():
-    other = {"outputs": {"psnr": "ridge-conv", "ssim": "ridge-conv", "id@1": "ridge"}}
+    other = {"black-box": {"psnr": "ridge-conv", "ssim": "ridge-conv", "id@1": "ridge"}}
     (row,) = rows([made.record(seed=0), made.record(seed=1, chosen=other)])
     assert row.measures["psnr"]["private"].leaked.mean == pytest.approx((20.0 + 18.0) / 2)
     assert row.chosen["psnr"] == ("ridge", "ridge-conv")
 
 
 def test_each_knowledge_level_has_its_row():
-    levels = {"+weights": {"psnr": "ridge"}, "outputs": {"psnr": "ridge-conv"}}
+    levels = {"white-box": {"psnr": "ridge"}, "black-box": {"psnr": "ridge-conv"}}
     found = rows([made.record(chosen=levels)])
-    assert [row.knowledge for row in found] == ["outputs", "+weights"]
+    assert [row.knowledge for row in found] == ["black-box", "white-box"]
     assert [row.measures["psnr"]["private"].leaked.mean for row in found] == [18.0, 20.0]
     assert found[0].measures["ssim"]["private"].leaked is None
 

@@ -40,7 +40,7 @@ def test_everything_fits_in_100_columns():
         "(12.00/11.00)",
         "(0.0005/0.0011)",
         "ridge-conv",
-        "(outputs)",
+        "(black-box)",
         "(expected)",
         "(!)",
         "16.49",

@@ -14,7 +14,7 @@ def told(psnr: float, identified: float, **changes):
     """Return the verdict on one attack of so many dB above the best floor, 12 dB."""
     floors = [attacker(name, means, True) for name, means in FLOORS.items()]
     one = attacker("ridge", {"psnr": psnr, "ssim": 0.5, "id@1": identified}, False)
-    chosen = {"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
+    chosen = {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
     return verdict(record(attackers=[*floors, one], chosen=chosen, **changes))
 
 
@@ -48,7 +48,7 @@ def test_among_few_images_chance_is_no_leak():
 def test_what_luck_does_among_a_handful_is_no_leak():
     floors = [attacker(name, means, True) for name, means in FLOORS.items()]
     one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
-    chosen = {"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
+    chosen = {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
     for count, severity in ((1, "none found"), (2, "none found"), (30, "severe")):
         summaries = {metric: kept.model_copy(update={"n": count}) for metric, kept in one.scores["private"].items()}
         few = one.model_copy(update={"scores": {**one.scores, "private": summaries}})
@@ -66,7 +66,7 @@ def test_an_attack_on_few_images_is_measured_against_another_on_the_same_ones():
     easy = search.model_copy(update={"index": {"private": [0, 1, 2]}})
     chosen = {
         name: dict.fromkeys(("psnr", "ssim", "id@1"), one)
-        for name, one in (("outputs", "ridge"), ("+weights", "search"))
+        for name, one in (("black-box", "ridge"), ("white-box", "search"))
     }
     beside = Comparison(
         kind="level", first="search", second="ridge", metric="psnr", part="private", mean=1.0, ci95=(0.5, 1.5), n=3
@@ -82,7 +82,7 @@ def test_an_attack_on_few_images_is_measured_against_another_on_the_same_ones():
 
 def test_without_a_floor_nothing_is_measured():
     one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
-    found = verdict(record(attackers=[one], chosen={"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}))
+    found = verdict(record(attackers=[one], chosen={"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}))
     assert found.severity == "not measured"
     assert "mean-image" in found.sentences[1]
 
@@ -91,7 +91,7 @@ def test_who_tells_images_apart_best_is_asked_for_that_not_who_has_the_most_deci
     strong = attacker("ridge", {"psnr": 14.0, "ssim": 0.5, "id@1": 0.02}, False)
     sharp = attacker("sharp", {"psnr": 11.0, "ssim": 0.5, "id@1": 0.7}, False)
     floors = [attacker(name, means, True) for name, means in FLOORS.items()]
-    chosen = {"outputs": {"psnr": "ridge", "ssim": "ridge", "id@1": "sharp"}}
+    chosen = {"black-box": {"psnr": "ridge", "ssim": "ridge", "id@1": "sharp"}}
     one = verdict(record(attackers=[*floors, strong, sharp], chosen=chosen))
     assert one.severity == "severe"
     assert "'ridge'" in one.sentences[1]
@@ -104,11 +104,11 @@ def test_a_share_of_a_handful_of_images_does_not_count():
     few.scores["private"] = {metric: one.model_copy(update={"n": 8}) for metric, one in few.scores["private"].items()}
     floors = [attacker(name, means, True) for name, means in FLOORS.items()]
     metrics = ("psnr", "ssim", "id@1")
-    chosen = {"outputs": dict.fromkeys(metrics, "ridge"), "+weights": dict.fromkeys(metrics, "search")}
+    chosen = {"black-box": dict.fromkeys(metrics, "ridge"), "white-box": dict.fromkeys(metrics, "search")}
     one = verdict(record(attackers=[*floors, strong, few], chosen=chosen))
     assert one.severity == "faint"
     assert "2% of them" in one.sentences[1]
-    alone = verdict(record(attackers=[*floors, few], chosen={"+weights": chosen["+weights"]}))
+    alone = verdict(record(attackers=[*floors, few], chosen={"white-box": chosen["white-box"]}))
     assert alone.severity == "partial"
 
 
@@ -125,7 +125,7 @@ def test_flags_and_a_model_that_does_not_work_are_told():
 
 
 def test_few_images_and_attacks_not_run_are_told():
-    sizes = {"private": 8, "attacker_train": 60, "attacker_val": 10, "test": 25}
+    sizes = {"private": 8, "auxiliary": 60, "auxiliary_val": 10, "test": 25}
     one = told(16.0, 0.9, data={"sizes": sizes}, skipped={"search": "there is no gradient"})
     said = " ".join(one.sentences)
     for words in ("from 60 images only", "over 8 private images", "'search' was not run: there is no gradient."):

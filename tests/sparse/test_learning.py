@@ -34,7 +34,7 @@ def draws(*shape: int, seed: int = 1) -> Tensor:
 def clothes() -> tuple[Tensor, Tensor]:
     """Real images to learn from, and others."""
     splits = DATASETS["fashion-mini"]().load()
-    return splits.attacker_train.images[:240], splits.attacker_val.images[:40]
+    return splits.auxiliary.images[:240], splits.auxiliary_val.images[:40]
 
 
 def energy(layer: SparseCoding, images: Tensor) -> float:

@@ -12,7 +12,7 @@ from sparseguard.attacks import Attack, AttackContext
 from sparseguard.attacks.access import Leak
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Attacked, AttackResult, ImageSet, Public
+from sparseguard.types import Attacked, AttackResult, AuxiliaryData, ImageSet
 
 CPU = torch.device("cpu")
 
@@ -52,11 +52,11 @@ def attacked(
     **more: Any,
 ) -> tuple[AttackResult, dict[str, Tensor]]:
     """Run an attack on ``target``; return its result and the originals."""
-    public = Public(train=images(train, 1), val=images(20, 2))
+    auxiliary = AuxiliaryData(train=images(train, 1), val=images(20, 2))
     leak = Leak(target, tap="t", stage=stage, knowledge=attack.knowledge, seed=0, device=CPU, released=target)
-    parts = {"private": private or images(10, 3), "attacker_val": public.val}
+    parts = {"private": private or images(10, 3), "auxiliary_val": auxiliary.val}
     goal = {part: Attacked(count=len(images), observation=leak.observe(images)) for part, images in parts.items()}
-    context = AttackContext(public=public, seed=0, device=CPU, progress=Silent(), label="toy", **more)
+    context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", **more)
     result, _ = attack(leak, goal, context)
     return result, {part: some.images for part, some in parts.items()}
 

@@ -25,7 +25,7 @@ def prior(name: str = "five", knows: tuple[str, ...] = (), **changes: Any) -> Pr
         "trained_on": "the attacker's images",
         "images": 1234,
         "classes": ["Sandal", *knows],
-        "overlap": {"attacker_train": 1000},
+        "overlap": {"auxiliary": 1000},
         "knows": list(knows),
     }
     return PriorFacts.model_validate(values | changes)
@@ -69,7 +69,7 @@ def attacker(name: str, add: float = 0.0, given: PriorFacts | None = None, **cha
     values: dict[str, Any] = {
         "name": name,
         "settings": {"name": name, "steps": 50},
-        "knowledge": "+weights",
+        "knowledge": "white-box",
         "control": given is None,
         "prior": given,
         "classes": facts,

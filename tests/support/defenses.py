@@ -50,7 +50,7 @@ def few_private() -> ImageSet:
 @functools.cache
 def few_public() -> ImageSet:
     """100 attacker-side images of the same size."""
-    whole = DATASETS["fashion-mini"](attacker_train=100).load().attacker_train
+    whole = DATASETS["fashion-mini"](auxiliary=100).load().auxiliary
     return ImageSet(pixels=whole.pixels[:, :, ::2, ::2].contiguous(), labels=whole.labels, classes=whole.classes)
 
 
@@ -59,10 +59,10 @@ def seed_of(stage: str) -> int:
     return zlib.crc32(stage.encode())
 
 
-def context_of(blueprint, private, public, epochs=2):
+def context_of(blueprint, private, auxiliary, epochs=2):
     """What a defense is given beforehand."""
     budget = Budget(images=90, batch_size=30, epochs=epochs)
-    return Context(private=private, public=public, blueprint=blueprint, seed=3, budget=budget)
+    return Context(private=private, auxiliary=auxiliary, blueprint=blueprint, seed=3, budget=budget)
 
 
 @functools.cache

@@ -20,8 +20,8 @@ COUNTS = {"private": 60, "test": 40}
 SUBSET = {"private": [7, 11, 20, 31, 43], "test": [0, 5, 9, 33]}
 SIDE = 8
 MEANS = {"mean-image": 10.0, "ridge": 20.0, "ridge-conv": 21.0, "ridge shuffled": 9.5, "ridge K=16": 22.0}
-LEVELS = {"mean-image": "nothing", "ridge K=16": "outputs ×16", "search": "+weights"}  # noqa: RUF001
-CHOSEN = {"+weights": "search", "outputs ×16": "ridge K=16", "outputs": "ridge-conv"}  # noqa: RUF001
+LEVELS = {"mean-image": "nothing", "ridge K=16": "black-box ×16", "search": "white-box"}  # noqa: RUF001
+CHOSEN = {"white-box": "search", "black-box ×16": "ridge K=16", "black-box": "ridge-conv"}  # noqa: RUF001
 MISSING = "too few images for a covariance"
 
 
@@ -55,7 +55,7 @@ def summarize(values: np.ndarray[Any, Any]) -> Summary:
 
 
 def attacker(name: str, found: dict[str, np.ndarray[Any, Any]]) -> Attacker:
-    level = LEVELS.get(name, "outputs")
+    level = LEVELS.get(name, "black-box")
     control = name == "ridge shuffled"
     parts: dict[str, dict[str, Summary]] = {part: {} for part in COUNTS}
     for key, values in found.items():
@@ -64,7 +64,7 @@ def attacker(name: str, found: dict[str, np.ndarray[Any, Any]]) -> Attacker:
             parts[part][metric] = summarize(values)
     values: dict[str, Any] = {}
     if name == "ridge-conv":
-        values["curves"] = {"attacker_val PSNR": [18.0, 19.5, 20.5, 20.8]}
+        values["curves"] = {"auxiliary_val PSNR": [18.0, 19.5, 20.5, 20.8]}
         values["sets"] = {
             "private": {
                 "FD(fashion-net)": SetScore(value=None, reason=MISSING, n=60),

@@ -8,8 +8,8 @@ import numpy as np
 from sparseguard.record import Record, TargetFacts
 from support import synthetic_records as made
 
-SIZES = {"private": 3000, "attacker_train": 1500, "attacker_val": 300, "select": 300, "test": 900}
-PARTS = {"private": 0.0, "test": -1.0, "attacker_val": -2.0}
+SIZES = {"private": 3000, "auxiliary": 1500, "auxiliary_val": 300, "tuning": 300, "test": 900}
+PARTS = {"private": 0.0, "test": -1.0, "auxiliary_val": -2.0}
 """What is added to the PSNR of a part."""
 BASE = range(60)
 """Places that none classifies wrong, in each part."""
@@ -29,7 +29,7 @@ def record(
     Args:
         family: the defense's name.
         label: the setting's, by default the name.
-        lost: images of select, and as many of attacker_val, that only none classifies right.
+        lost: images of select, and as many of auxiliary_val, that only none classifies right.
         gained: the same, that only this setting classifies right.
         shift: added to the PSNR of the attacks.
         order: labels in the recipe's order.
@@ -47,7 +47,7 @@ def record(
                 "parameters": 652_510,
                 "epochs": 6,
                 "best_epoch": 5,
-                "wrong": dict.fromkeys(("test", "select", "attacker_val"), answers),
+                "wrong": dict.fromkeys(("test", "tuning", "auxiliary_val"), answers),
                 "step_flops": 2_000_000,
                 "relative_cost": 1.0,
                 "state_hash": "a",

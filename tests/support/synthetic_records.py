@@ -16,10 +16,10 @@ ATTACKS: Means = {
     "ridge": {"psnr": 20.0, "ssim": 0.5, "id@1": 0.9},
     "ridge-conv": {"psnr": 18.0, "ssim": 0.6, "id@1": 0.8},
 }
-CHOSEN = {"outputs": {"psnr": "ridge", "ssim": "ridge-conv", "id@1": "ridge"}}
+CHOSEN = {"black-box": {"psnr": "ridge", "ssim": "ridge-conv", "id@1": "ridge"}}
 PARTS = {"private": 0.0, "test": -1.0}
 """What is added to the PSNR of a part."""
-SIZES = {"private": 3000, "test": 900, "attacker_val": 300}
+SIZES = {"private": 3000, "test": 900, "auxiliary_val": 300}
 GALLERY = list(range(3, 53, 4))
 """Places of the 13 private images of the gallery."""
 
@@ -32,7 +32,7 @@ def attacker(name: str, means: Mapping[str, float], floor: bool, parts: Mapping[
     return Attacker(
         name=name,
         settings={} if floor else {"copies": 2},
-        knowledge="nothing" if floor else "outputs",
+        knowledge="nothing" if floor else "black-box",
         floor=floor,
         parameter_change=None,
         outside_range=0.0 if floor else 0.03,
@@ -74,7 +74,7 @@ def record(
         "status": "ok",
         "config": config | ({} if order is None else {"defense_order": order}),
         "data": {
-            "sizes": {"private": 3000, "attacker_train": 1500, "attacker_val": 300, "test": 900},
+            "sizes": {"private": 3000, "auxiliary": 1500, "auxiliary_val": 300, "test": 900},
             "gallery_index": GALLERY,
         },
         "target": TargetFacts(

@@ -16,7 +16,7 @@ from sparseguard.types import ImageSet, Knowledge, Observation, Released
 
 REVISION = 2
 BATCH = 256
-INFORMED = (Knowledge.SPEC, Knowledge.WEIGHTS)
+INFORMED = (Knowledge.GRAY_BOX, Knowledge.WHITE_BOX)
 
 
 class AccessError(SparseguardError):
@@ -104,7 +104,7 @@ class Leak:
         Raises:
             AccessError: for an attack that is not given the weights.
         """
-        model = self._require((Knowledge.WEIGHTS,), "may not have the weights")
+        model = self._require((Knowledge.WHITE_BOX,), "may not have the weights")
         names = list(model.stages)
         return _copied(model, names[: names.index(self._stage) + 1])
 

@@ -13,7 +13,7 @@ from sparseguard.attacks.access import Leak
 from sparseguard.core.errors import SparseguardError, TrainingError
 from sparseguard.core.progress import Progress
 from sparseguard.generators import Prior
-from sparseguard.types import Attacked, AttackResult, Goal, Images, Knowledge, Public
+from sparseguard.types import Attacked, AttackResult, AuxiliaryData, Goal, Images, Knowledge
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,12 +26,12 @@ class AttackContext:
         device: where to train.
         progress: told how far it is.
         label: its name in `progress`.
-        earlier: by level of knowledge, what the attack before this one that was best on attacker_val made of the same
+        earlier: by level of knowledge, what the attack before this one that was best on auxiliary_val made of the same
             images; of those that know no more.
         prior: the generator its settings name; None where they name none.
     """
 
-    public: Public
+    auxiliary: AuxiliaryData
     seed: int
     device: torch.device
     progress: Progress
@@ -87,7 +87,7 @@ class Attack(ABC):
             TrainingError: when a reconstruction is not finite or has a wrong shape; neither is ever scored.
         """
         result = self.run(leak, goal, context)
-        size = context.public.train.shape
+        size = context.auxiliary.train.shape
         outside = 0.0
         clipped = {}
         for part, attacked in goal.items():
@@ -118,6 +118,6 @@ def observed(goal: Goal) -> dict[str, torch.Tensor]:
 
 
 def own_images(attacked: Attacked, context: AttackContext) -> Images:
-    """Return the originals of the part attacker_val, which the attacker has."""
-    val = context.public.val
+    """Return the originals of the part auxiliary_val, which the attacker has."""
+    val = context.auxiliary.val
     return val.images if attacked.index is None else val.batch(attacked.index)

@@ -65,7 +65,9 @@ def walls_until(model: StagedModel, tap_stage: str) -> list[Wall]:
     return found
 
 
-def passed(walls: list[Wall], public: Tensor, private: Tensor, *, device: torch.device, seed: int) -> Iterator[Passed]:
+def passed(
+    walls: list[Wall], auxiliary: Tensor, private: Tensor, *, device: torch.device, seed: int
+) -> Iterator[Passed]:
     """Send images through one wall after the other, keeping no more than two walls' values at a time.
 
     Args:
@@ -76,10 +78,10 @@ def passed(walls: list[Wall], public: Tensor, private: Tensor, *, device: torch.
         seed: of noise that walls add.
     """
     for wall in walls:
-        public_out = run_wall(wall, public, device, derive(purpose="public", wall=wall.name, seed=seed))
+        public_out = run_wall(wall, auxiliary, device, derive(purpose="public", wall=wall.name, seed=seed))
         private_out = run_wall(wall, private, device, derive(purpose="private", wall=wall.name, seed=seed))
-        yield Passed(wall=wall, public_in=public, public_out=public_out, private_in=private, private_out=private_out)
-        public, private = public_out, private_out
+        yield Passed(wall=wall, public_in=auxiliary, public_out=public_out, private_in=private, private_out=private_out)
+        auxiliary, private = public_out, private_out
 
 
 @torch.no_grad()

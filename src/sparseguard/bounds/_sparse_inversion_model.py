@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseguard.bounds._destandardize import PixelRange, image_statistics
-from sparseguard.bounds.base import Images, Public, mean_psnr
+from sparseguard.bounds.base import AuxiliaryData, Images, mean_psnr
 from sparseguard.bounds.sparse_inversion import Inversion, best_steps, hidden_fraction, invert_code
 from sparseguard.sparse import Problem, Solution, SparseCoding, Status, solve, standardize
 
@@ -98,7 +98,9 @@ def exact_codes(
     return inverted, float(solved.float().mean())
 
 
-def image_figures(prefix: str, found: Inverted, images: Images, public: Inverted, own: Public) -> dict[str, float]:
+def image_figures(
+    prefix: str, found: Inverted, images: Images, auxiliary: Inverted, own: AuxiliaryData
+) -> dict[str, float]:
     """Return the PSNR of images made of a first layer's codes.
 
     Args:
@@ -111,8 +113,8 @@ def image_figures(prefix: str, found: Inverted, images: Images, public: Inverted
     mean, spread = image_statistics(images)
     figures = dict[str, float]()
     for name, ours, theirs in (
-        ("synthesis", found.synthesis.cpu(), public.synthesis.cpu()),
-        ("inversion", found.inversion.projection.cpu(), public.inversion.projection.cpu()),
+        ("synthesis", found.synthesis.cpu(), auxiliary.synthesis.cpu()),
+        ("inversion", found.inversion.projection.cpu(), auxiliary.inversion.projection.cpu()),
     ):
         figures[f"{prefix}_{name}_true_statistics_psnr"] = mean_psnr(mean + spread * ours, images)
         figures[f"{prefix}_{name}_psnr"] = mean_psnr(PixelRange.fit(theirs, own)(ours), images)

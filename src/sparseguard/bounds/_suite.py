@@ -13,7 +13,7 @@ from sparseguard.bounds._sparse_inversion_model import (
     released_codes,
     stable_steps,
 )
-from sparseguard.bounds.base import Bound, Decode, Images, Meaning, Public
+from sparseguard.bounds.base import AuxiliaryData, Bound, Decode, Images, Meaning
 from sparseguard.bounds.bayes_noise import pool_bound
 from sparseguard.bounds.layerwise import FITTED, Descent
 from sparseguard.bounds.null_space import null_space
@@ -65,7 +65,7 @@ def bounds_of(
     model: StagedModel,
     *,
     tap_stage: str,
-    public: ImageSet,
+    auxiliary: ImageSet,
     private: ImageSet,
     decode: Decode,
     noise: NoiseFacts | None,
@@ -90,10 +90,10 @@ def bounds_of(
         RecipeError: when the model has no such stage, or either set of images is empty.
         ValueError: for a model in training mode.
     """
-    if len(public) == 0 or len(private) == 0:
+    if len(auxiliary) == 0 or len(private) == 0:
         raise RecipeError("bounds need public and evaluated images, at least one of each.")
     walls = walls_until(model, tap_stage)
-    known, images = public.images, private.images
+    known, images = auxiliary.images, private.images
     descent, sparse = Descent(known, images, decode, device), list[Bound]()
     with progress.task("waterfall", len(walls)) as advance:
         for here in passed(walls, known, images, device=device, seed=seed):
@@ -112,23 +112,23 @@ def bounds_of(
 
 
 def _inversion(
-    here: Passed, layer: SparseCoding, known: Public, images: Images, device: torch.device, progress: Progress
+    here: Passed, layer: SparseCoding, known: AuxiliaryData, images: Images, device: torch.device, progress: Progress
 ) -> Bound:
     name, where = "optimality-inversion", here.wall.name
     if layer.penalty != "l1":
         return _unavailable(name, where, f"the condition is that of the l1 penalty, not of '{layer.penalty}'")
     count, own = min(EXACT_IMAGES, len(images)), min(EXACT_IMAGES, FITTED, len(known))
     inputs, code = here.private_in[:count].to(device), here.private_out[:count].to(device)
-    public, public_code = here.public_in[:own].to(device), here.public_out[:own].to(device)
+    auxiliary, public_code = here.public_in[:own].to(device), here.public_out[:own].to(device)
     first = reads_images(layer, here.public_in, known)
-    steps = stable_steps(layer, public, public_code)
+    steps = stable_steps(layer, auxiliary, public_code)
     released = released_codes(layer, inputs, code, steps)
     with progress.task(f"exact codes of {where}", count + own * first) as advance:
         exact, solved = exact_codes(layer, inputs, code, advance)
         values = {"exact_solved": solved, **exact.figures("exact"), **released.figures("released")}
         if first:
-            public_exact, _ = exact_codes(layer, public, public_code, advance)
-            public_released = released_codes(layer, public, public_code, steps)
+            public_exact, _ = exact_codes(layer, auxiliary, public_code, advance)
+            public_released = released_codes(layer, auxiliary, public_code, steps)
             values |= image_figures("exact", exact, images[:count], public_exact, known[:own])
             values |= image_figures("released", released, images[:count], public_released, known[:own])
     return _available(name, where, values, count)
@@ -179,7 +179,7 @@ def _noise_pool(
     return _available(name, noise.stage, values, found.pool)
 
 
-def _null_space(descent: Descent, known: Public, images: Images, tap_stage: str) -> Bound:
+def _null_space(descent: Descent, known: AuxiliaryData, images: Images, tap_stage: str) -> Bound:
     name = "null-space"
     if descent.beginning is None:
         return _unavailable(name, tap_stage, "the first wall is not affine")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images = Float[Tensor, "n c h w"]
-Public = Float[Tensor, "k c h w"]
+AuxiliaryData = Float[Tensor, "k c h w"]
 PerImage = Float[Tensor, " n"]
 
 Decode = Callable[[Tensor, Tensor, Tensor], Tensor]

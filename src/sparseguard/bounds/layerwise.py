@@ -11,7 +11,7 @@ from torch import Tensor
 from sparseguard.bounds._destandardize import PixelRange
 from sparseguard.bounds._layers import Passed, Wall, invertible, runs
 from sparseguard.bounds._sparse_inversion_model import reads_images, released_codes, stable_steps
-from sparseguard.bounds.base import PSNR_CAP, Decode, Images, Public, mean_psnr
+from sparseguard.bounds.base import PSNR_CAP, AuxiliaryData, Decode, Images, mean_psnr
 from sparseguard.bounds.null_space import AffineMap, affine_map, null_space
 from sparseguard.sparse import SparseCoding, standardize
 
@@ -86,8 +86,8 @@ class Descent:
         beginning: the last wall that the network is affine up to, and what it is up to there.
     """
 
-    def __init__(self, public: Public, private: Images, decode: Decode, device: torch.device) -> None:
-        self._public, self._private, self._decode, self._device = public, private, decode, device
+    def __init__(self, auxiliary: AuxiliaryData, private: Images, decode: Decode, device: torch.device) -> None:
+        self._public, self._private, self._decode, self._device = auxiliary, private, decode, device
         self._walls = list[Wall]()
         self.beginning: tuple[str, AffineMap] | None = None
         self._bent = False
@@ -122,19 +122,19 @@ class Descent:
         self.levels.append(Level(wall=wall, psnr=found[by], by=by, tried=found))
 
     def _standardized(self, here: Passed) -> dict[str, float]:
-        public, private = standardize(here.public_in), standardize(here.private_in)
+        auxiliary, private = standardize(here.public_in), standardize(here.private_in)
         return {
-            "decode": self._learned(public, private),
-            "range": mean_psnr(PixelRange.fit(public, self._public)(private), self._private),
+            "decode": self._learned(auxiliary, private),
+            "range": mean_psnr(PixelRange.fit(auxiliary, self._public)(private), self._private),
         }
 
     def _inverted(self, here: Passed, layer: SparseCoding) -> float:
         own, device = self._public[:FITTED], self._device
         inputs, code = here.public_in[:FITTED].to(device), here.public_out[:FITTED].to(device)
         steps = stable_steps(layer, inputs, code)
-        public = released_codes(layer, inputs, code, steps).inversion.projection
+        auxiliary = released_codes(layer, inputs, code, steps).inversion.projection
         private = released_codes(layer, here.private_in.to(device), here.private_out.to(device), steps)
-        estimate = PixelRange.fit(public.cpu(), own)
+        estimate = PixelRange.fit(auxiliary.cpu(), own)
         return mean_psnr(estimate(private.inversion.projection.cpu()), self._private)
 
     def _extended(self, name: str) -> AffineMap | None:
@@ -145,6 +145,6 @@ class Descent:
             self.beginning = name, mapping
         return mapping
 
-    def _learned(self, public: Tensor, private: Tensor) -> float:
-        images = self._decode(public.flatten(1), self._public, private.flatten(1))
+    def _learned(self, auxiliary: Tensor, private: Tensor) -> float:
+        images = self._decode(auxiliary.flatten(1), self._public, private.flatten(1))
         return mean_psnr(images, self._private)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.bounds.base import Images, Public, mean_psnr
+from sparseguard.bounds.base import AuxiliaryData, Images, mean_psnr
 from sparseguard.numerics.ridge import fit_linear
 
 AFFINE_ERROR = 1e-4
@@ -102,7 +102,7 @@ class NullSpace:
 
 
 @torch.no_grad()
-def null_space(mapping: AffineMap, public: Public, images: Images) -> NullSpace:
+def null_space(mapping: AffineMap, auxiliary: AuxiliaryData, images: Images) -> NullSpace:
     r"""Part images into what the map sees and what it does not, :math:`x = V V^T x + (I - V V^T) x`.
 
     The first part every attacker who knows the weights has exactly, up to rounding times the condition number. The
@@ -115,7 +115,7 @@ def null_space(mapping: AffineMap, public: Public, images: Images) -> NullSpace:
         images: ``(n, c, h, w)``.
     """
     rows, shape = mapping.rows, images.shape
-    known, private = public.double().flatten(1), images.double().flatten(1)
+    known, private = auxiliary.double().flatten(1), images.double().flatten(1)
     mean = known.mean(0)
     seen = private @ rows.T
     exact = seen @ rows

@@ -76,7 +76,7 @@ CHECKS: dict[str, Check] = {
         find=attacker_did_not_learn,
     ),
     "still-improving": Check(
-        raised_when="an attacker chosen for PSNR gained more than 0.1 dB on attacker_val in the last fifth of its "
+        raised_when="an attacker chosen for PSNR gained more than 0.1 dB on auxiliary_val in the last fifth of its "
         "epochs, at least the last one",
         meaning="its training was cut short; the row understates the leak",
         find=still_improving,
@@ -98,7 +98,7 @@ CHECKS: dict[str, Check] = {
     ),
     "worse-than-ridge": Check(
         raised_when="an attacker chosen for PSNR is below ridge on the private images",
-        meaning="the choice on attacker_val did not carry over; the row understates the leak",
+        meaning="the choice on auxiliary_val did not carry over; the row understates the leak",
         find=worse_than_ridge,
     ),
     "shuffled-as-good": Check(

@@ -16,7 +16,7 @@ ABOVE_FLOOR = 0.1
 STILL_GAINING = 0.1
 """dB. A decoder that gained so much in a fifth of its epochs had not come to rest."""
 
-CURVE = "attacker_val PSNR"
+CURVE = "auxiliary_val PSNR"
 
 APART = 0.2
 """dB. Smaller differences, however sure on many images, change no conclusion."""
@@ -35,7 +35,7 @@ def still_improving(evidence: Evidence) -> str | None:
     """Look at the end of the chosen attackers' learning curves."""
     gains = {a.name: late_gain(a.curves.get(CURVE, [])) for a in evidence.picked("psnr")}
     return joined(
-        f"{name}: gained {gain:.2f} dB on attacker_val in the last fifth of its epochs, more than {STILL_GAINING}"
+        f"{name}: gained {gain:.2f} dB on auxiliary_val in the last fifth of its epochs, more than {STILL_GAINING}"
         for name, gain in gains.items()
         if gain > STILL_GAINING
     )

@@ -7,7 +7,7 @@ import math
 from sparseguard.checks.evidence import Evidence, joined
 from sparseguard.record import ClassAttacker, PriorFacts
 
-ATTACKERS_OWN = ("attacker_train", "attacker_val")
+ATTACKERS_OWN = ("auxiliary", "auxiliary_val")
 SURE = 0.99
 ALIKE = 0.1
 """Of the mean distance between private images of a class."""
@@ -52,11 +52,11 @@ def prior_unrelated(evidence: Evidence) -> str | None:
     """Look for priors whose samples are far from private and from public images."""
     found = []
     for attacker in evidence.class_attacks():
-        private, public = (attacker.notes.get(f"samples_far_from_{part}", 0.0) for part in ("private", "public"))
-        if min(private, public) > FAR:
+        private, auxiliary = (attacker.notes.get(f"samples_far_from_{part}", 0.0) for part in ("private", "public"))
+        if min(private, auxiliary) > FAR:
             found.append(
                 f"{attacker.name}: {private:.0%} of the prior's samples are far from all private images, "
-                f"{public:.0%} from all of the attacker's"
+                f"{auxiliary:.0%} from all of the attacker's"
             )
     return joined(found)
 

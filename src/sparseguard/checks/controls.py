@@ -49,7 +49,7 @@ def repeats_no_better(evidence: Evidence) -> str | None:
     return joined(
         difference(comparison)
         for comparison, repeated in evidence.compared("level")
-        if repeated.knowledge == "outputs" and repeated.setting.get("repeats", 1) > 1 and comparison.ci95[0] <= 0
+        if repeated.knowledge == "black-box" and repeated.setting.get("repeats", 1) > 1 and comparison.ci95[0] <= 0
     )
 
 
@@ -58,7 +58,7 @@ def hidden_gradients(evidence: Evidence) -> str | None:
     worse = [
         difference(comparison)
         for comparison, attacker in evidence.compared("level")
-        if attacker.knowledge == "+weights" and comparison.ci95[1] < 0
+        if attacker.knowledge == "white-box" and comparison.ci95[1] < 0
     ]
     zero = [
         f"{name}: gradients have norm 0"

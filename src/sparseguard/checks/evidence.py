@@ -17,7 +17,7 @@ class Evidence:
         target: facts of the target.
         leaked: facts of the tap.
         attackers: all attacks and floors of the case with their scores.
-        chosen: level to metric to the attacker chosen on attacker_val.
+        chosen: level to metric to the attacker chosen on auxiliary_val.
         comparisons: attackers side by side.
         randomizes: whether the defense promises different answers to equal queries.
         inactive: why the defense is not at work, by its own account.
@@ -56,7 +56,7 @@ class Evidence:
 
     def white_boxes(self) -> list[Attacker]:
         """Return the attackers of single images that have the weights and may be chosen."""
-        return [attacker for attacker in self.attackers if attacker.knowledge == "+weights" and attacker.competes]
+        return [attacker for attacker in self.attackers if attacker.knowledge == "white-box" and attacker.competes]
 
     def class_attacks(self) -> list[ClassAttacker]:
         """Return the attacks on classes that are no controls."""
@@ -64,7 +64,7 @@ class Evidence:
 
     def notes_of_white_boxes(self) -> dict[str, dict[str, float]]:
         """Return the notes of all attackers that have the weights, by name."""
-        of_classes = [attacker for attacker in self.class_attackers if attacker.knowledge == "+weights"]
+        of_classes = [attacker for attacker in self.class_attackers if attacker.knowledge == "white-box"]
         of_images = {attacker.name: attacker.notes for attacker in self.white_boxes()}
         return of_images | {attacker.name: attacker.notes for attacker in of_classes}
 

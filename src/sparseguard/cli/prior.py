@@ -60,7 +60,7 @@ def list_priors(
 @prior.command()
 def train(
     out: Out,
-    data: Annotated[str, typer.Option(help="The data set whose attacker_train is learned, e.g. fashion-mini.")],
+    data: Annotated[str, typer.Option(help="The data set whose auxiliary is learned, e.g. fashion-mini.")],
     changes: Changes = None,
     classes: Classes = None,
     name: Name = None,
@@ -72,7 +72,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train a small style-based prior on attacker_train alone; interrupted, the same command goes on."""
+    """Train a small style-based prior on auxiliary alone; interrupted, the same command goes on."""
     from sparseguard.core.device import device_named
     from sparseguard.pipeline.prior_training.train import data_set, style_fit, train_prior
 
@@ -114,7 +114,7 @@ def import_prior(
     trained_on: Annotated[str, typer.Option(help="One sentence on the images it was trained on.")] = "unknown",
     classes: Classes = None,
     fingerprints_of: Annotated[
-        str | None, typer.Option(metavar="DATA", help="The data set on whose attacker_train it was trained.")
+        str | None, typer.Option(metavar="DATA", help="The data set on whose auxiliary it was trained.")
     ] = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -243,7 +243,7 @@ def _only(option: str, *, needed: dict[str, Any], refused: dict[str, Any]) -> No
 
 
 def _known(name: str | None, changes: list[str]) -> Any:
-    """The fingerprints of a data set's attacker_train; None without a data set."""
+    """The fingerprints of a data set's auxiliary; None without a data set."""
     if name is None:
         if changes:
             raise RecipeError(f"--set {changes[0]}: is for --fingerprints-of, which is not given.")

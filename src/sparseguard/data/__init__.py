@@ -4,7 +4,7 @@ Example:
     >>> from sparseguard.data import DATASETS
     >>> splits = DATASETS["fashion-mini"](private=1000).load()
     >>> {part: len(images) for part, images in splits.parts().items()}
-    {'private': 1000, 'attacker_train': 1500, 'attacker_val': 300, 'select': 300, 'test': 900}
+    {'private': 1000, 'auxiliary': 1500, 'auxiliary_val': 300, 'tuning': 300, 'test': 900}
 """
 
 from __future__ import annotations

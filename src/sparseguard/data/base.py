@@ -20,8 +20,8 @@ class DataSet(ABC):
     Args:
         layout: how the set is parted, see `sparseguard.data.splits.partition`.
         private: use this many private images, the same number of each class; None for all.
-        attacker_train: the same for the attacker's training images.
-        attacker_val: the same for the attacker's validation images.
+        auxiliary: the same for the attacker's training images.
+        auxiliary_val: the same for the attacker's validation images.
         test: the same for the test images.
 
     Raises:
@@ -40,11 +40,11 @@ class DataSet(ABC):
 
     layout: Layout = "sparseguard"
     private: int | None = None
-    attacker_train: int | None = None
-    attacker_val: int | None = None
+    auxiliary: int | None = None
+    auxiliary_val: int | None = None
     test: int | None = None
 
-    @pydantic.field_validator("private", "attacker_train", "attacker_val", "test")
+    @pydantic.field_validator("private", "auxiliary", "auxiliary_val", "test")
     @classmethod
     def _has_room_for_every_class(cls, size: int | None) -> int | None:
         least = max(len(cls.classes), 2)
@@ -65,8 +65,8 @@ class DataSet(ABC):
         return dataclasses.replace(
             splits,
             private=self._limited("private", splits.private, self.private),
-            attacker_train=self._limited("attacker_train", splits.attacker_train, self.attacker_train),
-            attacker_val=self._limited("attacker_val", splits.attacker_val, self.attacker_val),
+            auxiliary=self._limited("auxiliary", splits.auxiliary, self.auxiliary),
+            auxiliary_val=self._limited("auxiliary_val", splits.auxiliary_val, self.auxiliary_val),
             test=self._limited("test", splits.test, self.test),
         )
 

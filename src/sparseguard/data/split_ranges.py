@@ -25,7 +25,7 @@ def order_of_parts(
     Args:
         labels: ``(n,)``.
         groups: ``(n,)`` names; an empty one is a group of its own.
-        layout: ``paper`` gives the parts private, attacker_train and attacker_val.
+        layout: ``paper`` gives the parts private, auxiliary and auxiliary_val.
         classes_in_all_parts: give every part at least one image of each class, and of the others what its share still
             lacks; groups do not count then. A class needs as many images as there are parts.
     """
@@ -58,13 +58,13 @@ def ranges(sizes: dict[str, int], layout: Layout) -> dict[str, tuple[int, int]]:
     """Return each part's first row and the row behind its last, the parts lying one after the other.
 
     Example:
-        >>> ranges({"private": 7, "attacker_train": 2, "attacker_val": 1}, "paper")["test"]
+        >>> ranges({"private": 7, "auxiliary": 2, "auxiliary_val": 1}, "paper")["test"]
         (7, 10)
     """
     ends = np.cumsum(list(sizes.values())).tolist()
     found: dict[str, Any] = dict(zip(sizes, zip([0, *ends[:-1]], ends, strict=True), strict=True))
     if layout == "paper":
-        found |= dict.fromkeys(("select", "test"), (sizes["private"], ends[-1]))
+        found |= dict.fromkeys(("tuning", "test"), (sizes["private"], ends[-1]))
     return found
 
 

@@ -18,10 +18,10 @@ from sparseguard.types import ImageSet, Splits
 Layout = Literal["sparseguard", "paper"]
 Index = npt.NDArray[np.int64]
 
-SHARES = {"private": 70, "attacker_train": 15, "attacker_val": 3, "select": 3, "test": 9}
+SHARES = {"private": 70, "auxiliary": 15, "auxiliary_val": 3, "tuning": 3, "test": 9}
 """Per cent of a set in each part, in layout ``sparseguard``."""
 
-PAPER_SHARES = {"private": 70, "attacker_train": 27, "attacker_val": 3}
+PAPER_SHARES = {"private": 70, "auxiliary": 27, "auxiliary_val": 3}
 _PARTITION_STREAM, _ORDER_STREAM, _SUBSET_STREAM = 1, 2, 3
 
 
@@ -31,8 +31,8 @@ def partition(images: ImageSet, *, name: str, layout: Layout, flips_keep_class: 
     Args:
         images: the whole set.
         name: the set's name, as messages and records call it.
-        layout: ``sparseguard`` uses every image once: 70 % private, 15 attacker_train, 3 attacker_val, 3 select,
-            9 test. ``paper`` gives the attacker everything that is not private (a tenth of it is attacker_val), and
+        layout: ``sparseguard`` uses every image once: 70 % private, 15 auxiliary, 3 auxiliary_val, 3 select,
+            9 test. ``paper`` gives the attacker everything that is not private (a tenth of it is auxiliary_val), and
             both select and test are all of those images again: they overlap with what the attacker has.
         flips_keep_class: whether the mirror image of every image belongs to the same class.
 
@@ -42,8 +42,8 @@ def partition(images: ImageSet, *, name: str, layout: Layout, flips_keep_class: 
     labels = images.labels.numpy()
     if layout == "paper":
         parts = partition_index(labels, PAPER_SHARES)
-        rest = np.concatenate([parts["attacker_train"], parts["attacker_val"]])
-        parts |= {"select": rest, "test": rest}
+        rest = np.concatenate([parts["auxiliary"], parts["auxiliary_val"]])
+        parts |= {"tuning": rest, "test": rest}
     else:
         parts = partition_index(labels, SHARES)
     selected = {part: images.select(torch.from_numpy(index)) for part, index in parts.items()}

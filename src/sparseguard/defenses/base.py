@@ -53,7 +53,7 @@ class Context:
     """
 
     private: ImageSet
-    public: ImageSet
+    auxiliary: ImageSet
     blueprint: Blueprint
     seed: int
     budget: Budget

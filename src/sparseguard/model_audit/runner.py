@@ -144,7 +144,7 @@ def audit(
     """
     shown, place = progress or Silent(), device_named(device)
     splits = parted(private, held_out, flips_keep_class)
-    few = splits.attacker_train.batch(torch.arange(min(FEW, len(splits.attacker_train)))).to(place)
+    few = splits.auxiliary.batch(torch.arange(min(FEW, len(splits.auxiliary)))).to(place)
     frozen = with_logits(copied(model).to(place), splits, few)
     shapes = check_taps(frozen, taps, few)
     for tap in shapes.keys() - {LOGITS}:
@@ -175,7 +175,7 @@ def _record(this: Run, job: Job, hooked: HookedModel) -> Record:
     this.progress.say(f"tap {job.threat.tap}")
     stage = next(iter(hooked.stages))
     target = Target(model=hooked, taps={job.threat.tap: stage}, epochs=0, best_epoch=0)
-    few = this.splits.attacker_train.batch(torch.arange(min(FEW, len(this.splits.attacker_train)))).to(this.device)
+    few = this.splits.auxiliary.batch(torch.arange(min(FEW, len(this.splits.auxiliary)))).to(this.device)
     facts: dict[str, Any] = {
         "history": [], "step_flops": None, "plain_flops": None, "defense": {}, "codes": None,
         "prepare_seconds": 0.0, "seconds": 0.0,

@@ -14,7 +14,7 @@ from sparseguard.model_audit.preprocessing import in_own_precision
 from sparseguard.types import ImageSet, Splits
 
 NAME = "your images"
-HELD_OUT = {"attacker_train": 60, "attacker_val": 10, "select": 5, "test": 25}
+HELD_OUT = {"auxiliary": 60, "auxiliary_val": 10, "tuning": 5, "test": 25}
 """Per cent of the held-out images in each part: what the attacker has, and what nobody has."""
 
 

@@ -69,7 +69,7 @@ class ClassAttacker(_Model):
 
     name: str
     settings: dict[str, Any]
-    knowledge: Literal["nothing", "label", "outputs", "+spec", "+weights"]
+    knowledge: Literal["nothing", "label", "black-box", "gray-box", "white-box"]
     control: bool = pydantic.Field(description="a check of the evaluators, no attack on privacy")
     prior: PriorFacts | None
     classes: dict[str, ClassFacts]

@@ -76,7 +76,7 @@ class Attacker(_Model):
         description="part -> distance of the reconstruction's features from what leaked, relative to their spread",
     )
     sets: dict[str, dict[str, SetScore]] = pydantic.Field(default={}, description="part -> score of the set -> value")
-    knowledge: Literal["nothing", "label", "outputs", "+spec", "+weights"]
+    knowledge: Literal["nothing", "label", "black-box", "gray-box", "white-box"]
     floor: bool = pydantic.Field(description="needs no leak: a floor every leak is compared with")
     prior: PriorFacts | None = pydantic.Field(default=None, description="the generator it was given")
     parameter_change: float | None
@@ -121,7 +121,7 @@ class Leaked(_Model):
     shape: tuple[int, ...]
     dimension: int
     effective_rank: float = pydantic.Field(
-        description="exponential of the entropy of the covariance's spectrum, on attacker_train"
+        description="exponential of the entropy of the covariance's spectrum, on auxiliary"
     )
     noise_ratio: float = pydantic.Field(
         description="root mean square difference of two observations of the same images over the features' spread; "
@@ -136,7 +136,7 @@ class Comparison(_Model):
     """Two attackers on the same images: first minus second, image by image."""
 
     kind: Literal["level", "control"] = pydantic.Field(
-        description="level: the attacker chosen at another level minus the one chosen at outputs; "
+        description="level: the attacker chosen at another level minus the one chosen at black-box; "
         "control: a control minus the attack it belongs to"
     )
     first: str
@@ -201,7 +201,7 @@ class Record(_Model):
     leaked: Leaked | None = None
     attackers: list[Attacker] = []
     chosen: dict[str, dict[str, str]] = pydantic.Field(
-        default={}, description="level -> metric -> the attacker best on attacker_val"
+        default={}, description="level -> metric -> the attacker best on auxiliary_val"
     )
     skipped: dict[str, str] = pydantic.Field(default={}, description="attack -> why it had nothing to do here")
     comparisons: list[Comparison] = []

@@ -122,7 +122,7 @@ def _doubts(record: Record, best: Attacker, severity: str) -> tuple[str, ...]:
     doubts = [f"Mind the flag {flag.name}: {flag.message}" for flag in record.flags]
     doubts += [f"The attack '{name}' was not run: {reason}." for name, reason in record.skipped.items()]
     sizes = record.data.get("sizes") or {}
-    if (learned := sizes.get("attacker_train", FEW)) < FEW:
+    if (learned := sizes.get("auxiliary", FEW)) < FEW:
         doubts.append(f"The attackers learned from {learned} images only; those who have more find more.")
     if (private := sizes.get("private", ENOUGH)) < ENOUGH:
         doubts.append(f"Means over {_images(private, 'private ')} say little of others.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparseguard.types.attacks import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
 from sparseguard.types.class_attacks import Classes, ClassResult
-from sparseguard.types.datasets import Images, ImageSet, Labels, Public, Splits, as_unit_float
+from sparseguard.types.datasets import AuxiliaryData, Images, ImageSet, Labels, Splits, as_unit_float
 from sparseguard.types.training import Moment, Phase, Step
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Moment",
     "Observation",
     "Phase",
-    "Public",
+    "AuxiliaryData",
     "Released",
     "Splits",
     "Step",

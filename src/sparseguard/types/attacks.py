@@ -21,9 +21,9 @@ class Knowledge(StrEnum):
 
     NOTHING = "nothing"
     LABEL = "label"
-    OUTPUTS = "outputs"
-    SPEC = "+spec"
-    WEIGHTS = "+weights"
+    BLACK_BOX = "black-box"
+    GRAY_BOX = "gray-box"
+    WHITE_BOX = "white-box"
 
 
 FLOORS = (Knowledge.NOTHING, Knowledge.LABEL)
@@ -79,7 +79,7 @@ class AttackResult:
         parameter_change: how far the attacker's own parameters moved from their start, relative to their size;
             None for an attacker that has none.
         notes: figures worth keeping (chosen regularization, epochs, validation error).
-        curves: learning curves by what they show, e.g. the PSNR on attacker_val after every epoch.
+        curves: learning curves by what they show, e.g. the PSNR on auxiliary_val after every epoch.
         residuals: per part ``(n,)``, how far the features of each reconstruction are from what leaked, relative to the
             spread of the features; for attacks that can compute it.
     """

@@ -116,9 +116,9 @@ class Splits:
     Args:
         name: the data set's name.
         private: the target trains on these (its early stopping on a tenth of them).
-        attacker_train: attackers, dictionaries and priors learn on these.
-        attacker_val: attackers are stopped and chosen on these.
-        select: defense settings are chosen on these.
+        auxiliary: attackers, dictionaries and priors learn on these.
+        auxiliary_val: attackers are stopped and chosen on these.
+        tuning: defense settings are chosen on these.
         test: nobody trains on these; accuracy is measured here.
         layout: ``sparseguard`` (design: 70 / 15 / 3 / 3 / 9 %), or ``paper`` (the attacker has all of the other 30 %,
             and accuracy is measured there too, so test images are no unseen ones for the attacker).
@@ -127,9 +127,9 @@ class Splits:
 
     name: str
     private: ImageSet
-    attacker_train: ImageSet
-    attacker_val: ImageSet
-    select: ImageSet
+    auxiliary: ImageSet
+    auxiliary_val: ImageSet
+    tuning: ImageSet
     test: ImageSet
     layout: str
     flips_keep_class: bool
@@ -146,9 +146,9 @@ class Splits:
         """Return the parts by name."""
         return {
             "private": self.private,
-            "attacker_train": self.attacker_train,
-            "attacker_val": self.attacker_val,
-            "select": self.select,
+            "auxiliary": self.auxiliary,
+            "auxiliary_val": self.auxiliary_val,
+            "tuning": self.tuning,
             "test": self.test,
         }
 
@@ -158,8 +158,8 @@ class Splits:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Public:
-    """The attacker's own images, drawn from the same distribution as the private ones."""
+class AuxiliaryData:
+    """Images that the attacker has, drawn from the same distribution as the private ones."""
 
     train: ImageSet
     val: ImageSet

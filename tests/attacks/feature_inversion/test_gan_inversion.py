@@ -16,7 +16,7 @@ from sparseguard.generators import Prior, PriorCard, StylePrior
 from sparseguard.generators.stylegan.networks import StyleGenerator
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
-from sparseguard.types import Attacked, ImageSet, Knowledge, Public
+from sparseguard.types import Attacked, AuxiliaryData, ImageSet, Knowledge
 from support.attacks import CPU, error, linear
 
 FAST = {"prior": "toy", "candidates": 32, "warm_steps": 3, "steps": 6, "layer_steps": 3, "probe_steps": 2,
@@ -63,16 +63,16 @@ def made_by(prior, count, seed):
 def run(attack, target, prior, *, images=None, anchor="mean", seed=0):
     """Attack samples of ``images``, a prior; the anchor is the mean image, the truth, or there is none."""
     source = images or prior
-    public = Public(train=made_by(source, 60, 101), val=made_by(source, 6, 102))
-    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WEIGHTS, seed=0, device=CPU, released=target)
-    parts = {"private": made_by(source, 5, 103), "attacker_val": public.val}
+    auxiliary = AuxiliaryData(train=made_by(source, 60, 101), val=made_by(source, 6, 102))
+    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target)
+    parts = {"private": made_by(source, 5, 103), "auxiliary_val": auxiliary.val}
     goal = {part: Attacked(count=len(some), observation=leak.observe(some)) for part, some in parts.items()}
-    mean = public.train.images.mean(0, keepdim=True)
+    mean = auxiliary.train.images.mean(0, keepdim=True)
     mean_images = {part: mean.repeat(len(some), 1, 1, 1) for part, some in parts.items()}
     true_images = {part: some.images for part, some in parts.items()}
     earlier = {"mean": {"nothing": mean_images}, "truth": {"outputs": true_images}}.get(anchor, {})
     context = AttackContext(
-        public=public,
+        auxiliary=auxiliary,
         seed=seed,
         device=CPU,
         progress=Silent(),
@@ -128,13 +128,13 @@ def test_deeper_layers_reach_images_the_latents_cannot():
 
 @given(seed=st.integers(0, 50), columns=st.integers(1, 64), foreign=st.booleans())
 @hypothesis_settings(max_examples=3, deadline=None)
-def test_it_never_loses_to_its_anchor_on_attacker_val(seed, columns, foreign):
+def test_it_never_loses_to_its_anchor_on_auxiliary_val(seed, columns, foreign):
     matrix = torch.randn(columns, 64, generator=torch.Generator().manual_seed(seed))
     images = prior_of(seed=9) if foreign else None
     result, truth, mean = run(PriorInversion(**FAST), linear(matrix), prior_of(), images=images, seed=seed)
-    before = error(mean, truth["attacker_val"])
-    assert error(result.reconstructions["attacker_val"], truth["attacker_val"]) <= before + 1e-7
-    assert result.notes["start_attacker_val_mse"] == pytest.approx(before)
+    before = error(mean, truth["auxiliary_val"])
+    assert error(result.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= before + 1e-7
+    assert result.notes["start_auxiliary_val_mse"] == pytest.approx(before)
 
 
 def test_a_search_that_helps_nobody_gives_the_anchor_back():
@@ -262,10 +262,13 @@ def test_it_says_so_where_it_cannot_be_used(attack, prior, told):
     assert attack.prior_source() == (attack.prior or None)
 
 
-def test_it_needs_attacker_val():
-    target, public = linear(torch.eye(64)), Public(train=made_by(prior_of(), 9, 1), val=made_by(prior_of(), 4, 2))
-    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WEIGHTS, seed=0, device=CPU, released=target)
-    goal = {"private": Attacked(count=4, observation=leak.observe(public.val))}
-    context = AttackContext(public=public, seed=0, device=CPU, progress=Silent(), label="toy", prior=prior_of())
-    with pytest.raises(NotApplicable, match="attacker_val"):
+def test_it_needs_auxiliary_val():
+    target, auxiliary = (
+        linear(torch.eye(64)),
+        AuxiliaryData(train=made_by(prior_of(), 9, 1), val=made_by(prior_of(), 4, 2)),
+    )
+    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target)
+    goal = {"private": Attacked(count=4, observation=leak.observe(auxiliary.val))}
+    context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", prior=prior_of())
+    with pytest.raises(NotApplicable, match="auxiliary_val"):
         PriorInversion(prior="toy")(leak, goal, context)

@@ -61,14 +61,14 @@ def test_it_never_loses_to_the_attack_it_starts_from():
     ridge, truth = attacked(Ridge(copies=2), target)
     attack = GradientInversion(steps=20, tv=(0.0, 1.0), prior=(0.1, 10.0), probe_images=6, probe_steps=5)
     found, _ = attacked(attack, target, earlier={"outputs": ridge.reconstructions})
-    assert error(found.reconstructions["attacker_val"], truth["attacker_val"]) <= error(
-        ridge.reconstructions["attacker_val"], truth["attacker_val"]
+    assert error(found.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= error(
+        ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"]
     )
 
 
 def test_a_search_that_helps_nobody_gives_the_start_back():
     target = linear(torch.zeros(3, 64))
-    perfect = {part: images.images for part, images in (("private", smooth(10, 3)), ("attacker_val", smooth(20, 2)))}
+    perfect = {part: images.images for part, images in (("private", smooth(10, 3)), ("auxiliary_val", smooth(20, 2)))}
     found, truth = attacked(GradientInversion(steps=3, **PLAIN), target, earlier={"outputs": perfect})
     assert torch.equal(found.reconstructions["private"], truth["private"])
     assert found.notes["searched"] == 0

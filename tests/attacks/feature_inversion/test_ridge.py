@@ -12,7 +12,7 @@ from sparseguard.attacks.feature_inversion.decoder import RidgeConv
 from sparseguard.attacks.feature_inversion.ridge import PENALTIES, Ridge, fit_ridge
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Attacked, ImageSet, Knowledge, Public
+from sparseguard.types import Attacked, AuxiliaryData, ImageSet, Knowledge
 
 
 def draws(*shape, seed=1):
@@ -59,14 +59,14 @@ def images(count, seed):
 def scene(first, train=120):
     """Return leak, goal, context and the true images of a model whose one stage leaks."""
     model = StagedModel({"flat": nn.Flatten(), "first": first}).eval()
-    leak = Leak(model, tap="t", stage="first", knowledge=Knowledge.OUTPUTS, seed=0, device=torch.device("cpu"))
-    public, private = Public(train=images(train, 1), val=images(20, 2)), images(15, 3)
+    leak = Leak(model, tap="t", stage="first", knowledge=Knowledge.BLACK_BOX, seed=0, device=torch.device("cpu"))
+    auxiliary, private = AuxiliaryData(train=images(train, 1), val=images(20, 2)), images(15, 3)
     goal = {
         "private": Attacked(count=15, observation=leak.observe(private)),
-        "attacker_val": Attacked(count=20, observation=leak.observe(public.val)),
+        "auxiliary_val": Attacked(count=20, observation=leak.observe(auxiliary.val)),
     }
-    context = AttackContext(public=public, seed=0, device=torch.device("cpu"), progress=Silent(), label="test")
-    return leak, goal, context, {"private": private.images, "attacker_val": public.val.images}
+    context = AttackContext(auxiliary=auxiliary, seed=0, device=torch.device("cpu"), progress=Silent(), label="test")
+    return leak, goal, context, {"private": private.images, "auxiliary_val": auxiliary.val.images}
 
 
 def dense(width, seed=0):
@@ -99,14 +99,14 @@ def test_the_decoder_starts_as_its_guess():
     assert torch.equal(decoder(torch.randn(3, 5), guess), guess)
 
 
-def test_ridge_conv_is_never_worse_than_ridge_on_attacker_val():
+def test_ridge_conv_is_never_worse_than_ridge_on_auxiliary_val():
     leak, goal, context, truth = scene(nn.Sequential(dense(40), nn.ReLU()), train=60)
     ridge, _ = Ridge(copies=2)(leak, goal, context)
     conv, _ = RidgeConv(copies=2, epochs=3, width=4)(leak, goal, context)
-    base = error(ridge.reconstructions["attacker_val"], truth["attacker_val"])
-    reached = error(conv.reconstructions["attacker_val"], truth["attacker_val"])
+    base = error(ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"])
+    reached = error(conv.reconstructions["auxiliary_val"], truth["auxiliary_val"])
     assert reached <= base * (1 + 1e-6)
-    assert conv.notes["attacker_val_mse"] == pytest.approx(reached, rel=1e-5)
+    assert conv.notes["auxiliary_val_mse"] == pytest.approx(reached, rel=1e-5)
     assert conv.parameter_change > 0
 
 

@@ -34,9 +34,9 @@ def test_leak_falls_with_lambda(results):
 
 def test_the_best_way_back_is_the_one_given(results):
     for result, truth in results.values():
-        ways = [value for name, value in result.notes.items() if name.startswith("attacker_val_mse, ")]
+        ways = [value for name, value in result.notes.items() if name.startswith("auxiliary_val_mse, ")]
         assert len(ways) == 3
-        reached = error(result.reconstructions["attacker_val"], truth["attacker_val"])
+        reached = error(result.reconstructions["auxiliary_val"], truth["auxiliary_val"])
         assert reached == pytest.approx(min(ways), rel=1e-4)
 
 

@@ -10,11 +10,11 @@ from sparseguard.attacks.feature_inversion.decoder import RidgeConv, RidgeMLP
 from sparseguard.attacks.feature_inversion.ridge import Ridge
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Silent
-from sparseguard.types import Public
+from sparseguard.types import AuxiliaryData
 from support.attacks import CPU, attacked, error, linear, smooth
 
 CONTEXT = AttackContext(
-    public=Public(train=smooth(4, 1), val=smooth(4, 2)), seed=0, device=CPU, progress=Silent(), label="toy"
+    auxiliary=AuxiliaryData(train=smooth(4, 1), val=smooth(4, 2)), seed=0, device=CPU, progress=Silent(), label="toy"
 )
 
 
@@ -73,15 +73,15 @@ def test_maps_are_standardized_by_channel_and_vectors_by_feature():
 
 
 @pytest.mark.parametrize("attack", [RidgeConv(copies=2, epochs=2, width=4), RidgeMLP(copies=2, epochs=2, width=16)])
-def test_a_decoder_is_never_worse_than_ridge_on_attacker_val(attack):
+def test_a_decoder_is_never_worse_than_ridge_on_auxiliary_val(attack):
     torch.manual_seed(0)
     target = linear(torch.randn(10, 64))
     target.stages["first"].append(nn.Tanh())
     ridge, truth = attacked(Ridge(copies=2), target)
     decoder, _ = attacked(attack, target)
-    base = error(ridge.reconstructions["attacker_val"], truth["attacker_val"])
-    assert error(decoder.reconstructions["attacker_val"], truth["attacker_val"]) <= base + 1e-9
-    curve = decoder.curves["attacker_val PSNR"]
+    base = error(ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"])
+    assert error(decoder.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= base + 1e-9
+    curve = decoder.curves["auxiliary_val PSNR"]
     assert len(curve) == decoder.notes["epochs"] + 1
     assert curve[0] == pytest.approx(-10 * math.log10(base), abs=1e-3)  # it starts as ridge
 

@@ -127,7 +127,7 @@ def test_identities_are_the_most_frequent_ones_and_ties_go_to_the_smaller_number
     splits = dataset.load()
     seen = Counter(
         (int(label), number)
-        for part in (splits.private, splits.attacker_train, splits.attacker_val)
+        for part in (splits.private, splits.auxiliary, splits.auxiliary_val)
         for label, number in zip(part.labels, numbers(part), strict=True)
     )
     assert set(seen) == {(label, person + 30 * k) for label, person in enumerate(kept) for k in range(4)}
@@ -154,9 +154,9 @@ def test_every_person_is_in_every_part(many):
     assert [sum(found) for found in zip(*counts.values(), strict=True)] == [21, 19, 17, 15, 13, 11, 9, 7, 5]
     assert {name: found[0] for name, found in counts.items()} == {
         "private": 14,
-        "attacker_train": 3,
-        "attacker_val": 1,
-        "select": 1,
+        "auxiliary": 3,
+        "auxiliary_val": 1,
+        "tuning": 1,
         "test": 2,
     }
     assert {name: found[-1] for name, found in counts.items()} == dict.fromkeys(counts, 1)

@@ -16,7 +16,7 @@ from sparseguard.data import FashionMini, FashionMnist
 from sparseguard.data.datasets import fashion_mini
 from sparseguard.data.readers.idx import read_images, read_labels
 
-SIZES = {"private": 7000, "attacker_train": 1500, "attacker_val": 300, "select": 300, "test": 900}
+SIZES = {"private": 7000, "auxiliary": 1500, "auxiliary_val": 300, "tuning": 300, "test": 900}
 PACKAGED = resources.files("sparseguard.data") / fashion_mini.FILE
 SCRIPT = Path(__file__).parents[3] / "scripts" / "make_fashion_mini.py"
 
@@ -88,22 +88,22 @@ def test_the_paper_layout_parts_all_images_anew(splits):
     paper = FashionMini(layout="paper").load()
     assert {part: len(images) for part, images in paper.parts().items()} == {
         "private": 7000,
-        "attacker_train": 2700,
-        "attacker_val": 300,
-        "select": 3000,
+        "auxiliary": 2700,
+        "auxiliary_val": 300,
+        "tuning": 3000,
         "test": 3000,
     }
     every = set().union(*(rows(images) for images in splits.parts().values()))
     assert rows(paper.private) | rows(paper.test) == every
-    assert rows(paper.test) == rows(paper.select) == rows(paper.attacker_train) | rows(paper.attacker_val)
+    assert rows(paper.test) == rows(paper.select) == rows(paper.auxiliary) | rows(paper.auxiliary_val)
 
 
 def test_sizes_limit_parts_to_nested_balanced_subsets(splits):
-    small = FashionMini(private=1000, attacker_train=55, attacker_val=10, test=100).load()
+    small = FashionMini(private=1000, auxiliary=55, auxiliary_val=10, test=100).load()
     large = FashionMini(private=2000).load()
     assert rows(small.private) < rows(large.private) < rows(splits.private)
     assert small.private.labels.bincount().tolist() == [100] * 10
-    assert sorted(small.attacker_train.labels.bincount().tolist()) == [5] * 5 + [6] * 5
+    assert sorted(small.auxiliary.labels.bincount().tolist()) == [5] * 5 + [6] * 5
     assert [len(images) for images in small.parts().values()] == [1000, 55, 10, 300, 100]
 
 

@@ -36,9 +36,9 @@ def test_a_folder_of_files_is_read_and_both_halves_are_merged(tmp_path, write_se
     splits = dataset(path=write_set(tmp_path / "files", compressed=compressed)).load()
     assert {part: len(images) for part, images in splits.parts().items()} == {
         "private": 140,
-        "attacker_train": 30,
-        "attacker_val": 6,
-        "select": 6,
+        "auxiliary": 30,
+        "auxiliary_val": 6,
+        "tuning": 6,
         "test": 18,
     }
     assert splits.private.shape == (1, 28, 28)
@@ -243,7 +243,7 @@ def test_path_and_download_exclude_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name, piece in DATASETS.items() if len(piece.classes) == 10])
-@pytest.mark.parametrize("part", ["private", "attacker_train", "attacker_val", "test"])
+@pytest.mark.parametrize("part", ["private", "auxiliary", "auxiliary_val", "test"])
 def test_sizes_below_one_image_a_class_are_refused(name, part):
     for size in (9, 0, -1, 10.5, "10", True):
         with pytest.raises(RecipeError, match=part):

@@ -29,7 +29,7 @@ def part(count: int = 60) -> ImageSet:
 
 def prepared(defense: Any, seed: int = 0) -> Any:
     budget = Budget(images=54, batch_size=10, epochs=2)
-    return defense.prepare(Context(private=part(), public=part(), blueprint=BLUEPRINT, seed=seed, budget=budget))
+    return defense.prepare(Context(private=part(), auxiliary=part(), blueprint=BLUEPRINT, seed=seed, budget=budget))
 
 
 def built() -> StagedModel:

@@ -211,7 +211,7 @@ def test_one_class_alone_is_refused() -> None:
     alone = ImageSet(pixels=few.pixels, labels=torch.zeros(4, dtype=torch.int64), classes=few.classes)
     budget = Budget(images=4, batch_size=4, epochs=1)
     with pytest.raises(RecipeError, match="only one"):
-        Gong(**OPTIONS).prepare(Context(private=few, public=alone, blueprint=BLUEPRINT, seed=0, budget=budget))
+        Gong(**OPTIONS).prepare(Context(private=few, auxiliary=alone, blueprint=BLUEPRINT, seed=0, budget=budget))
 
 
 @both

@@ -89,7 +89,7 @@ def test_it_fills_with_the_private_images_mean_colour() -> None:
     other = ImageSet(pixels=pixels[:9] // 2, labels=private.labels[:9], classes=("a",))
     context = Context(
         private=private,
-        public=other,
+        auxiliary=other,
         blueprint=Blueprint(stages=(), taps={}),
         seed=0,
         budget=Budget(images=4500, batch_size=9, epochs=1),

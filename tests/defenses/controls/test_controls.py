@@ -25,7 +25,7 @@ from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.targets import BACKBONES, Fit, train
 
 DATA = DATASETS["fashion-mini"](private=60).load()
-IMAGES = DATA.attacker_val.images[:5]
+IMAGES = DATA.auxiliary_val.images[:5]
 
 
 def built(defense: Defense, shape: tuple[int, ...] = (1, 28, 28)) -> StagedModel:

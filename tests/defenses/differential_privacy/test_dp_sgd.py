@@ -75,7 +75,7 @@ def built(blueprint: Blueprint = PLAIN) -> StagedModel:
 
 def prepared(piece: Defense, fit: Fit = FIT) -> dict[str, Tensor]:
     budget = Budget(images=len(USED), batch_size=fit.batch_size, epochs=fit.epochs)
-    context = Context(private=PRIVATE, public=PRIVATE, blueprint=PLAIN, seed=0, budget=budget)
+    context = Context(private=PRIVATE, auxiliary=PRIVATE, blueprint=PLAIN, seed=0, budget=budget)
     return dict(piece.prepare(context))
 
 

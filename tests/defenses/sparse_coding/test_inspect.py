@@ -15,7 +15,7 @@ from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d, standardize
 from sparseguard.targets import BACKBONES
 
-IMAGES = DATASETS["fashion-mini"](private=100).load().attacker_val.images[:6]
+IMAGES = DATASETS["fashion-mini"](private=100).load().auxiliary_val.images[:6]
 FACTS = ("lambda_over_max", "active", "active_share", "residual", "kkt")
 
 

@@ -24,7 +24,7 @@ from sparseguard.sparse import SparseCode2d, standardize
 from sparseguard.targets import BACKBONES, Fit, train
 from sparseguard.types import ImageSet
 
-DATA = DATASETS["fashion-mini"](private=60, attacker_train=150).load()
+DATA = DATASETS["fashion-mini"](private=60, auxiliary=150).load()
 CPU = torch.device("cpu")
 PLAIN = BACKBONES["linear-shallow"](width=16).blueprint(10)
 SMALL: dict[str, Any] = {"features": (4, 5), "steps": (6, 6)}
@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {"features": (4, 5), "steps": (6, 6)}
 
 def context(private: ImageSet = DATA.private, seed: int = 3) -> Context:
     budget = Budget(images=54, batch_size=30, epochs=1)
-    return Context(private=private, public=DATA.attacker_train, blueprint=PLAIN, seed=seed, budget=budget)
+    return Context(private=private, auxiliary=DATA.auxiliary, blueprint=PLAIN, seed=seed, budget=budget)
 
 
 def built(defense: Defense, state: Any = None) -> StagedModel:
@@ -118,7 +118,7 @@ def test_sizes(settings: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
     assert seen == shapes
     assert [layer.lambd for layer in sparse_layers(model)] == list(defense.lambdas)
     assert {tuple(layer.dictionary.shape[2:]) for layer in sparse_layers(model)} == {(defense.kernel_size,) * 2}
-    assert defense.inactive(model, DATA.attacker_val.images[:8]) is None
+    assert defense.inactive(model, DATA.auxiliary_val.images[:8]) is None
 
 
 @pytest.mark.parametrize(("kind", "module"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm), ("none", None)])
@@ -209,7 +209,7 @@ def test_pretrained_atoms_are_in_the_model_and_describe_images_better() -> None:
     for number, layer in enumerate((first, second), start=1):
         assert torch.equal(layer.dictionary, state[f"atoms_{number}"])
         torch.testing.assert_close(layer.dictionary.flatten(1).norm(dim=1), torch.ones(layer.features))
-    scaled = DATA.attacker_val.images[:30] * 2 - 1  # as the stage `input` does
+    scaled = DATA.auxiliary_val.images[:30] * 2 - 1  # as the stage `input` does
     assert left_over(first, scaled) < 0.8 * left_over(random_first, scaled)
     codes = first(scaled)
     mean, variance = codes.mean((0, 2, 3), keepdim=True), codes.var((0, 2, 3), keepdim=True, unbiased=False)
@@ -257,7 +257,8 @@ def test_sparse_standard_with_stride_and_learned_atoms() -> None:
     assert model.until(DATA.private.images[:2], "stem").shape == (2, 3, 14, 14)
     assert torch.equal(sparse_layers(model)[0].dictionary, state["atoms_1"])
     energies = [
-        float(sparse_layers(m)[0].solution(DATA.attacker_val.images[:30] * 2 - 1).energy.mean()) for m in (model, plain)
+        float(sparse_layers(m)[0].solution(DATA.auxiliary_val.images[:30] * 2 - 1).energy.mean())
+        for m in (model, plain)
     ]
     assert energies[0] < 0.9 * energies[1]
     assert SparseStandard().prepare(context()) == {}

@@ -128,9 +128,9 @@ def test_classes_of_fashion_are_recognized() -> None:
     judge = nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-3)
     for _ in range(15):
-        for index in torch.randperm(len(splits.attacker_train)).split(64):
+        for index in torch.randperm(len(splits.auxiliary)).split(64):
             optimizer.zero_grad()
-            images, labels = splits.attacker_train.batch(index), splits.attacker_train.labels[index]
+            images, labels = splits.auxiliary.batch(index), splits.auxiliary.labels[index]
             F.cross_entropy(judge(images), labels).backward()
             optimizer.step()
     labels = torch.arange(1000) % 10

@@ -62,7 +62,7 @@ def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> 
     run(parse_recipe(tiny), tmp_path)
     (record,) = read_records(tmp_path)
     assert record.data["sizes"]["private"] == 120
-    assert record.identification == {"private": 120, "test": 120, "attacker_val": 101}
+    assert record.identification == {"private": 120, "test": 120, "auxiliary_val": 101}
     assert record.target is not None
     assert record.target.state_hash == record.target.state_hash_after
     assert record.leaked is not None
@@ -99,10 +99,10 @@ def test_changed_settings_run_again_and_keep_the_earlier_record(tiny: dict[str, 
 
 
 def test_paper_layout_scores_no_test_images(tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny["data"] = {"name": "fashion-mini", "layout": "paper", "private": 120, "attacker_train": 100, "test": 60}
+    tiny["data"] = {"name": "fashion-mini", "layout": "paper", "private": 120, "auxiliary": 100, "test": 60}
     (record,) = run(parse_recipe(tiny), tmp_path).records
     assert record.data["layout"] == "paper"
-    assert set(record.attacker("ridge").scores) == {"private", "attacker_val"}
+    assert set(record.attacker("ridge").scores) == {"private", "auxiliary_val"}
 
 
 def test_a_target_that_breaks_is_a_failed_case_and_the_others_go_on(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ class Vandal(Attack):
     revision = 1
     summary = "test"
     source = "test"
-    knowledge = Knowledge.OUTPUTS
+    knowledge = Knowledge.BLACK_BOX
 
     def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
         inner = leak._model._model if isinstance(leak._model, Remembering) else leak._model
         with torch.no_grad():
             next(iter(inner.parameters())).add_(1)
-        shape = context.public.train.shape
+        shape = context.auxiliary.train.shape
         zeros = {part: torch.zeros(attacked.count, *shape) - 0.5 for part, attacked in goal.items()}
         return AttackResult(reconstructions=zeros, parameter_change=0.0)
 

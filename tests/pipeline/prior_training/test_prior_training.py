@@ -34,7 +34,7 @@ from sparseguard.pipeline.prior_training.train import (
 from sparseguard.types import ImageSet
 
 CPU = torch.device("cpu")
-MINI = ("data.private=40", "data.attacker_train=60", "data.attacker_val=20", "data.test=20")
+MINI = ("data.private=40", "data.auxiliary=60", "data.auxiliary_val=20", "data.test=20")
 FIT = StyleFit(images=16, batch_size=4, latent=3, width=2, most=2, depth=1, judge_every=8)
 
 
@@ -76,19 +76,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedPrior]:
     return out, trained(out)
 
 
-def test_it_has_seen_the_named_classes_of_attacker_train_and_nothing_else(made: tuple[Path, TrainedPrior]) -> None:
+def test_it_has_seen_the_named_classes_of_auxiliary_and_nothing_else(made: tuple[Path, TrainedPrior]) -> None:
     prior = load_prior(made[0])
     assert prior.trained_on is not None
     parts = data_set("fashion-mini", MINI).load().parts()
     for name, images in parts.items():
-        expected = 12 if name == "attacker_train" else 0  # 60 images of 10 classes, two of them
+        expected = 12 if name == "auxiliary" else 0  # 60 images of 10 classes, two of them
         assert shared_images(prior.trained_on, images) == expected
     assert len(prior.trained_on) == 12
-    seen = parts["attacker_train"]
+    seen = parts["auxiliary"]
     wanted = torch.tensor([seen.classes.index(name) in (3, 8) for name in seen.classes])
     assert shared_images(prior.trained_on, seen.select(wanted[seen.labels].nonzero().squeeze(1))) == 12
     assert prior.card.classes == ("Dress", "Bag")
-    assert "12 images of attacker_train of fashion-mini" in prior.card.trained_on
+    assert "12 images of auxiliary of fashion-mini" in prior.card.trained_on
 
 
 def test_what_is_written(made: tuple[Path, TrainedPrior]) -> None:
@@ -124,7 +124,7 @@ def test_the_judge_is_the_frechet_distance_at_equal_numbers() -> None:
 
 
 def test_clothes_are_judged_by_fashion_net() -> None:
-    images = data_set("fashion-mini", ["data.attacker_train=200"]).load().attacker_train
+    images = data_set("fashion-mini", ["data.auxiliary=200"]).load().auxiliary
     judge = frechet_judge(images, CPU)
     assert judge is not None
     assert judge.name == "FD(fashion-net)"

@@ -24,7 +24,7 @@ def short(monkeypatch):
 
 @pytest.fixture(scope="module")
 def mini():
-    return DATASETS["fashion-mini"](attacker_train=600, attacker_val=100, private=50, test=200).load()
+    return DATASETS["fashion-mini"](auxiliary=600, auxiliary_val=100, private=50, test=200).load()
 
 
 def colours(side):
@@ -38,7 +38,7 @@ def colours(side):
         return ImageSet(pixels=images, labels=labels, classes=("red", "green", "blue"))
 
     return Splits(
-        name="colours", private=part(6), attacker_train=part(60), attacker_val=part(30), select=part(6),
+        name="colours", private=part(6), auxiliary=part(60), auxiliary_val=part(30), select=part(6),
         test=part(60), layout="sparseguard", flips_keep_class=False,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_evaluators_depend_on_the_attackers_images_alone(mini, tmp_path):
 
     evaluators(dataclasses.replace(mini, private=mini.select), tmp_path, CPU, Silent())
     assert len(list((tmp_path / "evaluators").iterdir())) == 1
-    fewer = dataclasses.replace(mini, attacker_train=mini.attacker_train.select(torch.arange(300)))
+    fewer = dataclasses.replace(mini, auxiliary=mini.auxiliary.select(torch.arange(300)))
     evaluators(fewer, tmp_path, CPU, Silent())
     assert len(list((tmp_path / "evaluators").iterdir())) == 2
 
@@ -92,7 +92,7 @@ def test_evaluators_learn_colours_of_other_sizes(side, tmp_path, monkeypatch):
         assert evaluator.accuracy > 0.9
 
 
-def test_training_stops_when_attacker_val_gets_no_better(mini, monkeypatch):
+def test_training_stops_when_auxiliary_val_gets_no_better(mini, monkeypatch):
     monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 1, "patience": 3})
     losses = iter([3.0, 2.0, 2.5, 2.1, 2.0])
     weights = []

@@ -18,7 +18,7 @@ from sparseguard.record import read_pictures, read_record
 from sparseguard.types import Knowledge
 from support.priors import tiny_folder
 
-SIZES = {"private": 120, "attacker_train": 100, "attacker_val": 50, "test": 60}
+SIZES = {"private": 120, "auxiliary": 100, "auxiliary_val": 50, "test": 60}
 KNOWN = CLASSES[:5]
 
 
@@ -30,7 +30,7 @@ def splits():
 @pytest.fixture
 def recipe(tmp_path, splits, monkeypatch):
     monkeypatch.setitem(BUDGET, "steps", 40)
-    prior = tiny_folder(tmp_path / "prior", known=splits.attacker_train, classes=KNOWN)
+    prior = tiny_folder(tmp_path / "prior", known=splits.auxiliary, classes=KNOWN)
     return {
         "name": "classes",
         "data": {"name": "fashion-mini", **SIZES},
@@ -55,7 +55,7 @@ def test_a_case_is_attacked_scored_and_recorded(recipe, tmp_path, splits):
     assert set(record.evaluators) == {"pooling", "striding"}
     attack, control = record.class_attackers
     assert (attack.control, control.control) == (False, True)
-    assert attack.prior.overlap == {"attacker_train": 100}
+    assert attack.prior.overlap == {"auxiliary": 100}
     assert attack.prior.knows == []
     assert set(attack.classes) == set(CLASSES[5:])
     for attacker in record.class_attackers:
@@ -113,8 +113,8 @@ def test_a_prior_that_saw_private_images_is_refused_before_anything_is_run(recip
     [
         (None, KNOWN, {"prior-unknown"}),
         ("test", KNOWN, {"prior-overlap"}),
-        ("attacker_train", CLASSES, {"prior-knows-classes"}),
-        ("attacker_train", None, {"prior-knows-classes"}),
+        ("auxiliary", CLASSES, {"prior-knows-classes"}),
+        ("auxiliary", None, {"prior-knows-classes"}),
     ],
 )
 def test_what_a_prior_should_not_have_seen_is_flagged(recipe, tmp_path, splits, known, classes, flags):
@@ -130,7 +130,7 @@ def test_what_a_prior_should_not_have_seen_is_flagged(recipe, tmp_path, splits, 
 
 def test_the_prior_is_part_of_the_attacks_key(recipe, tmp_path, splits):
     first = jobs(parse_recipe(recipe), splits)[0]
-    recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "same", known=splits.attacker_val, classes=KNOWN)
+    recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "same", known=splits.auxiliary_val, classes=KNOWN)
     second = jobs(parse_recipe(recipe), splits)[0]
     assert first.target_key == second.target_key
     assert first.attack_keys["plug-and-play"] != second.attack_keys["plug-and-play"]
@@ -148,7 +148,7 @@ def test_attacks_on_single_images_are_given_priors_too(recipe, tmp_path, splits)
         {**inversion, "label": "unnamed"},
     ]
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
-    assert record.attacker("prior-inversion").prior.overlap == {"attacker_train": 100}
+    assert record.attacker("prior-inversion").prior.overlap == {"auxiliary": 100}
     assert record.attacker("ridge").prior is None
     assert "no prior is named" in record.skipped["unnamed"]
     assert record.class_attackers == []
@@ -215,7 +215,7 @@ def test_a_preset_gives_settings_and_others_stand_beside_it(recipe):
 def test_batches_are_bounded_for_all_searches_by_gradients(recipe, tiny):
     parsed = in_batches(parse_recipe(recipe), 3)
     assert [one.piece.batch_size for one in parsed.class_attacks] == [3, 3]
-    searches = ["ridge", *(name for name, piece in ATTACKS.items() if piece.knowledge == Knowledge.WEIGHTS)]
+    searches = ["ridge", *(name for name, piece in ATTACKS.items() if piece.knowledge == Knowledge.WHITE_BOX)]
     parsed = in_batches(parse_recipe({**tiny, "attacks": searches}), 2)
     assert parsed.attacks[0].piece == ATTACKS["ridge"]()
     assert {one.piece.batch_size for one in parsed.attacks[1:]} == {2}
@@ -279,7 +279,7 @@ def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
     recipe["data"] = {"name": "fashion-mini", "layout": "paper", **SIZES}
     paper = DATASETS["fashion-mini"](layout="paper", **SIZES).load()
     recipe["attacks"] = recipe["attacks"][:1]
-    recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "own", known=paper.attacker_val, classes=KNOWN)
+    recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "own", known=paper.auxiliary_val, classes=KNOWN)
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
     scores = record.class_attackers[0].scores
     assert "layout 'paper'" in scores["AUC private or unseen (pooling)"].reason

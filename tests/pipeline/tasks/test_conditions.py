@@ -38,8 +38,8 @@ def test_repeated_queries_help_against_noise_and_are_a_level_of_their_own(tiny: 
     often = {**RIDGE, "label": "ridge x16", "setting": {"repeats": 16}}
     (record,) = run(with_attacks(tiny, RIDGE, often, defenses=["gaussian-noise"]), tmp_path).records
     assert {level: chosen["psnr"] for level, chosen in record.chosen.items()} == {
-        "outputs": "ridge",
-        "outputs ×16": "ridge x16",  # noqa: RUF001
+        "black-box": "ridge",
+        "black-box ×16": "ridge x16",  # noqa: RUF001
     }
     compared = next(one for one in record.comparisons if one.metric == "psnr" and one.part == "private")
     assert (compared.kind, compared.first, compared.second) == ("level", "ridge x16", "ridge")
@@ -64,12 +64,12 @@ def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: 
         {**RIDGE, "label": "a tenth", "setting": {"share": 0.2}},
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *controls), tmp_path).records
-    assert record.chosen == {"outputs": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
+    assert record.chosen == {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
     means = {attacker.name: attacker.scores["private"]["psnr"].mean for attacker in record.attackers}
     assert means["shuffled"] < means["mean-image"] + 0.5
     assert means["a tenth"] < means["ridge"]
     assert means["untrained"] != means["ridge"]
-    assert "attacker_val" not in record.attacker("a tenth").scores
+    assert "auxiliary_val" not in record.attacker("a tenth").scores
     for label in ("shuffled", "untrained", "a tenth"):
         (one,) = (c for c in record.comparisons if (c.first, c.metric, c.part) == (label, "psnr", "private"))
         assert (one.kind, one.second) == ("control", "ridge")
@@ -80,9 +80,9 @@ def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: 
 def test_few_images_are_the_same_ones_everywhere_and_said(tiny: dict[str, Any], tmp_path: Path) -> None:
     few = {**RIDGE, "label": "few", "setting": {"images": 20}}
     (record,) = run(with_attacks(tiny, RIDGE, few), tmp_path).records
-    assert record.chosen["outputs"]["psnr"] in ("ridge", "few")
+    assert record.chosen["black-box"]["psnr"] in ("ridge", "few")
     index = record.attacker("few").index
-    assert {part: len(places) for part, places in index.items()} == {"private": 20, "test": 20, "attacker_val": 20}
+    assert {part: len(places) for part, places in index.items()} == {"private": 20, "test": 20, "auxiliary_val": 20}
     assert set(index["private"]) <= set(record.data["gallery_index"])
     pictures = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors")
     whole, part = (pictures.scores[f"{name}/private/psnr"] for name in ("ridge", "few"))
@@ -101,10 +101,10 @@ def test_a_smaller_limit_is_a_subset(limit: int) -> None:
 
 
 def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = DATASETS["fashion-mini"](private=60, attacker_train=200, attacker_val=50, test=20).load()
+    splits = DATASETS["fashion-mini"](private=60, auxiliary=200, auxiliary_val=50, test=20).load()
     tenth = attacker_images(splits, Setting(share=0.1))
     assert (len(tenth.train), len(tenth.val)) == (20, 10)
-    own = {bytes(image.numpy()) for image in splits.attacker_train.pixels}
+    own = {bytes(image.numpy()) for image in splits.auxiliary.pixels}
     assert {bytes(image.numpy()) for image in tenth.train.pixels} <= own
 
     class Other(DATASETS["fashion-mini"]):  # type: ignore[misc]
@@ -140,18 +140,18 @@ def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, 
     splits = DATASETS["fashion-mini"](**{key: value for key, value in tiny["data"].items() if key != "name"}).load()
     learned = attacker_images(splits, Setting(**knows))
     own = [bytes(image.numpy()) for image in splits.private.pixels]
-    known = [own.index(bytes(image.numpy())) for image in learned.train.pixels[len(splits.attacker_train) :]]
+    known = [own.index(bytes(image.numpy())) for image in learned.train.pixels[len(splits.auxiliary) :]]
     assert len(known) == len(own) // 2
     assert learned.train.labels[-len(known) :].tolist() == splits.private.labels[known].tolist()
-    assert torch.equal(learned.train.pixels[: -len(known)], splits.attacker_train.pixels)
-    assert learned.val is splits.attacker_val
+    assert torch.equal(learned.train.pixels[: -len(known)], splits.auxiliary.pixels)
+    assert learned.val is splits.auxiliary_val
     attacked = record.attacker("knows half").index
     assert sorted(known + attacked["private"]) == list(range(len(own)))
     assert set(attacked) == {"private"}
     few = record.attacker("knows half, attacks few").index["private"]
     assert len(few) == 20
     assert set(few) < set(attacked["private"])
-    assert record.chosen["outputs"] == dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")
+    assert record.chosen["black-box"] == dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")
     (one,) = (c for c in record.comparisons if (c.first, c.metric, c.part) == ("knows half", "psnr", "private"))
     assert (one.second, one.n) == ("ridge", len(attacked["private"]))
 
@@ -206,16 +206,16 @@ def test_a_label_that_seeds_are_made_of_is_refused(tiny: dict[str, Any], label: 
 
 def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other set is the same one, parted otherwise: most of its attacker's images are to be reconstructed."""
-    splits = DATASETS["fashion-mini"](attacker_train=200, attacker_val=50).load()
+    splits = DATASETS["fashion-mini"](auxiliary=200, auxiliary_val=50).load()
 
     class Same(DATASETS["fashion-mini"]):  # type: ignore[misc]
         layout: Any = "paper"
 
     monkeypatch.setitem(DATASETS, "same", settings(Same))
-    public = attacker_images(splits, Setting(data="same"))
+    auxiliary = attacker_images(splits, Setting(data="same"))
     hidden = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
-    assert len(public.train) == 200
-    assert not {bytes(image.numpy()) for part in (public.train, public.val) for image in part.pixels} & hidden
+    assert len(auxiliary.train) == 200
+    assert not {bytes(image.numpy()) for part in (auxiliary.train, auxiliary.val) for image in part.pixels} & hidden
 
 
 def test_queries_do_not_depend_on_what_was_found_in_the_folder(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -253,14 +253,14 @@ class Follower(Attack):
     revision = 1
     summary = "test"
     source = "test"
-    knowledge = Knowledge.SPEC
+    knowledge = Knowledge.GRAY_BOX
     starts_from_earlier = True
 
     def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
         if not context.earlier:
             raise TrainingError("nothing to follow")
         (best,) = context.earlier.values()
-        error = float((best["attacker_val"] - own_images(goal["attacker_val"], context)).square().mean())
+        error = float((best["auxiliary_val"] - own_images(goal["auxiliary_val"], context)).square().mean())
         return AttackResult(reconstructions={part: best[part] * 0.99 for part in goal}, notes={"given": error})
 
 
@@ -328,14 +328,14 @@ def test_an_earlier_attack_that_changes_changes_those_that_start_from_it(
 
 def contender(name: str, places: list[int], scores: list[float]) -> Contender:
     values = {metric: torch.tensor(scores) for metric in ("psnr", "ssim", "id@1")}
-    return Contender(name=name, level="outputs", places={"attacker_val": places}, scores={"attacker_val": values})
+    return Contender(name=name, level="black-box", places={"auxiliary_val": places}, scores={"auxiliary_val": values})
 
 
 def test_attackers_are_chosen_on_images_all_of_them_attacked() -> None:
     every = contender("every", [0, 1, 2, 3], [9.0, 1.0, 1.0, 1.0])
     few = contender("few", [1, 3], [2.0, 2.0])
-    assert choose([every, few])["outputs"]["psnr"] == "few"
-    assert choose([every])["outputs"]["psnr"] == "every"
+    assert choose([every, few])["black-box"]["psnr"] == "few"
+    assert choose([every])["black-box"]["psnr"] == "every"
 
 
 def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ class ClassMean(Attack):
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:  # noqa: ARG002
         """Look the means up by label."""
-        public = context.public.train
-        images = public.images
+        auxiliary = context.auxiliary.train
+        images = auxiliary.images
         means = torch.stack(
             [
-                images[public.labels == label].mean(0) if (public.labels == label).any() else images.mean(0)
-                for label in range(len(public.classes))
+                images[auxiliary.labels == label].mean(0) if (auxiliary.labels == label).any() else images.mean(0)
+                for label in range(len(auxiliary.classes))
             ]
         )
         reconstructions = {}

@@ -22,7 +22,7 @@ class MeanImage(Attack):
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:  # noqa: ARG002
         """Repeat the mean."""
-        mean = context.public.train.images.mean(0)
+        mean = context.auxiliary.train.images.mean(0)
         return AttackResult(
             reconstructions={part: mean.expand(attacked.count, *mean.shape) for part, attacked in goal.items()}
         )

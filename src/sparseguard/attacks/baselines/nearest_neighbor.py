@@ -25,13 +25,13 @@ class NearestPublicImage(Attack):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "floor: the attacker's image whose leak is nearest"
     source: ClassVar[str] = "control"
-    knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
+    knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     floor: ClassVar[bool] = True
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Search the attacker's images by feature distance."""
-        public = context.public.train
-        own = leak.observe(public).features.flatten(1)
+        auxiliary = context.auxiliary.train
+        own = leak.observe(auxiliary).features.flatten(1)
         mean, spread = standardizing(own)
         own = standardized(own, mean, spread)
         norms = torch.cat([own[some].square().sum(1) for some in row_chunks(own)])
@@ -40,5 +40,5 @@ class NearestPublicImage(Attack):
             places = [
                 (norms - 2 * ((features[some] - mean) / spread) @ own.T).argmin(1) for some in row_chunks(features)
             ]
-            reconstructions[part] = public.batch(torch.cat(places))
+            reconstructions[part] = auxiliary.batch(torch.cat(places))
         return AttackResult(reconstructions=reconstructions)

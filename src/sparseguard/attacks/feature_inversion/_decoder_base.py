@@ -23,7 +23,7 @@ from sparseguard.core.config import settings
 from sparseguard.types import AttackResult, Goal, Knowledge
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-CURVE = "attacker_val PSNR"
+CURVE = "auxiliary_val PSNR"
 """Of the mean squared error, after every epoch."""
 
 
@@ -44,7 +44,7 @@ class TrainedDecoder(Attack):
         loss: ``mse``; ``l1``; or ``ssim``, 1 minus the structural similarity, plus the mean squared error.
     """
 
-    knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
+    knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     epochs: Annotated[int, Field(ge=1)] = 20
     copies: Annotated[int, Field(ge=1, le=18)] = 4
     mixes: Annotated[int, Field(ge=0, le=8)] = 0
@@ -67,18 +67,18 @@ class TrainedDecoder(Attack):
             encode: from images to what is to be predicted of them, ``(n, c, h, w)``, and how much each one counts.
             bounded: whether what is predicted lies in [0, 1].
         """
-        public, device = context.public, context.device
-        images = torch.cat(list(training_queries(public.train, self.copies, self.mixes)))
+        auxiliary, device = context.auxiliary, context.device
+        images = torch.cat(list(training_queries(auxiliary.train, self.copies, self.mixes)))
         wanted, weight = encode(images)
-        features, val_features = leak.observe(images).features, leak.observe(public.val).features
-        val_wanted, val_weight = encode(public.val.images)
+        features, val_features = leak.observe(images).features, leak.observe(auxiliary.val).features
+        val_wanted, val_weight = encode(auxiliary.val.images)
         ridge, penalty, ridge_psnr = fit_ridge(
             features.flatten(1), wanted.flatten(1), val_features.flatten(1), val_wanted.flatten(1), bounded=bounded
         )
-        network = self.network(tuple(features.shape[1:]), public.train.shape).to(device)
+        network = self.network(tuple(features.shape[1:]), auxiliary.train.shape).to(device)
         mean, spread = (values.to(device) for values in standardizing(features))
-        corrected = Corrected(ridge, mean, spread, network, public.train.shape, device, bounded)
-        fresh = is_stochastic(leak, public.val)
+        corrected = Corrected(ridge, mean, spread, network, auxiliary.train.shape, device, bounded)
+        fresh = is_stochastic(leak, auxiliary.val)
         first = (features, corrected.guess(features), wanted, weight)
 
         def data(epoch: int) -> Batch:
@@ -96,7 +96,7 @@ class TrainedDecoder(Attack):
 
         budget = Budget(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience)
         corrected.training = fit(network, data, loss, error, budget, context)
-        corrected.notes = {"penalty": penalty, "ridge_attacker_val_psnr": ridge_psnr, **corrected.training.notes}
+        corrected.notes = {"penalty": penalty, "ridge_auxiliary_val_psnr": ridge_psnr, **corrected.training.notes}
         return corrected
 
 

@@ -65,22 +65,22 @@ class PriorSearch:
 
     def __init__(self, attack: PriorInversion, leak: Leak, goal: Goal, context: AttackContext, prior: Prior) -> None:
         self.attack, self.goal, self.context, self.prior = attack, goal, context, prior.to(context.device)
-        public = context.public.train
-        own = leak.observe(public).features.flatten(1)
+        auxiliary = context.auxiliary.train
+        own = leak.observe(auxiliary).features.flatten(1)
         self.scale = float(mean_and_spread(own)[1].square().sum()) or 1.0
-        self.pixel_variance = float(public.images.var(0).mean()) or 1.0
+        self.pixel_variance = float(auxiliary.images.var(0).mean()) or 1.0
         self.features = observed(goal)
         model = leak.white_box()
         self.boxes = {rule: WhiteBox(model, rule) for rule in RULES}
         if not self.boxes["unrolled"].sparse:
             self.boxes = {"unrolled": self.boxes["unrolled"]}
-        self.truth = own_images(goal["attacker_val"], context)
+        self.truth = own_images(goal["auxiliary_val"], context)
         self.notes: dict[str, float] = {}
         self.tried: dict[tuple[Plan, bool], float] = {}
-        errors = {level: _error(made["attacker_val"], self.truth) for level, made in context.earlier.items()}
+        errors = {level: _error(made["auxiliary_val"], self.truth) for level, made in context.earlier.items()}
         self.anchors = context.earlier[min(errors, key=lambda level: errors[level])] if errors else {}
         if errors:
-            self.notes["start_attacker_val_mse"] = min(errors.values())
+            self.notes["start_auxiliary_val_mse"] = min(errors.values())
         self._draw()
         self._gradients()
 
@@ -90,7 +90,7 @@ class PriorSearch:
         return bool(self.anchors)
 
     def plan(self) -> Plan:
-        """Choose one thing after the other on a few attacker_val images."""
+        """Choose one thing after the other on a few auxiliary_val images."""
         attack = self.attack
         plan = Plan(
             rule="unrolled",
@@ -108,17 +108,17 @@ class PriorSearch:
         return replace(plan, steps=attack.steps, layer_steps=attack.layer_steps)
 
     def result(self) -> AttackResult:
-        """Carry the plan out on every part; where it does not help on attacker_val, answer with the anchor."""
+        """Carry the plan out on every part; where it does not help on auxiliary_val, answer with the anchor."""
         plan = self.plan()
         made = {part: images.clone() for part, images in self.anchors.items() if part in self.goal}
         layers = len(self.prior.layers())
-        found, curve = self._search(plan, "attacker_val", layers)
-        curves = {"attacker_val misfit": curve}
+        found, curve = self._search(plan, "auxiliary_val", layers)
+        curves = {"auxiliary_val misfit": curve}
         error, depth, share = self._choice(found)
-        helped = not self.anchored or error < self.notes["start_attacker_val_mse"]
+        helped = not self.anchored or error < self.notes["start_auxiliary_val_mse"]
         if helped:
-            made["attacker_val"] = self._blended("attacker_val", found[depth], share)
-            for part in [part for part in self.goal if part != "attacker_val"]:
+            made["auxiliary_val"] = self._blended("auxiliary_val", found[depth], share)
+            for part in [part for part in self.goal if part != "auxiliary_val"]:
                 found, curves[f"{part} misfit"] = self._search(plan, part, depth)
                 made[part] = self._blended(part, found[depth], share)
         self.notes |= {
@@ -128,7 +128,7 @@ class PriorSearch:
             "anchor": plan.anchor,
             "depth": float(depth),
             "share": share,
-            "search_attacker_val_mse": error,
+            "search_auxiliary_val_mse": error,
             "searched": float(helped),
         }
         made = {part: made[part] for part in self.goal}
@@ -150,8 +150,8 @@ class PriorSearch:
 
     def _gradients(self) -> None:
         """Note how the rules' gradients at the mean image relate, and how large the unrolled one is."""
-        seen = self.features["attacker_val"][: self.attack.probe_images].to(self.context.device)
-        place = self.context.public.train.images.mean(0, keepdim=True).expand(len(seen), -1, -1, -1).to(seen.device)
+        seen = self.features["auxiliary_val"][: self.attack.probe_images].to(self.context.device)
+        place = self.context.auxiliary.train.images.mean(0, keepdim=True).expand(len(seen), -1, -1, -1).to(seen.device)
         found = {rule: gradient_of(box, place, seen, self.scale) for rule, box in self.boxes.items()}
         self.notes["gradient_norm"] = float(found["unrolled"].flatten(1).norm(dim=1).mean())
         for rule in RULES[1:]:
@@ -159,7 +159,7 @@ class PriorSearch:
                 self.notes[f"cosine unrolled, {rule}"] = cosine(found["unrolled"], found[rule])
 
     def _best(self, plans: Sequence[Plan], *, by_pixels: bool) -> Plan:
-        """Return the plan that comes nearest on a few attacker_val images: to their pixels, or to what leaked."""
+        """Return the plan that comes nearest on a few auxiliary_val images: to their pixels, or to what leaked."""
         if len(plans) == 1:
             return plans[0]
         with self.context.progress.task(f"{self.context.label}: probe", len(plans)) as advance:
@@ -171,16 +171,16 @@ class PriorSearch:
 
     def _trial(self, plan: Plan, by_pixels: bool) -> float:
         few = self.attack.probe_images
-        found, _ = self._search(plan, "attacker_val", len(self.prior.layers()) if by_pixels else 0, few)
+        found, _ = self._search(plan, "auxiliary_val", len(self.prior.layers()) if by_pixels else 0, few)
         if by_pixels:
             return self._choice(found)[0]
-        return float(self._residuals(found[0], self.features["attacker_val"][:few]).square().mean())
+        return float(self._residuals(found[0], self.features["auxiliary_val"][:few]).square().mean())
 
     def _choice(self, found: Sequence[Images]) -> tuple[float, int, float]:
-        """Return the least error on attacker_val, and the depth and the share of the search that reach it."""
+        """Return the least error on auxiliary_val, and the depth and the share of the search that reach it."""
         shares = self.attack.shares if self.anchored else (1.0,)
         return min(
-            (_error(self._blended("attacker_val", images, share), self.truth[: len(images)]), depth, share)
+            (_error(self._blended("auxiliary_val", images, share), self.truth[: len(images)]), depth, share)
             for depth, images in enumerate(found)
             for share in shares
         )

@@ -24,7 +24,7 @@ class Budget:
         epochs: at most this many passes over the queries.
         batch_size: queries a step.
         lr: Adam's learning rate; one epoch of warm-up, then cosine decay to zero.
-        patience: stop after this many epochs without a lower error on attacker_val.
+        patience: stop after this many epochs without a lower error on auxiliary_val.
     """
 
     epochs: int
@@ -39,8 +39,8 @@ class Training:
 
     Args:
         epochs: passes made.
-        best_epoch: the pass after which the error on attacker_val was lowest.
-        errors: mean squared error on attacker_val before training and after every pass.
+        best_epoch: the pass after which the error on auxiliary_val was lowest.
+        errors: mean squared error on auxiliary_val before training and after every pass.
         change: distance of the last weights from the first, relative to the size of the first.
     """
 
@@ -55,7 +55,7 @@ class Training:
         return {
             "epochs": float(self.epochs),
             "best_epoch": float(self.best_epoch),
-            "attacker_val_mse": min(self.errors),
+            "auxiliary_val_mse": min(self.errors),
         }
 
     @property
@@ -78,12 +78,12 @@ def fit(
         network: on the context's device.
         data: from the number of the epoch to tensors with one row a query, on the CPU.
         loss: of a batch of such rows, on the device.
-        error: on attacker_val, in evaluation mode.
+        error: on auxiliary_val, in evaluation mode.
         budget: how long.
         context: of the attack.
 
     Raises:
-        TrainingError: when the error on attacker_val is not finite.
+        TrainingError: when the error on auxiliary_val is not finite.
     """
     start = _copy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=budget.lr)

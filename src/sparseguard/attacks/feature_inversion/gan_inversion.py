@@ -37,9 +37,9 @@ class PriorInversion(Attack):
     The start is the candidate whose features are nearest to z, or, warm, the one whose pixels are nearest to
     :math:`x_0` after some steps that bring w+ nearer to them. The answer is :math:`x_0 + t (x - x_0)`.
 
-    The rule by which gradients pass sparse layers is chosen by the distance in feature space on some attacker_val
+    The rule by which gradients pass sparse layers is chosen by the distance in feature space on some auxiliary_val
     images; then the start, gamma and alpha by the error in pixels there; depth and t by the error in pixels on all
-    attacker_val images attacked. If the search comes no nearer to these than :math:`x_0`, :math:`x_0` is the answer.
+    auxiliary_val images attacked. If the search comes no nearer to these than :math:`x_0`, :math:`x_0` is the answer.
     Without an attack before this one, there is no warm start, gamma is 0 and t is 1.
 
     Args:
@@ -55,7 +55,7 @@ class PriorInversion(Attack):
         anchor: values of gamma tried.
         move: mu.
         shares: values of t tried.
-        probe_images: attacker_val images the choices are made on.
+        probe_images: auxiliary_val images the choices are made on.
         probe_steps: steps in w of each trial, and half as many in each layer.
         batch_size: images searched at once.
 
@@ -68,7 +68,7 @@ class PriorInversion(Attack):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "search a generator's latents, then its features, for the image that leaked (needs prior=)"
     source: ClassVar[str] = "Qiu et al., ECCV 2024"
-    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
@@ -97,7 +97,7 @@ class PriorInversion(Attack):
         return self.trust_prior
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
-        """Choose a plan on attacker_val and carry it out."""
+        """Choose a plan on auxiliary_val and carry it out."""
         from sparseguard.attacks.feature_inversion._generator_search import PriorSearch
 
         prior = self._usable(goal, context)
@@ -108,9 +108,9 @@ class PriorInversion(Attack):
     def _usable(self, goal: Goal, context: AttackContext) -> Prior:
         if not self.prior or context.prior is None:
             raise NotApplicable("no prior is named; set prior = 'NAME or FOLDER' to say which generator is searched")
-        if "attacker_val" not in goal:
-            raise NotApplicable("it makes its choices on attacker_val, which an attacker with other images lacks")
-        makes, attacked = tuple(context.prior.card.shape), context.public.train.shape
+        if "auxiliary_val" not in goal:
+            raise NotApplicable("it makes its choices on auxiliary_val, which an attacker with other images lacks")
+        makes, attacked = tuple(context.prior.card.shape), context.auxiliary.train.shape
         if makes != attacked:
             raise NotApplicable(
                 f"the prior '{context.prior.card.name}' makes images of {makes}, attacked are {attacked}"

@@ -82,17 +82,17 @@ class LocalRidge(Attack):
     revision: ClassVar[int] = 2
     summary: ClassVar[str] = "ridge, corrected by ridge on each image's nearest queries"
     source: ClassVar[str] = "locally weighted regression"
-    knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
+    knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     copies: Annotated[int, Field(ge=1, le=18)] = 4
     mixes: Annotated[int, Field(ge=0, le=8)] = 0
     neighbours: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (64, 256)
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Fit ridge, choose neighbours and penalty, correct."""
-        public = context.public
-        images = bounded_queries(public.train, self.copies, self.mixes)
-        features, val = leak.observe(images).features.flatten(1), leak.observe(public.val).features.flatten(1)
-        truth = public.val.images.flatten(1)
+        auxiliary = context.auxiliary
+        images = bounded_queries(auxiliary.train, self.copies, self.mixes)
+        features, val = leak.observe(images).features.flatten(1), leak.observe(auxiliary.val).features.flatten(1)
+        truth = auxiliary.val.images.flatten(1)
         ridge, penalty, _ = fit_ridge(features, images.flatten(1), val, truth)
         mean, spread = standardizing(features)
         near = _Neighbours(standardized(features, mean, spread), images.flatten(1) - ridge(features).float())
@@ -112,7 +112,7 @@ class LocalRidge(Attack):
         error, count, local = min(scored)
         return AttackResult(
             reconstructions={
-                part: corrected(seen, count, local).view(-1, *public.train.shape)
+                part: corrected(seen, count, local).view(-1, *auxiliary.train.shape)
                 for part, seen in observed(goal).items()
             },
             notes={
@@ -120,7 +120,7 @@ class LocalRidge(Attack):
                 "queries": float(len(images)),
                 "neighbours": float(count),
                 "local_penalty": local,
-                "attacker_val_mse": error,
+                "auxiliary_val_mse": error,
             },
         )
 

@@ -59,19 +59,19 @@ class GradientInversion(Attack):
     f is the target without its noise, z what leaked, s the total variance of the features, TV the mean squared
     difference of neighbouring pixels, :math:`x_0` what the best attack before this one made (the mean image, if there
     was none). The columns of V are the principal components of the attacker's images, :math:`\sigma_i` is how far
-    :math:`x_0` is off along the i-th on attacker_val: the search moves where :math:`x_0` is likely to be wrong.
+    :math:`x_0` is off along the i-th on auxiliary_val: the search moves where :math:`x_0` is likely to be wrong.
 
-    Tried on some attacker_val images, in this order, and the best kept: the rule by which gradients pass sparse layers
+    Tried on some auxiliary_val images, in this order, and the best kept: the rule by which gradients pass sparse layers
     and a lambda that starts small (both by the distance in feature space); the start (zeros, mean image, the best
     result of each level of knowledge), then beta, then alpha (by the error in pixels). If the search comes no nearer
-    to the attacker_val images than :math:`x_0`, :math:`x_0` is the answer.
+    to the auxiliary_val images than :math:`x_0`, :math:`x_0` is the answer.
 
     Args:
         steps: of Adam; every image keeps the iterate of lowest objective, so that more never hurt the objective.
         lr: step size in units of y, with cosine decay.
         tv: values of alpha tried.
         prior: values of beta tried.
-        probe_images: attacker_val images the choices are made on.
+        probe_images: auxiliary_val images the choices are made on.
         probe_steps: steps of each trial.
         batch_size: images searched at once.
 
@@ -83,7 +83,7 @@ class GradientInversion(Attack):
     revision: ClassVar[int] = 2
     summary: ClassVar[str] = "search by gradients through the weights for the image with these features"
     source: ClassVar[str] = "He et al., ACSAC 2019"
-    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
@@ -96,9 +96,9 @@ class GradientInversion(Attack):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
-        """Choose a plan on attacker_val and carry it out."""
-        if "attacker_val" not in goal:
-            raise NotApplicable("it makes its choices on attacker_val, which an attacker with other images lacks")
+        """Choose a plan on auxiliary_val and carry it out."""
+        if "auxiliary_val" not in goal:
+            raise NotApplicable("it makes its choices on auxiliary_val, which an attacker with other images lacks")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by what it achieves
             search = _Search(self, leak, goal, context)
@@ -108,30 +108,30 @@ class GradientInversion(Attack):
 class _Search:
     def __init__(self, attack: GradientInversion, leak: Leak, goal: Goal, context: AttackContext) -> None:
         self.attack, self.goal, self.context = attack, goal, context
-        public = context.public.train
-        own = leak.observe(public).features.flatten(1)
+        auxiliary = context.auxiliary.train
+        own = leak.observe(auxiliary).features.flatten(1)
         self.scale = float(mean_and_spread(own)[1].square().sum()) or 1.0
         self.features = observed(goal)
         model = leak.white_box()
         self.boxes = {rule: WhiteBox(model, rule) for rule in RULES}
         if not self.boxes["unrolled"].sparse:
             self.boxes = {"unrolled": self.boxes["unrolled"]}
-        self.truth = own_images(goal["attacker_val"], context)
-        mean = public.images.mean(0, keepdim=True)
+        self.truth = own_images(goal["auxiliary_val"], context)
+        mean = auxiliary.images.mean(0, keepdim=True)
         flat: dict[str, Mapping[str, Images]] = {
             "zeros": {part: torch.zeros_like(mean).expand(one.count, -1, -1, -1) for part, one in goal.items()},
             "mean image": {part: mean.expand(one.count, -1, -1, -1) for part, one in goal.items()},
         }
         self.starts = {**flat, **context.earlier}
         errors = {
-            name: float((made["attacker_val"] - self.truth).square().mean()) for name, made in self.starts.items()
+            name: float((made["auxiliary_val"] - self.truth).square().mean()) for name, made in self.starts.items()
         }
         self.anchor = min(errors, key=lambda name: errors[name])
-        self.basis = likely_errors(public.images, self.truth - self.starts[self.anchor]["attacker_val"])
-        self.notes: dict[str, float] = {"start_attacker_val_mse": errors[self.anchor]}
+        self.basis = likely_errors(auxiliary.images, self.truth - self.starts[self.anchor]["auxiliary_val"])
+        self.notes: dict[str, float] = {"start_auxiliary_val_mse": errors[self.anchor]}
 
     def plan(self) -> Plan:
-        """Choose one thing after the other on a few attacker_val images."""
+        """Choose one thing after the other on a few auxiliary_val images."""
         attack = self.attack
         few = slice(0, min(attack.probe_images, len(self.truth)))
         middle = attack.prior[len(attack.prior) // 2]
@@ -153,17 +153,17 @@ class _Search:
         return replace(plan, steps=attack.steps)
 
     def result(self, plan: Plan) -> AttackResult:
-        """Carry the plan out on every part; where it does not help on attacker_val, answer with the anchor."""
+        """Carry the plan out on every part; where it does not help on auxiliary_val, answer with the anchor."""
         made = {part: images.clone() for part, images in self.starts[self.anchor].items() if part in self.goal}
-        tried, curve = self._search(plan, "attacker_val", slice(None))
-        curves = {"attacker_val misfit": curve}
+        tried, curve = self._search(plan, "auxiliary_val", slice(None))
+        curves = {"auxiliary_val misfit": curve}
         error = float((tried - self.truth).square().mean())
-        helped = error < self.notes["start_attacker_val_mse"]
+        helped = error < self.notes["start_auxiliary_val_mse"]
         if helped:
-            made["attacker_val"] = tried
-            for part in [part for part in self.goal if part != "attacker_val"]:
+            made["auxiliary_val"] = tried
+            for part in [part for part in self.goal if part != "auxiliary_val"]:
                 made[part], curves[f"{part} misfit"] = self._search(plan, part, slice(None))
-        self.notes |= {"search_attacker_val_mse": error, "searched": float(helped)}
+        self.notes |= {"search_auxiliary_val_mse": error, "searched": float(helped)}
         box = self.boxes["unrolled"]
         with torch.no_grad():
             residuals = {
@@ -180,8 +180,8 @@ class _Search:
     def _gradients(self, few: slice) -> None:
         """Note how the rules' gradients at the mean image relate, and how large the unrolled one is."""
         device = self.context.device
-        place = self.starts["mean image"]["attacker_val"][few].to(device)
-        seen = self.features["attacker_val"][few].to(device)
+        place = self.starts["mean image"]["auxiliary_val"][few].to(device)
+        seen = self.features["auxiliary_val"][few].to(device)
         found = {rule: gradient_of(box, place, seen, self.scale) for rule, box in self.boxes.items()}
         self.notes["gradient_norm"] = float(found["unrolled"].flatten(1).norm(dim=1).mean())
         for rule in RULES[1:]:
@@ -194,12 +194,14 @@ class _Search:
         return min(plans, key=lambda plan: self._trial(plan, few, by_pixels))
 
     def _trial(self, plan: Plan, few: slice, by_pixels: bool) -> float:
-        made, _ = self._search(plan, "attacker_val", few)
+        made, _ = self._search(plan, "auxiliary_val", few)
         if by_pixels:
             return float((made - self.truth[few]).square().mean())
         device, box = self.context.device, self.boxes["unrolled"]
         with torch.no_grad():
-            return float(misfit(box, made.to(device), self.features["attacker_val"][few].to(device), self.scale).mean())
+            return float(
+                misfit(box, made.to(device), self.features["auxiliary_val"][few].to(device), self.scale).mean()
+            )
 
     def _search(self, plan: Plan, part: str, some: slice) -> tuple[Images, list[float]]:
         starts, anchors = self.starts[plan.start][part][some], self.starts[self.anchor][part][some]

@@ -180,14 +180,14 @@ class Ridge(Attack):
     revision: ClassVar[int] = 2
     summary: ClassVar[str] = "ridge regression from the raw tap to pixels, closed form"
     source: ClassVar[str] = "closed form"
-    knowledge: ClassVar[Knowledge] = Knowledge.OUTPUTS
+    knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     copies: Annotated[int, Field(ge=1, le=18)] = 8
     mixes: Annotated[int, Field(ge=0, le=8)] = 0
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Fit on attacker-train, choose the penalty on attacker-val, apply."""
         mapping, notes = self.fit(leak, context)
-        shape = context.public.train.shape
+        shape = context.auxiliary.train.shape
         reconstructions = {
             part: mapping(features).float().clamp(0, 1).view(-1, *shape) for part, features in observed(goal).items()
         }
@@ -195,18 +195,18 @@ class Ridge(Attack):
 
     def fit(self, leak: Leak, context: AttackContext) -> tuple[RidgeMap, dict[str, float]]:
         """Query the leak and fit the map."""
-        public = context.public
+        auxiliary = context.auxiliary
         features: list[Tensor] = []
         pixels: list[Tensor] = []
-        for images in training_queries(public.train, self.copies, self.mixes):
+        for images in training_queries(auxiliary.train, self.copies, self.mixes):
             seen = leak.observe(images).features.flatten(1)
             if features and min(seen.shape[1], len(seen) * (len(features) + 1)) > MAX_SYSTEM:
                 break
             features.append(seen)
             pixels.append(images.flatten(1))
-        val_features = leak.observe(public.val).features.flatten(1)
+        val_features = leak.observe(auxiliary.val).features.flatten(1)
         known = torch.cat(pixels)
         mapping, penalty, score = fit_ridge(
-            gathered(features, len(known), taps_limit()), known, val_features, public.val.images.flatten(1)
+            gathered(features, len(known), taps_limit()), known, val_features, auxiliary.val.images.flatten(1)
         )
-        return mapping, {"penalty": penalty, "attacker_val_psnr": score, "copies": float(len(features))}
+        return mapping, {"penalty": penalty, "auxiliary_val_psnr": score, "copies": float(len(features))}

@@ -79,7 +79,7 @@ class CodeDecoder(Attack):
 
     The attacker runs the known layer on its own queries. One network learns the codes' support (cross-entropy) and
     amplitudes (squared error on the support) and corrects ridge's image and codes, seeing the reconstruction
-    :math:`R * W` of its own codes. Three answers are tried on attacker_val, the best is given: :math:`R * W` and the
+    :math:`R * W` of its own codes. Three answers are tried on auxiliary_val, the best is given: :math:`R * W` and the
     optimality-condition inversion of the decoded codes, both with the mean and contrast that standardization removed
     estimated from the pixel range, and the network's refined image. If what the best attack before it made is nearer,
     that is the answer: who knows the layer need not use it.
@@ -98,7 +98,7 @@ class CodeDecoder(Attack):
     revision: ClassVar[int] = 2
     summary: ClassVar[str] = "decodes the known sparse layer's codes, then the image from them"
     source: ClassVar[str] = "ours"
-    knowledge: ClassVar[Knowledge] = Knowledge.SPEC
+    knowledge: ClassVar[Knowledge] = Knowledge.GRAY_BOX
     starts_from_earlier: ClassVar[bool] = True
     epochs: Annotated[int, Field(ge=1)] = 8
     copies: Annotated[int, Field(ge=1, le=18)] = 2
@@ -111,25 +111,25 @@ class CodeDecoder(Attack):
         """Train on codes of the attacker's own queries, choose the way from codes to image, apply."""
         front = leak.front().to(context.device)
         layer = list(front.stages.values())[-1] if len(front.stages) else None
-        if not isinstance(layer, SparseCode2d) or layer.in_channels != context.public.train.shape[0]:
+        if not isinstance(layer, SparseCode2d) or layer.in_channels != context.auxiliary.train.shape[0]:
             raise NotApplicable("no sparse layer is known before training, so the specification adds nothing")
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
-            return self._run(leak, goal, context, _Known(front, layer, context.public.train.shape, context.device))
+            return self._run(leak, goal, context, _Known(front, layer, context.auxiliary.train.shape, context.device))
 
     def _run(self, leak: Leak, goal: Goal, context: AttackContext, known: _Known) -> AttackResult:
-        public, device, shape = context.public, context.device, context.public.train.shape
-        images = torch.cat(list(training_queries(public.train, self.copies)))
-        seen, val_seen = leak.observe(images).features, leak.observe(public.val).features
-        codes, val_codes = known.codes(images), known.codes(public.val.images)
+        auxiliary, device, shape = context.auxiliary, context.device, context.auxiliary.train.shape
+        images = torch.cat(list(training_queries(auxiliary.train, self.copies)))
+        seen, val_seen = leak.observe(images).features, leak.observe(auxiliary.val).features
+        codes, val_codes = known.codes(images), known.codes(auxiliary.val.images)
         (image, *_), (code, *_) = (
             fit_ridge(seen.flatten(1), wanted.flatten(1), val_seen.flatten(1), val_wanted.flatten(1), bounded=bounded)
-            for wanted, val_wanted, bounded in ((images, public.val.images, True), (codes, val_codes, False))
+            for wanted, val_wanted, bounded in ((images, auxiliary.val.images, True), (codes, val_codes, False))
         )
         mean, spread = standardizing(seen)
         prepare = _Prepared(image=image, code=code, mean=mean, spread=spread, shapes=(shape, tuple(codes.shape[1:])))
         codes = codes.half()
-        fresh, first = is_stochastic(leak, public.val), (*prepare(seen), codes, images)
+        fresh, first = is_stochastic(leak, auxiliary.val), (*prepare(seen), codes, images)
 
         def data(epoch: int) -> Batch:
             return (*prepare(leak.observe(images).features), codes, images) if fresh and epoch else first
@@ -142,26 +142,26 @@ class CodeDecoder(Attack):
             network,
             data,
             _loss,
-            lambda net: float(F.mse_loss(_image(net, val, device), public.val.images)),
+            lambda net: float(F.mse_loss(_image(net, val, device), auxiliary.val.images)),
             Budget(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience),
             context,
         )
-        few = tuple(row[: len(public.train)] for row in first[:3])
+        few = tuple(row[: len(auxiliary.train)] for row in first[:3])
         ways: dict[str, Way] = {
             "refined": lambda rows: _image(network, rows, device),
-            "R*W": known.way(network, few, public.train.images, known.synthesis),
-            "inversion": known.way(network, few, public.train.images, known.inversion),
+            "R*W": known.way(network, few, auxiliary.train.images, known.synthesis),
+            "inversion": known.way(network, few, auxiliary.train.images, known.inversion),
         }
-        errors = {name: float(F.mse_loss(way(val), public.val.images)) for name, way in ways.items()}
+        errors = {name: float(F.mse_loss(way(val), auxiliary.val.images)) for name, way in ways.items()}
         best = min(errors, key=lambda name: errors[name])
         made: Mapping[str, Images] = {part: ways[best](prepare(values)) for part, values in released(goal).items()}
         for level, earlier in context.earlier.items():
             errors[f"earlier, {level}"] = float(
-                F.mse_loss(earlier["attacker_val"], own_images(goal["attacker_val"], context))
+                F.mse_loss(earlier["auxiliary_val"], own_images(goal["auxiliary_val"], context))
             )
             if errors[f"earlier, {level}"] < errors[best]:
                 best, made = f"earlier, {level}", earlier
-        notes = {f"attacker_val_mse, {name}": error for name, error in errors.items()}
+        notes = {f"auxiliary_val_mse, {name}": error for name, error in errors.items()}
         notes[f"given: {best}"] = 1.0
         notes |= _support(network, val, val_codes, device)
         return AttackResult(

@@ -46,16 +46,16 @@ class TwoStage(TrainedDecoder):
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Train the first stage, fit the second, apply both."""
-        public = context.public
+        auxiliary = context.auxiliary
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
             first = self.learn(leak, context, _standardized, False)
-            seen, val_seen = leak.observe(public.train).features, leak.observe(public.val).features
+            seen, val_seen = leak.observe(auxiliary.train).features, leak.observe(auxiliary.val).features
             second, penalty, _ = fit_ridge(
                 clues(seen, first(seen)),
-                _statistics(public.train.images),
+                _statistics(auxiliary.train.images),
                 clues(val_seen, first(val_seen)),
-                _statistics(public.val.images),
+                _statistics(auxiliary.val.images),
             )
         reconstructions = {}
         for part, features in released(goal).items():

@@ -44,7 +44,7 @@ class PixelInversion(ClassAttack):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "control: images the target is sure of, without a prior; evaluators must not be"
     source: ClassVar[str] = "Fredrikson et al., CCS 2015"
-    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     control: ClassVar[bool] = True
     images: Annotated[int, Field(ge=1)] = 10
     steps: Annotated[int, Field(ge=1)] = 50

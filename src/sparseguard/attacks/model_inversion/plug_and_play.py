@@ -82,7 +82,7 @@ class PlugAndPlay(ClassAttack):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "search a generator's latents for images of a class (needs prior=)"
     source: ClassVar[str] = "Struppek et al., ICML 2022"
-    knowledge: ClassVar[Knowledge] = Knowledge.WEIGHTS
+    knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "facescrub-ffhq": {**_FACES, "candidates": 2000, "steps": 50},
         "celeba-ffhq": {**_FACES, "candidates": 5000, "steps": 70},

@@ -65,7 +65,7 @@ def count_copies(
 
 def copies_in(splits: Splits) -> dict[str, Any]:
     """Count exact copies in and across the parts of a set; in layout ``paper`` the attacker's are not counted again."""
-    parts = [part for part in splits.parts() if splits.layout != "paper" or part not in ("select", "test")]
+    parts = [part for part in splits.parts() if splits.layout != "paper" or part not in ("tuning", "test")]
     sets = [splits.parts()[part] for part in parts]
     digests = [digest(image.numpy()) for images in sets for image in images.pixels]
     return count_copies(

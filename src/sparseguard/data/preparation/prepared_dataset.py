@@ -23,7 +23,7 @@ from sparseguard.data.preparation.pipeline import VERSION, prepare
 from sparseguard.data.readers.base import Source
 from sparseguard.types import ImageSet, Splits
 
-_SIZES = ("private", "attacker_train", "attacker_val", "test")
+_SIZES = ("private", "auxiliary", "auxiliary_val", "test")
 
 
 def about(folder: Path) -> dict[str, Any]:

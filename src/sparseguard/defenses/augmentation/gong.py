@@ -66,11 +66,11 @@ class Misleading(AddsImages, ABC):
         Raises:
             RecipeError: when the public images are all of one class.
         """
-        present = context.public.labels.unique()
+        present = context.auxiliary.labels.unique()
         if len(present) < 2:
             raise RecipeError("gong plants features of other classes, and there is only one.")
         generator = train_conditional_gan(
-            context.public,
+            context.auxiliary,
             self._gan,
             seed=derive(purpose="gong's GAN", seed=context.seed),
             device=context.device,
@@ -78,7 +78,7 @@ class Misleading(AddsImages, ABC):
             label=f"{context.label}: GAN",
         )
         judge = public_classifier(
-            context.public,
+            context.auxiliary,
             epochs=10,
             seed=derive(purpose="gong's public classifier", seed=context.seed),
             device=context.device,

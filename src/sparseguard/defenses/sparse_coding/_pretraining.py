@@ -38,8 +38,8 @@ def learned_atoms(
         The atoms of each layer, as `put_atoms` takes them.
     """
     generator = torch.Generator().manual_seed(derive(purpose="dictionaries", seed=context.seed))
-    chosen = torch.randperm(len(context.public), generator=generator)[:images]
-    values = before_stem(context, context.public.batch(chosen))
+    chosen = torch.randperm(len(context.auxiliary), generator=generator)[:images]
+    values = before_stem(context, context.auxiliary.batch(chosen))
     atoms: dict[str, Tensor] = {}
     for number, (layer, norm) in enumerate(pairs, start=1):
         layer.to(context.device)
@@ -77,7 +77,7 @@ def before_stem(context: Context, images: Images) -> Images:
     """Return what the undefended model gives its stem for ``images``."""
     names = context.blueprint.stage_names()
     front = replace(context.blueprint, stages=context.blueprint.stages[: names.index("stem")], taps={}, cut="")
-    model = front.build(context.public.shape, lambda stage: derive(purpose="front", stage=stage, seed=context.seed))
+    model = front.build(context.auxiliary.shape, lambda stage: derive(purpose="front", stage=stage, seed=context.seed))
     values: Tensor = model(images)
     return values
 

@@ -122,7 +122,7 @@ class SparseCodingArchitecture(Defense):
         if self.atoms == "random":
             return {}
         generator = torch.Generator().manual_seed(derive(purpose="atoms", seed=context.seed))
-        channels = (context.public.shape[0], *self.features)
+        channels = (context.auxiliary.shape[0], *self.features)
         pairs = [
             (self._layer(index, channels[index], generator), normalization(self.normalization, features))
             for index, features in enumerate(self.features)

@@ -67,7 +67,7 @@ class SparseStandard(Defense):
         if self.atoms == "random":
             return {}
         generator = torch.Generator().manual_seed(derive(purpose="atoms", seed=context.seed))
-        pairs = [(self._layer(context.public.shape[0], generator), nn.Identity())]
+        pairs = [(self._layer(context.auxiliary.shape[0], generator), nn.Identity())]
         return learned_atoms(pairs, context, epochs=self.pretrain_epochs, images=self.pretrain_images)
 
     def place(self, blueprint: Blueprint, state: State) -> Blueprint:

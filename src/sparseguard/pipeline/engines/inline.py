@@ -130,7 +130,7 @@ def _subject(this: Run, job: Job) -> Subject | _Unfit:
         target, facts = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
     except TrainingError as error:
         return _Unfit(key=job.target_key, error=error)
-    few = this.splits.attacker_train.batch(torch.arange(min(16, len(this.splits.attacker_train))))
+    few = this.splits.auxiliary.batch(torch.arange(min(16, len(this.splits.auxiliary))))
     threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
     model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
     return Subject(

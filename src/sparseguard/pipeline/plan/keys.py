@@ -94,7 +94,7 @@ def _job(
                 threat.backbone.piece.revision,
                 *defense.piece.revisions(),
             ],
-            "data": [recipe.data.name, fingerprints["private"], fingerprints["attacker_train"]],
+            "data": [recipe.data.name, fingerprints["private"], fingerprints["auxiliary"]],
             "backbone": threat.backbone.described(),
             **_upstream(threat.backbone.piece),
             "defense": defense.described(),

@@ -1,4 +1,4 @@
-"""Making a prior of a data set's attacker_train: from images to a folder."""
+"""Making a prior of a data set's auxiliary: from images to a folder."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def train_prior(
     device: torch.device,
     progress: Progress,
 ) -> TrainedPrior:
-    """Train a style-based prior on attacker_train alone and write its folder, with a picture of samples.
+    """Train a style-based prior on auxiliary alone and write its folder, with a picture of samples.
 
     While it is trained there is a checkpoint beside the folder, from which the same call goes on after it was killed.
 
     Args:
         out: the folder, which must not be there.
-        dataset: whose attacker_train it learns.
+        dataset: whose auxiliary it learns.
         fit: how.
         name: what tables call it.
         classes: it learns these alone; None for all.
@@ -118,10 +118,10 @@ def train_prior(
     wanted = _known_classes(dataset, classes)
     _writable(out)
     splits = dataset.load()
-    images = _of_classes(splits.attacker_train, wanted)
+    images = _of_classes(splits.auxiliary, wanted)
     if len(images) < fit.batch_size:
         raise RecipeError(
-            f"attacker_train of {dataset.name} has {len(images):,} images of these classes, fewer than a batch of "
+            f"auxiliary of {dataset.name} has {len(images):,} images of these classes, fewer than a batch of "
             f"{fit.batch_size}. Set --fit batch_size={max(2, len(images))} or smaller, or use more classes."
         )
     judge = frechet_judge(images, device)
@@ -136,7 +136,7 @@ def train_prior(
     card = card.model_copy(
         update={
             "classes": present(images),
-            "trained_on": f"{len(images):,} images of attacker_train of {dataset.name} ({_settings(dataset)}), of the "
+            "trained_on": f"{len(images):,} images of auxiliary of {dataset.name} ({_settings(dataset)}), of the "
             f"classes {', '.join(present(images))}",
             "source": (
                 f"sparseguard prior train, seed {seed}.",
@@ -160,12 +160,12 @@ def checkpoint_of(out: Path) -> Path:
 
 
 def attacker_fingerprints(dataset: DataSet) -> Tensor:
-    """Return the fingerprints ``(n, 8)`` of a data set's attacker_train.
+    """Return the fingerprints ``(n, 8)`` of a data set's auxiliary.
 
     Raises:
         DataError: when the data set cannot be read.
     """
-    return fingerprints(dataset.load().attacker_train)
+    return fingerprints(dataset.load().auxiliary)
 
 
 def present(images: ImageSet) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def in_batches(recipe: Recipe, size: int) -> Recipe:
     Raises:
         RecipeError: when no attack of the recipe has a batch size to bound.
     """
-    searches = [one for one in recipe.attacks if one.knowledge == Knowledge.WEIGHTS]
+    searches = [one for one in recipe.attacks if one.knowledge == Knowledge.WHITE_BOX]
     if not (searches or recipe.class_attacks):
         raise RecipeError("--batch: no attack of this recipe searches by gradients, so there is no memory to bound.")
     smaller = {one.label: replace(one.piece, batch_size=size) for one in (*searches, *recipe.class_attacks)}
@@ -172,7 +172,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
 
 def _check_attacks(recipe: Recipe) -> None:
     goals = {threat.goal for threat in recipe.threats}
-    instances = any(attack.competes and attack.level == Knowledge.OUTPUTS for attack in recipe.attacks)
+    instances = any(attack.competes and attack.level == Knowledge.BLACK_BOX for attack in recipe.attacks)
     if "instances" in goals and not instances:
         raise RecipeError("[[attacks]]: needs at least one attack on outputs that is no floor or control: 'ridge'.")
     if "classes" in goals and not any(not attack.piece.control for attack in recipe.class_attacks):

@@ -22,7 +22,7 @@ from sparseguard.types import ImageSet, Splits
 
 REVISION = 1
 BUDGET: dict[str, float] = {"steps": 800, "batch": 64, "rate": 2e-3, "every": 50, "patience": 6}
-"""Steps at most, images a step, highest rate, steps between looks at attacker_val, looks without a better one."""
+"""Steps at most, images a step, highest rate, steps between looks at auxiliary_val, looks without a better one."""
 
 CHUNK = 512
 
@@ -87,8 +87,8 @@ NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Sequential]] = {
 def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Progress) -> list[Evaluator]:
     """Return the evaluators, trained now or found in ``folder/evaluators/KEY``.
 
-    They learn on attacker_train (shifted a little, and mirrored where that keeps the class), keep the weights of the
-    lowest loss on attacker_val, and see neither private images nor reconstructions. In layout ``paper`` the test images
+    They learn on auxiliary (shifted a little, and mirrored where that keeps the class), keep the weights of the
+    lowest loss on auxiliary_val, and see neither private images nor reconstructions. In layout ``paper`` the test images
     include what they learned on, so that their accuracy flatters them.
 
     Args:
@@ -107,7 +107,7 @@ def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Pro
             "revision": REVISION,
             "budget": BUDGET,
             "data": [splits.name, splits.flips_keep_class],
-            "fingerprints": [part.fingerprint() for part in (splits.attacker_train, splits.attacker_val, splits.test)],
+            "fingerprints": [part.fingerprint() for part in (splits.auxiliary, splits.auxiliary_val, splits.test)],
         }
     )
     home = folder / "evaluators" / key
@@ -134,7 +134,7 @@ def _read(name: str, home: Path, splits: Splits, device: torch.device) -> Evalua
 
 
 def _trained(name: str, splits: Splits, device: torch.device, progress: Progress) -> nn.Sequential:
-    images, generator = splits.attacker_train, torch.Generator()
+    images, generator = splits.auxiliary, torch.Generator()
     seed = derive(purpose="evaluator", evaluator=name, dataset=splits.name)
     generator.manual_seed(seed)
     steps, every = int(BUDGET["steps"]), int(BUDGET["every"])
@@ -154,7 +154,7 @@ def _trained(name: str, splits: Splits, device: torch.device, progress: Progress
             optimizer.step()
             advance(1)
             if (step + 1) % every == 0:
-                held_out = _loss(module.eval(), splits.attacker_val, device)
+                held_out = _loss(module.eval(), splits.auxiliary_val, device)
                 stale += 1
                 if held_out < lowest:
                     best, lowest, stale = copy.deepcopy(module.state_dict()), held_out, 0

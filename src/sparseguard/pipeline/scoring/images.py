@@ -22,21 +22,21 @@ REVISION = 1
 
 def scored_parts(splits: Splits) -> tuple[str, ...]:
     """Return the parts that are reconstructed: in layout ``paper`` the attacker trained on the test images."""
-    return ("private", "attacker_val") if splits.layout == "paper" else ("private", "test", "attacker_val")
+    return ("private", "auxiliary_val") if splits.layout == "paper" else ("private", "test", "auxiliary_val")
 
 
 def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Return, by part, the pixels a reconstruction has to be told apart from, and its original's place among them.
 
     Private and test reconstructions face the private images; each test image takes the place of one of them, so that N
-    is the same for both. On attacker_val, where attackers are chosen, the pool is
-    attacker_train: an attacker has no private images to choose with.
+    is the same for both. On auxiliary_val, where attackers are chosen, the pool is
+    auxiliary: an attacker has no private images to choose with.
     """
     private = splits.private.pixels
     return {
         "private": (private, torch.arange(len(private))),
         "test": (private, torch.arange(len(splits.test)) % len(private)),
-        "attacker_val": (splits.attacker_train.pixels, None),
+        "auxiliary_val": (splits.auxiliary.pixels, None),
     }
 
 
@@ -71,13 +71,13 @@ def summarize(values: Tensor) -> Summary:
 
 
 def choose(contenders: Sequence[Contender]) -> dict[str, dict[str, str]]:
-    """Return, by level and metric, the attack that leaked most on attacker_val, on images all of its level attacked."""
+    """Return, by level and metric, the attack that leaked most on auxiliary_val, on images all of its level attacked."""
     chosen: dict[str, dict[str, str]] = {}
     for level in dict.fromkeys(contender.level for contender in contenders):
         rivals = [contender for contender in contenders if contender.level == level]
-        shared = set.intersection(*(set(rival.places["attacker_val"]) for rival in rivals))
+        shared = set.intersection(*(set(rival.places["auxiliary_val"]) for rival in rivals))
         means = {
-            rival.name: {metric: rival.mean("attacker_val", metric, shared) for metric in METRICS} for rival in rivals
+            rival.name: {metric: rival.mean("auxiliary_val", metric, shared) for metric in METRICS} for rival in rivals
         }
         chosen[level] = {metric: max(means, key=lambda name: means[name][metric]) for metric in METRICS}
     return chosen

@@ -30,9 +30,9 @@ def compare(
         chosen: level to metric to the label chosen.
     """
     made: list[Comparison] = []
-    base = chosen.get(Knowledge.OUTPUTS, {})
+    base = chosen.get(Knowledge.BLACK_BOX, {})
     for level, by_metric in chosen.items():
-        if level != Knowledge.OUTPUTS:
+        if level != Knowledge.BLACK_BOX:
             for metric, label in by_metric.items():
                 if metric in base:
                     made += _differences("level", scored[label], scored[base[metric]], metric)

@@ -122,7 +122,7 @@ def perfect_attacker(
     found = bounds_of(
         model,
         tap_stage=stage,
-        public=splits.attacker_train,
+        auxiliary=splits.auxiliary,
         private=splits.private.select(few),
         decode=_ridge,
         noise=NoiseFacts.of(model),

@@ -29,11 +29,11 @@ from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.types import (
     FLOORS,
     Attacked,
+    AuxiliaryData,
     Goal,
     ImageSet,
     Knowledge,
     Observation,
-    Public,
     Splits,
     as_unit_float,
 )
@@ -93,9 +93,9 @@ class Attacks:
         }
 
     def _parts(self, attack: NamedAttack) -> list[str]:
-        """An attacker with fewer or other images has no attacker_val that the others have."""
+        """An attacker with fewer or other images has no auxiliary_val that the others have."""
         own = attack.setting.share == 1 and attack.setting.data is None
-        return [part for part in scored_parts(self.splits) if own or part != "attacker_val"]
+        return [part for part in scored_parts(self.splits) if own or part != "auxiliary_val"]
 
     def _run(self, attack: NamedAttack) -> StoredAttack:
         job, setting, piece = self.job, attack.setting, attack.piece
@@ -103,7 +103,7 @@ class Attacks:
         index = self.index(attack)
         label = f"{job.threat.name}: {job.defense.label}: {attack.label}"
         context = AttackContext(
-            public=attacker_images(self.splits, setting),
+            auxiliary=attacker_images(self.splits, setting),
             seed=derive(purpose="attack", attack=attack.name, threat=job.threat.name, seed=job.seed),
             device=self.device,
             progress=self.progress,
@@ -148,15 +148,15 @@ class Attacks:
 
     def _earlier(self, attack: NamedAttack, index: Mapping[str, Tensor | None]) -> dict[str, dict[str, Tensor]]:
         """Of the attacks before, the best of each level of knowledge."""
-        if "attacker_val" not in index:
+        if "auxiliary_val" not in index:
             return {}
-        places, val = index["attacker_val"], self.splits.attacker_val
+        places, val = index["auxiliary_val"], self.splits.auxiliary_val
         truth = val.images if places is None else val.batch(places)
         best: dict[str, tuple[float, dict[str, Tensor]]] = {}
         for other in earlier(self.recipe, attack):
             if other.label in self.done:
                 made = self._placed(other, index)
-                error = float((made["attacker_val"] - truth).square().mean())
+                error = float((made["auxiliary_val"] - truth).square().mean())
                 best[other.knowledge] = min(
                     best.get(other.knowledge, (error, made)), (error, made), key=lambda one: one[0]
                 )
@@ -173,7 +173,7 @@ class Attacks:
         return placed
 
 
-def attacker_images(splits: Splits, setting: Setting) -> Public:
+def attacker_images(splits: Splits, setting: Setting) -> AuxiliaryData:
     """Return the images an attacker learns from under ``setting``: none of test, and of private those it says.
 
     Another data set may hold copies of images to be reconstructed, as when one was drawn from the other; they are left
@@ -183,7 +183,7 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
         RecipeError: when the other data set's images have another size.
         DataError: when it cannot be read, or the share leaves fewer images than classes.
     """
-    train, val = splits.attacker_train, splits.attacker_val
+    train, val = splits.auxiliary, splits.auxiliary_val
     if setting.data is not None:
         told = {"path": setting.path} if setting.path else {}
         other = parse(DATASETS[setting.data], told, f"[[attacks]] setting data '{setting.data}'").load()
@@ -195,8 +195,8 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
         train, val = (
             balanced_subset(strangers, min(len(own), len(strangers)), what=f"images of {setting.data}")
             for own, strangers in (
-                (train, _without(other.attacker_train, splits)),
-                (val, _without(other.attacker_val, splits)),
+                (train, _without(other.auxiliary, splits)),
+                (val, _without(other.auxiliary_val, splits)),
             )
         )
     if setting.share < 1:
@@ -207,7 +207,7 @@ def attacker_images(splits: Splits, setting: Setting) -> Public:
         )
     if setting.known_private:
         train = _joined(train, splits.private.select(known_index(len(splits.private), setting.known_private)))
-    return Public(train=train, val=val)
+    return AuxiliaryData(train=train, val=val)
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -81,7 +81,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
             seconds[f"attack {named.label}"] = stored.facts["seconds"]
             public_queries = max(public_queries, stored.facts["public_queries"])
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
-    few = this.splits.attacker_train.batch(torch.arange(min(64, len(this.splits.attacker_train)))).to(this.device)
+    few = this.splits.auxiliary.batch(torch.arange(min(64, len(this.splits.auxiliary)))).to(this.device)
     with torch.no_grad():
         inactive = job.defense.piece.inactive(target.model, few)
     chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
@@ -129,7 +129,7 @@ def _judged(
         every = torch.arange(len(images)) if places is None else places
         originals = images.batch(every)
         scores[part] |= this.bench.per_image(made, originals, images.labels[every])
-        wanted = part != "attacker_val" and (named.competes or named.piece.floor)
+        wanted = part != "auxiliary_val" and (named.competes or named.piece.floor)
         if wanted and (found := this.bench.of_set(made, originals)):
             sets[part] = found
     return sets

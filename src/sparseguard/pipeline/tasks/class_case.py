@@ -89,7 +89,7 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
         pictures |= _pictures(named, result, made, judged, wanted)
         seconds[f"attack {named.label}"] = told["seconds"]
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
-    few = splits.attacker_train.batch(torch.arange(min(64, len(splits.attacker_train)))).to(this.device)
+    few = splits.auxiliary.batch(torch.arange(min(64, len(splits.auxiliary)))).to(this.device)
     with torch.no_grad():
         inactive = job.defense.piece.inactive(target.model, few)
     evidence = Evidence(
@@ -174,7 +174,7 @@ def _of_answer(this: Run, made: Made, judged: ClassScores, prior: PriorFacts | N
         notes["diversity"] = collapse(made.answer.images, made.answer.labels, private.images, private.labels)
     if prior is not None:
         judge = judged.judges[0]
-        for name, images in (("private", this.splits.private), ("public", this.splits.attacker_train)):
+        for name, images in (("private", this.splits.private), ("public", this.splits.auxiliary)):
             some = judge.features(images.batch(subset(len(images))))
             notes[f"samples_far_from_{name}"] = far_from(made.chance.features(judge), some)
     return notes

@@ -36,8 +36,8 @@ class Observed:
         self._splits = splits
         self._device = device
         self._observations: dict[int, dict[str, Observation]] = {}
-        few = splits.attacker_train.select(torch.arange(min(PROBES, len(splits.attacker_train))))
-        probe = self._leak(Knowledge.OUTPUTS, "probe", target.model)
+        few = splits.auxiliary.select(torch.arange(min(PROBES, len(splits.auxiliary))))
+        probe = self._leak(Knowledge.BLACK_BOX, "probe", target.model)
         first, second = probe.observe(few).features, probe.observe(few).features
         spread = float(first.flatten(1).var(0).mean().sqrt())
         self.noise_ratio = float((first - second).square().mean().sqrt()) / (spread or 1.0)
@@ -46,7 +46,7 @@ class Observed:
         """Return what leaked of every scored part when each image is sent ``repeats`` times."""
         if repeats not in self._observations:
             purpose = "private" if repeats == 1 else f"private, {repeats} times"
-            leak = self._leak(Knowledge.OUTPUTS, purpose, self._model, repeats=repeats)
+            leak = self._leak(Knowledge.BLACK_BOX, purpose, self._model, repeats=repeats)
             parts = self._splits.parts()
             self._observations[repeats] = {part: leak.observe(parts[part]) for part in scored_parts(self._splits)}
         return self._observations[repeats]
@@ -65,7 +65,7 @@ class Observed:
         """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
         parts = self._splits.parts()
         private_queries = sum(repeats) * sum(len(parts[part]) for part in scored_parts(self._splits))
-        seen = self._leak(Knowledge.OUTPUTS, "rank", self._model).observe(self._splits.attacker_train).features
+        seen = self._leak(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
         return Leaked(
             shape=tuple(seen.shape[1:]),
             dimension=int(seen[0].numel()),

@@ -66,16 +66,16 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
         "flips_keep_class": splits.flips_keep_class,
         "read_by": {
             "target": ["private (a tenth of it for early stopping only)"],
-            "defense": ["attacker_train", "private where it learns from it; see docs/defenses.md"],
+            "defense": ["auxiliary", "private where it learns from it; see docs/defenses.md"],
             "attacks": [
-                "attacker_train",
-                "attacker_val",
+                "auxiliary",
+                "auxiliary_val",
                 "other sets where their setting names one",
                 "private images that their setting says they know, which they do not attack",
             ],
-            "evaluators": ["attacker_train", "attacker_val"],
-            "bounds": ["attacker_train", "private"],
-            "accuracy": ["test", "select", "attacker_val"],
+            "evaluators": ["auxiliary", "auxiliary_val"],
+            "bounds": ["auxiliary", "private"],
+            "accuracy": ["test", "tuning", "auxiliary_val"],
             "scores": list(identification_sizes(splits)),
         },
     }

@@ -24,7 +24,7 @@ from sparseguard.targets.training.flops import plain_step
 from sparseguard.targets.training.loaders import held_out_count
 from sparseguard.types import Splits
 
-ACCURACY = {"test": "accuracy", "select": "accuracy select", "attacker_val": "accuracy attacker_val"}
+ACCURACY = {"test": "accuracy", "tuning": "accuracy select", "auxiliary_val": "accuracy attacker_val"}
 """The parts accuracy is measured on, and the purpose its noise is drawn for."""
 
 FEW = 64
@@ -79,7 +79,7 @@ def fit_target(
     model.to(device)
     defense.release(model)
     target = Target(model=model, taps=dict(blueprint.taps), epochs=facts["epochs"], best_epoch=facts["best_epoch"])
-    few = splits.attacker_train.batch(torch.arange(min(FEW, len(splits.attacker_train)))).to(device)
+    few = splits.auxiliary.batch(torch.arange(min(FEW, len(splits.auxiliary)))).to(device)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(derive(purpose="facts", seed=job.seed))
         told = defense.facts(model, few, {name: value.to(device) for name, value in state.items()})
@@ -119,7 +119,7 @@ def _prepared(
         state = job.defense.piece.prepare(
             Context(
                 private=splits.private,
-                public=splits.attacker_train,
+                auxiliary=splits.auxiliary,
                 blueprint=_plain(job, splits),
                 seed=_seed(recipe, job),
                 budget=Budget(images=count, batch_size=min(recipe.fit.batch_size, count), epochs=recipe.fit.epochs),

@@ -14,8 +14,8 @@ NOT_RECORDED = "accuracy on select was not recorded; records have it from versio
 
 
 def choosing_parts(records: Sequence[Record]) -> tuple[str, ...]:
-    """Return the parts that settings are chosen on; in layout ``paper``, select holds attacker_val already."""
-    return ("select",) if any(one.data.get("layout") == "paper" for one in records) else ("select", "attacker_val")
+    """Return the parts that settings are chosen on; in layout ``paper``, select holds auxiliary_val already."""
+    return ("tuning",) if any(one.data.get("layout") == "paper" for one in records) else ("tuning", "auxiliary_val")
 
 
 def has(record: Record, part: str) -> bool:

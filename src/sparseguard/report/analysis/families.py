@@ -22,7 +22,7 @@ class Setting:
 
     @property
     def row(self) -> Row | None:
-        """The row at level outputs."""
+        """The row at level black-box."""
         return next((row for row in self.rows if row.level == BASE), None)
 
     @property

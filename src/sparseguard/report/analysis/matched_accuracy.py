@@ -23,7 +23,7 @@ MAX_DROP = 0.05
 class Tried:
     """A setting that was tried: what it leaks where settings are chosen, and whether it keeps the accuracy there.
 
-    ``leak`` is the PSNR on attacker_val of the attacker chosen at outputs, a mean over seeds. ``evidence`` is None
+    ``leak`` is the PSNR on auxiliary_val of the attacker chosen at black-box, a mean over seeds. ``evidence`` is None
     where there is a ``reason``.
     """
 
@@ -40,7 +40,7 @@ class Shown:
     """The setting that stands for its family.
 
     ``accuracy`` is on test, ``drop`` that of none minus it, on the seeds of both. ``measures`` and ``chosen`` are those
-    of the attackers chosen at outputs, ``gains`` what attackers of other levels reach more, in PSNR on the same private
+    of the attackers chosen at black-box, ``gains`` what attackers of other levels reach more, in PSNR on the same private
     images.
     """
 
@@ -197,7 +197,7 @@ def _pairs(setting: Setting, base: Setting) -> list[tuple[Record, Record]]:
 
 def _leak(setting: Setting) -> float | None:
     chosen = [(record, chosen_at(record, BASE, "psnr")) for record in setting.measured]
-    scores = [one.scores.get("attacker_val", {}).get("psnr") for _, one in chosen if one]
+    scores = [one.scores.get("auxiliary_val", {}).get("psnr") for _, one in chosen if one]
     known = [score.mean for score in scores if score]
     return statistics.fmean(known) if known and len(known) == len(chosen) else None
 

@@ -13,7 +13,7 @@ from sparseguard.report.text.wording import CONTROLS
 
 @dataclass(frozen=True)
 class Point:
-    """A setting: accuracy on test, and PSNR on private images of the attacker chosen at outputs, means over seeds.
+    """A setting: accuracy on test, and PSNR on private images of the attacker chosen at black-box, means over seeds.
 
     ``n`` is how many of ``of`` private images were attacked. ``frontier`` says that no other setting leaks as little at
     as much accuracy.

@@ -25,7 +25,7 @@ class Measure:
     ``ci95`` is the interval of the mean over images: by the bootstrap where per-image scores are at hand, else the
     record's, which it has for one seed. Of ``of`` images ``n`` were attacked; the floor is of the same images, and
     None where the records do not tell it for these. ``to_outputs`` is the difference on the same images to the
-    attacker chosen at outputs.
+    attacker chosen at black-box.
     """
 
     leaked: Spread | None

@@ -8,7 +8,7 @@ from typing import Any
 from sparseguard.record import Attacker, Record
 from sparseguard.report.text.wording import KNOWLEDGE
 
-BASE = "outputs"
+BASE = "black-box"
 _TIMES = " ×"  # noqa: RUF001
 _CONTROLS = {
     "shuffled-features": "shuffled features: learns with the features of another image beside each of its images; "
@@ -21,8 +21,8 @@ def split_level(level: str) -> tuple[str, int]:
     """Return the knowledge a level stands for and how often each image is sent.
 
     Example:
-        >>> split_level("+weights ×16"), split_level("outputs")
-        (('+weights', 16), ('outputs', 1))
+        >>> split_level("white-box ×16"), split_level("black-box")
+        (('white-box', 16), ('black-box', 1))
     """  # noqa: RUF002
     knowledge, _, times = level.rpartition(_TIMES)
     return (knowledge, int(times)) if knowledge and times.isdecimal() else (level, 1)
@@ -32,8 +32,8 @@ def in_order(levels: Iterable[str]) -> list[str]:
     """Return levels in the order of what is known, each followed by those with repeated observations.
 
     Example:
-        >>> in_order(["+weights", "outputs ×16", "outputs ×4", "outputs"])
-        ['outputs', 'outputs ×4', 'outputs ×16', '+weights']
+        >>> in_order(["white-box", "black-box ×16", "black-box ×4", "black-box"])
+        ['black-box', 'black-box ×4', 'black-box ×16', 'white-box']
     """  # noqa: RUF002
     known = list(KNOWLEDGE)
 
@@ -48,7 +48,7 @@ def level_sentence(level: str) -> str:
     """Return in words what an attacker at a level has.
 
     Example:
-        >>> level_sentence("+spec ×16")
+        >>> level_sentence("gray-box ×16")
         'the attacker also knows the defense and its settings; each private image is observed 16 times'
     """  # noqa: RUF002
     knowledge, times = split_level(level)

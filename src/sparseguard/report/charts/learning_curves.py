@@ -10,7 +10,7 @@ from sparseguard.record import Attacker, Record
 from sparseguard.report.analysis.grouping import cells
 from sparseguard.report.charts.axis import Axis, linear, logarithmic
 
-PSNR = "attacker_val PSNR"
+PSNR = "auxiliary_val PSNR"
 MISFIT = " misfit"
 COLOURS = 6
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 270.0, 26.0, 150.0
@@ -60,7 +60,7 @@ def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
             "How the attackers learned",
             "Each line is an attacker; its PSNR on images kept apart for choosing, after every epoch. A line that "
             "still rises at its end says that longer training might find more.",
-            ("epochs", "PSNR on attacker_val, dB"),
+            ("epochs", "PSNR on auxiliary_val, dB"),
         ),
         _chart(
             section,

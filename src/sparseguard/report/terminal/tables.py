@@ -92,7 +92,7 @@ def _differences(section: Sequence[Record], own: Sequence[Row], held: Held) -> T
         measures = {metric: measure for metric in METRICS if (measure := row.measures[metric].get(part))}
         levels = {metric: one.to_outputs for metric, one in measures.items() if one.to_outputs}
         if levels:
-            table.add_row(*map(Text, _line(f"{row.defense}: {row.level} minus outputs", levels)))
+            table.add_row(*map(Text, _line(f"{row.defense}: {row.level} minus black-box", levels)))
     for found in between_defenses(section, held):
         defenses = {metric: by_part[part] for metric, by_part in found.measures.items() if part in by_part}
         if defenses:
@@ -103,7 +103,7 @@ def _differences(section: Sequence[Record], own: Sequence[Row], held: Held) -> T
 def _matched(found: Matched) -> Table:
     images = f"{found.n:,} images of " if found.n else ""
     notes = [
-        f"Of each defense the setting that leaks least (attacker_val) among those shown to lose less than "
+        f"Of each defense the setting that leaks least (auxiliary_val) among those shown to lose less than "
         f"{found.max_drop:g} of none's accuracy: Tango's test, one-sided {100 * LEVEL:g} %, on "
         f"{images}{' and '.join(found.parts)}. Tap: {found.tap}.",
     ]

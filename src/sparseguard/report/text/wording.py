@@ -18,9 +18,9 @@ class Metric(NamedTuple):
 METRICS = {"psnr": Metric("PSNR", "dB", 2), "ssim": Metric("SSIM", "", 3), "id@1": Metric("id@1", "", 3)}
 PARTS = ("private", "test")
 KNOWLEDGE = {
-    "outputs": "the attacker has images of its own and what the model gives away for them",
-    "+spec": "the attacker also knows the defense and its settings",
-    "+weights": "the attacker also has the model's weights",
+    "black-box": "the attacker has images of its own and what the model gives away for them",
+    "gray-box": "the attacker also knows the defense and its settings",
+    "white-box": "the attacker also has the model's weights",
 }
 THREATS = {
     "end-to-end": "The attacker sees the output of the last hidden layer and wants each private image back.",
