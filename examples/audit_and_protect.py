@@ -58,7 +58,7 @@ def fit(model: nn.Module, images: ImageSet, epochs: int, after_step: object = No
             loss.backward()
             optimizer.step()
             if callable(after_step):
-                after_step()
+                on_step_end()
     model.eval()
 
 

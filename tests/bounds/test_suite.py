@@ -252,12 +252,12 @@ def test_noise_facts_are_tried_out() -> None:
         return clean_features(model, noise, images, device=CPU, seed=0)
 
     model = _plain(Gaussian())
-    expected = _plain().until(images, "first")
+    expected = _plain().forward_to(images, "first")
     torch.testing.assert_close(clean(model), expected)
-    torch.testing.assert_close(clean(model, clean=lambda batch: _plain().until(batch, "first")), expected)
+    torch.testing.assert_close(clean(model, clean=lambda batch: _plain().forward_to(batch, "first")), expected)
     assert "were stated" in str(clean(model, scale=0.5))
     assert "were stated" in str(clean(model, kind="laplace"))
-    assert "were stated" in str(clean(model, clean=lambda batch: _plain().until(batch, "first") / 0.0))
+    assert "were stated" in str(clean(model, clean=lambda batch: _plain().forward_to(batch, "first") / 0.0))
     assert "another shape" in str(clean(_plain()))
     assert NoiseFacts.of(_plain()) is None
     model = _plain(Noise("laplace", 0.2))

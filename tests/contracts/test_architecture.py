@@ -1,124 +1,124 @@
-"""The rules of docs/architecture.md: which room may import which."""
+"""The layout of docs/architecture.md. The import contract itself is import-linter's (pyproject.toml, `make check`)."""
+
+from __future__ import annotations
 
 import ast
+import functools
 import importlib
-import pkgutil
+import json
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import sparseguard
 
 SOURCE = Path(sparseguard.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-FOUNDATION = {
-    "errors", "settings", "seeds", "files", "large", "progress", "types", "stages", "checkpoint", "weights", "copies",
-}  # fmt: skip
-ALLOWED = {
-    "sparse": set[str](),
-    "data": FOUNDATION,
-    "targets": FOUNDATION,
-    "metrics": FOUNDATION,
-    "leak": FOUNDATION,
-    "generators": FOUNDATION,
-    "defenses": FOUNDATION | {"sparse", "generators"},
-    "attacks": FOUNDATION | {"leak", "sparse", "bounds", "generators"},
-    "bounds": FOUNDATION | {"sparse"},
-    "protection": FOUNDATION | {"sparse"},
-    "checks": FOUNDATION | {"record", "class_record"},
-    "class_record": set[str](),
-    "console": {"progress"},
-    "record": {"errors", "class_record"},
-    "claims": {"errors", "record"},
-    "report": {"errors", "record", "class_record", "claims"},
-    "bench": FOUNDATION
-    | {
-        "sparse",
-        "data",
-        "targets",
-        "metrics",
-        "leak",
-        "generators",
-        "defenses",
-        "attacks",
-        "bounds",
-        "checks",
-        "record",
-        "class_record",
-        "claims",
-    },
-    **dict.fromkeys(FOUNDATION, FOUNDATION),
-}
+FOLDERS = sorted({path.parent for path in FILES})
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _imported(path: Path) -> set[str]:
-    """The rooms of sparseguard a file imports, anywhere in it."""
-    names: list[str] = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            if node.module == "sparseguard":
-                names += [f"sparseguard.{alias.name}" for alias in node.names]
-            else:
-                names.append(node.module or "")
-    return {name.split(".")[1] for name in names if name.startswith("sparseguard.")}
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_rooms_import_only_what_they_may(path: Path) -> None:
-    room = _room(path)
-    if room in ("__init__", "__main__", "cli", "cli_audit", "cli_data", "cli_prior", "listing"):
-        return
-    assert room in ALLOWED, f"{room}: a new room needs a rule here and in docs/architecture.md"
-    forbidden = _imported(path) - ALLOWED[room] - {room}
-    assert not forbidden, f"{room} must not import {sorted(forbidden)}"
-
-
-def test_only_the_command_line_prints_reports() -> None:
-    users = {_room(path) for path in FILES if "report" in _imported(path)} - {"report", "__init__"}
-    assert users <= {"cli", "cli_audit"}
+def _run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_records_and_reports_need_no_torch() -> None:
-    code = (
-        "import sys, sparseguard, sparseguard.report, sparseguard.record, sparseguard.record.claims;"
+    _run(
+        "import sys, sparseguard, sparseguard.report, sparseguard.record, sparseguard.record.claims\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
-def test_every_module_can_be_imported() -> None:
-    for module in pkgutil.walk_packages(sparseguard.__path__, "sparseguard."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+def test_the_public_names_are_what_dir_shows_and_all_exist() -> None:
+    assert set(dir(sparseguard)) >= set(sparseguard.__all__)
+    assert all(getattr(sparseguard, name) is not None for name in sparseguard.__all__)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_nothing_that_hides_or_unpickles(path: Path) -> None:
-    assert path.stem not in ("utils", "util", "helpers")
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.ImportFrom):
-            assert all(alias.name != "*" for alias in node.names), "star import"
-            assert node.module not in ("pickle", "dill", "joblib")
-        elif isinstance(node, ast.Import):
-            assert not {alias.name for alias in node.names} & {"pickle", "dill", "joblib"}
-        elif isinstance(node, ast.Call):
-            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            assert ast.unparse(node.func) != "torch.save"
-            assert ast.unparse(node.func) != "torch.load" or words.get("weights_only") == "True"
-            for word in node.keywords:
-                if word.arg == "allow_pickle":
-                    assert ast.unparse(word.value) == "False"
+def test_every_module_is_imported_and_no_attribute_shadows_a_module() -> None:
+    """In a process of its own, since the order of imports decides what a package's attribute is."""
+    names = [_module_name(path) for path in FILES if path.stem != "__main__"]
+    code = (
+        f"import importlib, json, sys\nnames = {names!r}\n"
+        "for name in names: importlib.import_module(name)\n"
+        "import sparseguard\n"
+        "for name in sparseguard.__all__: getattr(sparseguard, name)\n"
+        "pairs = [name.rpartition('.') for name in names if '.' in name]\n"
+        "print(json.dumps([f'{package}.{own}' for package, _, own in pairs\n"
+        "    if getattr(sys.modules[package], own, None) is not sys.modules[f'{package}.{own}']]))"
+    )
+    assert json.loads(_run(code)) == []
+
+
+def test_no_module_bears_the_name_of_what_it_holds() -> None:
+    shadowing = [
+        f"{_module_name(path)}.{node.name}"
+        for path in FILES
+        for node in _tree(path).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == path.stem
+    ]
+    assert shadowing == []
+
+
+def test_modules_and_folders_stay_small() -> None:
+    """No module above 300 lines, no folder above 14 modules beside its `__init__`."""
+    lengths = {_module_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+    sizes = {
+        str(folder.relative_to(SOURCE)): len(list(folder.glob("[!_]*.py")) + list(folder.glob("_[!_]*.py")))
+        for folder in FOLDERS
+    }
+    assert {name: size for name, size in sizes.items() if size > 14} == {}
+
+
+def test_nothing_hides_imports_or_unpickles() -> None:
+    for path in FILES:
+        assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
+                assert node.module not in ("pickle", "dill", "joblib"), path
+            elif isinstance(node, ast.Import):
+                assert not {alias.name for alias in node.names} & {"pickle", "dill", "joblib"}, path
+            elif isinstance(node, ast.Call):
+                _check_call(node)
+
+
+def _check_call(node: ast.Call) -> None:
+    options = {word.arg: ast.unparse(word.value) for word in node.keywords}
+    assert ast.unparse(node.func) != "torch.save"
+    assert ast.unparse(node.func) != "torch.load" or options.get("weights_only") == "True"
+    assert options.get("allow_pickle", "False") == "False"
+
+
+def test_every_component_has_a_file_without_underscore() -> None:
+    tables = {
+        "attacks": ("ATTACKS", "CLASS_ATTACKS"),
+        "data": ("DATASETS",),
+        "defenses": ("DEFENSES",),
+        "targets": ("BACKBONES",),
+    }
+    for package, names in tables.items():
+        module = importlib.import_module(f"sparseguard.{package}")
+        for entry in (value for name in names for value in getattr(module, name).values()):
+            own = getattr(entry, "__module__", "").rpartition(".")[2]
+            assert not own.startswith("_"), f"{entry} is an entry of a table in a helper's file"
+
+
+def test_no_test_imports_another_test() -> None:
+    tests = Path(__file__).resolve().parents[1]
+    for path in sorted(tests.rglob("*.py")):
+        for node in ast.walk(_tree(path)):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [name for name in modules if "test_" in name], f"{path}: imports another test"

@@ -196,7 +196,7 @@ def test_what_was_trained_is_not_part_of_the_specification():
 def test_repeated_queries_are_averaged_and_counted():
     few = images(5, 1)
     once, often = leak_of(noisy(), Knowledge.BLACK_BOX), leak_of(noisy(), Knowledge.BLACK_BOX, repeats=64)
-    clean = dense().until(few.images, "first").detach()
+    clean = dense().forward_to(few.images, "first").detach()
     errors = [float((leak.observe(few).features - clean).square().mean()) for leak in (once, often)]
     assert errors[0] == pytest.approx(0.01, rel=0.3)
     assert errors[1] == pytest.approx(0.01 / 64, rel=0.3)

@@ -11,7 +11,7 @@ from torch import nn
 
 from sparseguard.core.config import describe, parse
 from sparseguard.core.errors import RecipeError
-from sparseguard.core.staged_model import FixedCode, without_noise
+from sparseguard.core.staged_model import FixedCode, remove_noise
 from sparseguard.defenses import DEFENSES, Budget, Context
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, state_hash
@@ -36,13 +36,13 @@ def part(count=24):
 
 def placed(defense, backbone):
     piece = quick(defense)
-    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
-    return piece, piece.place(blueprint, prepared(defense, backbone))
+    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), tap="first_linear")
+    return piece, piece.edit_blueprint(blueprint, prepared(defense, backbone))
 
 
 @functools.cache
 def prepared(defense, backbone):
-    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), cut="first_linear")
+    blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), tap="first_linear")
     budget = Budget(images=24, batch_size=8, epochs=2)
     with torch.random.fork_rng(), torch.enable_grad():
         return quick(defense).prepare(
@@ -70,11 +70,11 @@ def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
     assert model(images()).shape == (4, CLASSES)
     assert set(blueprint.taps) == set(BACKBONES[backbone]().blueprint(CLASSES).taps)
     for tap in blueprint.taps:
-        released = model.until(images(), blueprint.tap(tap))
+        released = model.forward_to(images(), blueprint.resolve_tap(tap))
         assert released.shape[0] == 4
         assert released.ndim == 2
         if tap.endswith(".relu") and not piece.randomizes:
-            assert torch.equal(released, model.until(images(), blueprint.tap(tap.removesuffix(".relu"))).relu())
+            assert torch.equal(released, model.forward_to(images(), blueprint.resolve_tap(tap.removesuffix(".relu"))).relu())
 
 
 @every
@@ -131,7 +131,7 @@ def test_two_queries_differ_exactly_when_it_promises_noise(defense, backbone):
     piece.release(model)
     model.eval()
     for tap in blueprint.taps:
-        first, second = (model.until(images(), blueprint.tap(tap)) for _ in range(2))
+        first, second = (model.forward_to(images(), blueprint.resolve_tap(tap)) for _ in range(2))
         assert torch.equal(first, second) is not piece.randomizes
 
 
@@ -140,7 +140,7 @@ def test_two_queries_differ_exactly_when_it_promises_noise(defense, backbone):
 def test_it_finds_itself_at_work(defense, backbone):
     piece, _, model = build(defense, backbone)
     piece.release(model)
-    assert piece.inactive(model.eval(), images(8)) is None
+    assert piece.find_inactivity(model.eval(), images(8)) is None
 
 
 @pytest.mark.parametrize("defense", ["standardize-only", "sparse-standard", "sca"])
@@ -148,7 +148,7 @@ def test_it_notices_that_its_stages_are_gone(defense):
     piece, _, model = build(defense)
     for stage in {"codes", "stem"} & set(model.stages):
         model.stages[stage] = nn.Identity()
-    assert piece.inactive(model.eval(), images())
+    assert piece.find_inactivity(model.eval(), images())
 
 
 @pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
@@ -158,7 +158,7 @@ def test_it_notices_a_dictionary_of_zeros(defense):
     layers = [module for module in model.modules() if isinstance(module, SparseCode2d)]
     for number, layer in reversed(list(enumerate(layers, start=1))):
         layer.dictionary.zero_()
-        assert f"sparse layer {number} is dead" in piece.inactive(model.eval(), images())
+        assert f"sparse layer {number} is dead" in piece.find_inactivity(model.eval(), images())
 
 
 @every
@@ -166,7 +166,7 @@ def test_it_notices_a_dictionary_of_zeros(defense):
 def test_a_known_output_stands_for_its_stage(defense, backbone):
     _, _, model = build(defense, backbone)
     model.eval()
-    model = without_noise(model)
+    model = remove_noise(model)
     outputs = model.outputs(images())
     assert torch.equal(list(outputs.values())[-1], model(images()))
     for stage, known in outputs.items():
@@ -190,14 +190,14 @@ def test_its_first_sparse_layer_is_a_stage_that_does_not_learn(defense, backbone
     assert model.stages["codes"].fingerprint() == build(defense, backbone)[2].stages["codes"].fingerprint()
     assert model.stages["codes"].fingerprint() != build(defense, backbone, seed=1)[2].stages["codes"].fingerprint()
     with pytest.raises(RecipeError, match="a stage 'codes' already"):
-        piece.place(blueprint, {})
+        piece.edit_blueprint(blueprint, {})
 
 
 @torch.no_grad()
 def test_gaussian_noise_has_the_promised_spread():
     piece, _, model = build("gaussian-noise")
-    clean = model.until(images(200), "first")
+    clean = model.forward_to(images(200), "first")
     piece.release(model)
-    noise = model.eval().until(images(200), "first") - clean
+    noise = model.eval().forward_to(images(200), "first") - clean
     assert noise.std().item() == pytest.approx(piece.sigma, rel=0.1)
     assert abs(noise.mean().item()) < 0.1 * piece.sigma

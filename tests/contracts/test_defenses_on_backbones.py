@@ -89,12 +89,12 @@ def released(defense, case, **settings):
     """The defense, its target after one step, the loss of that step, and what the defense learned."""
     piece = DEFENSES[defense](**{**QUICK.get(defense, {}), **FASTER.get(defense, {}), **settings})
     images = few(case.shape)
-    plain = replace(case.piece.blueprint(len(CLASSES)), cut=case.tap)
+    plain = replace(case.piece.blueprint(len(CLASSES)), tap=case.tap)
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         budget = Budget(images=IMAGES - 1, batch_size=IMAGES - 1, epochs=1)
         state = piece.prepare(Context(private=images, auxiliary=images, blueprint=plain, seed=0, budget=budget))
-    blueprint = piece.place(plain, state)
+    blueprint = piece.edit_blueprint(plain, state)
     model = blueprint.build(case.shape, seed_of)
     run = train(
         model,
@@ -106,7 +106,7 @@ def released(defense, case, **settings):
         device=CPU,
         progress=Silent(),
         label="t",
-        cut=blueprint.tap(case.tap),
+        tap_stage=blueprint.resolve_tap(case.tap),
     )
     piece.release(model)
     target = Target(model=model, taps=dict(blueprint.taps), epochs=1, best_epoch=1)
@@ -141,7 +141,7 @@ def require_at_work(defense, case, **settings):
         assert (len(given), given.ndim) == (IMAGES, len(plain)), tap
     first, second = seen(target, case)
     assert torch.equal(first, second) is not piece.randomizes
-    assert piece.inactive(target.model, images) is None
+    assert piece.find_inactivity(target.model, images) is None
     assert all(math.isfinite(value) for value in piece.facts(target.model, images, state).values())
 
 

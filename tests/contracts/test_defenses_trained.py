@@ -24,7 +24,7 @@ each = pytest.mark.parametrize("name", [*DEFENSES, *COMBINED])
 
 def built(name):
     piece = quick(name)
-    blueprint = piece.place(plain("linear-shallow", 16, 10), prepared(name, "linear-shallow"))
+    blueprint = piece.edit_blueprint(plain("linear-shallow", 16, 10), prepared(name, "linear-shallow"))
     return piece, blueprint, blueprint.build(few_private().shape, seed_of)
 
 
@@ -33,7 +33,7 @@ def fitted(name, **options):
     options = {"progress": Silent(), **options}
     state = prepared(name, "linear-shallow")
     run = train(
-        model, piece, state, few_private(), FIT, seed=1, device=CPU, label="t", cut=blueprint.tap(TAP), **options
+        model, piece, state, few_private(), FIT, seed=1, device=CPU, label="t", tap_stage=blueprint.resolve_tap(TAP), **options
     )
     return piece, blueprint, model, run
 
@@ -73,7 +73,7 @@ def test_it_is_on_when_attacked(name):
     first, second = leak.observe(few_public()).features, leak.observe(few_public()).features
     assert torch.equal(first, second) is not piece.randomizes
     assert torch.equal(first, leak_of(target).observe(few_public()).features)
-    assert piece.inactive(target.model, few_public().images) is None
+    assert piece.find_inactivity(target.model, few_public().images) is None
     assert state_hash(target.model) == before
 
 

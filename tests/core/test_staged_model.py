@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from sparseguard.core.staged_model import Noise, StagedModel, without_noise
+from sparseguard.core.staged_model import Noise, StagedModel, remove_noise
 from sparseguard.sparse import SparseCode2d
 
 
@@ -29,7 +29,7 @@ def test_the_first_noise_is_found_and_all_of_it_can_be_taken_out():
     stage, noise = model.noise()
     assert (stage, noise.kind, noise.scale) == ("first", "gaussian", 0.1)
     assert not torch.equal(model(torch.ones(1, 3)), plain)
-    assert torch.equal(without_noise(model)(torch.ones(1, 3)), plain)
+    assert torch.equal(remove_noise(model)(torch.ones(1, 3)), plain)
     assert model.noise() is None
 
 

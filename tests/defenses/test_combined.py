@@ -17,10 +17,10 @@ from sparseguard.defenses import DEFENSES
 from sparseguard.defenses.base import Budget, Context, Defense
 from sparseguard.defenses.combined import REVISION, Combined, split_name
 from sparseguard.targets import BACKBONES, Fit, train
-from sparseguard.types import Moment, Phase, Step
+from sparseguard.types import BatchContext, EpochContext, Phase
 
 DATA = DATASETS["fashion-mini"](private=60, auxiliary=60).load()
-PLAIN = replace(BACKBONES["linear"](width=20).blueprint(10), cut="first_linear")
+PLAIN = replace(BACKBONES["linear"](width=20).blueprint(10), tap="first_linear")
 QUICK: dict[str, dict[str, Any]] = {
     "sca": {"features": (3, 4), "steps": (3, 3)},
     "sparse-standard": {"features": 3, "channels": 2, "steps": 3},
@@ -33,7 +33,7 @@ def combined(*names: str, **settings: dict[str, Any]) -> Combined:
 
 
 def built(defense: Defense, state: Any = None) -> StagedModel:
-    return defense.place(PLAIN, state or {}).build(DATA.private.shape, lambda stage: len(stage)).eval()
+    return defense.edit_blueprint(PLAIN, state or {}).build(DATA.private.shape, lambda stage: len(stage)).eval()
 
 
 def context() -> Context:
@@ -48,8 +48,8 @@ def test_stages_of_both_are_in_place_in_either_order(names: tuple[str, str]) -> 
     model = built(both)
     assert list(model.stages) == ["input", "codes", "stem", *PLAIN.stage_names()[2:]]
     images = DATA.private.images[:60]
-    assert both.inactive(model, images) is None
-    features = model.until(images, "first")
+    assert both.find_inactivity(model, images) is None
+    features = model.forward_to(images, "first")
     assert int(torch.linalg.matrix_rank(features - features.mean(0), rtol=1e-4)) == 6
     alone = built(combined("sca"))
     for stage in ("codes", "stem"):
@@ -68,9 +68,9 @@ def test_both_take_part_in_training_and_release() -> None:
     assert not torch.equal(model.state_dict()[name], start.state_dict()[name])
     model.eval()
     with torch.no_grad():
-        clean = model.until(DATA.private.images, "first")
+        clean = model.forward_to(DATA.private.images, "first")
         both.release(model)
-        noise = model.until(DATA.private.images, "first") - clean
+        noise = model.forward_to(DATA.private.images, "first") - clean
     assert noise.std().item() == pytest.approx(2.0, rel=0.1)
     assert sum(isinstance(module, Noise) for module in model.modules()) == 3
 
@@ -87,7 +87,7 @@ def test_both_take_part_in_training_and_release() -> None:
 )
 def test_two_that_want_the_same_stage_are_refused(names: tuple[str, str], reason: str) -> None:
     with pytest.raises(RecipeError, match=reason) as refusal:
-        combined(*names).place(PLAIN, {})
+        combined(*names).edit_blueprint(PLAIN, {})
     assert f"'{'+'.join(names)}'" in str(refusal.value)
 
 
@@ -95,13 +95,13 @@ class Behind(Defense):
     """A stage behind the one that leaks."""
 
     revision: ClassVar[int] = 1
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
 
     def __init__(self, stage: str, module: type[nn.Module]) -> None:
         self.stage, self.module = stage, module
 
-    def place(self, blueprint: Blueprint, state: Any) -> Blueprint:
-        return blueprint.put_after_cut(self.stage, lambda _: self.module())
+    def edit_blueprint(self, blueprint: Blueprint, state: Any) -> Blueprint:
+        return blueprint.insert_after_tap(self.stage, lambda _: self.module())
 
 
 class Dropped(Defense):
@@ -109,25 +109,25 @@ class Dropped(Defense):
 
     revision: ClassVar[int] = 1
 
-    def place(self, blueprint: Blueprint, state: Any) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: Any) -> Blueprint:
         return replace(blueprint, stages=tuple(stage for stage in blueprint.stages if stage.name != "codes"))
 
 
 def test_a_stage_that_is_taken_out_again_is_noticed() -> None:
     with pytest.raises(RecipeError, match="dropped replaces the stage 'codes', which is sca's"):
-        Combined({"sca": DEFENSES["sca"](), "dropped": Dropped()}).place(PLAIN, {})
+        Combined({"sca": DEFENSES["sca"](), "dropped": Dropped()}).edit_blueprint(PLAIN, {})
 
 
 def test_the_later_one_acts_behind_the_earlier_one_at_the_cut() -> None:
     parts: dict[str, Defense] = {"one": Behind("bounded", nn.Tanh), "two": Behind("halved", nn.Sigmoid)}
     for names in (("one", "two"), ("two", "one")):
         both = Combined({name: parts[name] for name in names})
-        placed = both.place(PLAIN, {})
+        placed = both.edit_blueprint(PLAIN, {})
         stages = [parts[name].stage for name in names]  # type: ignore[attr-defined]
         at = placed.stage_names().index("first")
         assert placed.stage_names()[at : at + 4] == ["first", *stages, "first_relu"]
-        assert placed.tap("first_linear") == stages[1]
-        assert both.acts_at_cut
+        assert placed.resolve_tap("first_linear") == stages[1]
+        assert both.acts_at_tap
 
 
 class Learning(Defense):
@@ -141,21 +141,21 @@ class Learning(Defense):
     def prepare(self, context: Context) -> dict[str, Tensor]:
         return {"before": torch.tensor(self.value)}
 
-    def place(self, blueprint: Blueprint, state: Any) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: Any) -> Blueprint:
         self.seen.append({key: float(value) for key, value in state.items()})
         return blueprint
 
-    def before_epoch(self, moment: Moment) -> dict[str, Tensor]:
-        self.seen.append({key: float(value) for key, value in moment.state.items()})
-        return {"epoch": torch.tensor(self.value + 1 + moment.epoch)}
+    def on_epoch_start(self, context: EpochContext) -> dict[str, Tensor]:
+        self.seen.append({key: float(value) for key, value in context.state.items()})
+        return {"epoch": torch.tensor(self.value + 1 + context.epoch)}
 
     def transform(self, images: Tensor, labels: Tensor, *, state: Any, epoch: int, generator: Any) -> Any:
         self.seen.append({key: float(value) for key, value in state.items()})
         return images + self.value, labels
 
-    def penalty(self, step: Step) -> Tensor:
-        self.seen.append({key: float(value) for key, value in step.state.items()})
-        return step.logits.square().mean() * self.value
+    def penalty(self, batch: BatchContext) -> Tensor:
+        self.seen.append({key: float(value) for key, value in batch.state.items()})
+        return batch.logits.square().mean() * self.value
 
 
 def test_each_sees_its_own_state_alone() -> None:
@@ -175,20 +175,20 @@ def test_each_sees_its_own_state_alone() -> None:
 def test_penalties_and_changes_of_batches_add_up() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     images, labels = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 0])
-    step = Step(images=images, labels=labels, outputs={}, logits=logits, state={}, epoch=0, phase="train")
+    batch = BatchContext(images=images, labels=labels, outputs={}, logits=logits, state={}, epoch=0, phase="train")
     both = Combined({"x": Learning(1.0), "none": DEFENSES["none"](), "y": Learning(0.5)})
-    torch.testing.assert_close(both.penalty(step), 1.5 * logits.square().mean())
-    torch.testing.assert_close(both.loss(step), step.cross_entropy() + 1.5 * logits.square().mean())
+    torch.testing.assert_close(both.penalty(batch), 1.5 * logits.square().mean())
+    torch.testing.assert_close(both.loss(batch), batch.cross_entropy() + 1.5 * logits.square().mean())
     changed, same = both.transform(images, labels, state={}, epoch=0, generator=torch.Generator())
     torch.testing.assert_close(changed, images + 1.5)
     assert same is labels
-    assert Combined({"none": DEFENSES["none"](), "sca": DEFENSES["sca"]()}).penalty(step) is None
+    assert Combined({"none": DEFENSES["none"](), "sca": DEFENSES["sca"]()}).penalty(batch) is None
 
 
 def test_a_loss_of_its_own_or_two_ways_to_part_training_are_refused() -> None:
     class Whole(Defense):
-        def loss(self, step: Step) -> Tensor:
-            return step.logits.sum()
+        def loss(self, batch: BatchContext) -> Tensor:
+            return batch.logits.sum()
 
     class Parted(Defense):
         def phases(self, epochs: int) -> tuple[Phase, ...]:
@@ -202,16 +202,16 @@ def test_a_loss_of_its_own_or_two_ways_to_part_training_are_refused() -> None:
 
 
 def test_what_goes_beyond_gradients_is_passed_on() -> None:
-    assert combined("low-rank", "downsample").beyond_gradients() is None
-    assert "hebbian" in (combined("low-rank", "sca").beyond_gradients() or "")
+    assert combined("low-rank", "downsample").find_unaccounted_access() is None
+    assert "hebbian" in (combined("low-rank", "sca").find_unaccounted_access() or "")
     frozen = {"hebbian": False, "backprop": False, "normalization": "group"}
-    assert combined("sca", "low-rank", sca=frozen).beyond_gradients() is None
+    assert combined("sca", "low-rank", sca=frozen).find_unaccounted_access() is None
 
 
 def test_described_and_revisions_are_of_all() -> None:
     both = combined("sca", "low-rank")
-    assert both.described()["low-rank"] == {"rank": 6}
-    assert both.described()["sca"]["features"] == [3, 4]
+    assert both.describe()["low-rank"] == {"rank": 6}
+    assert both.describe()["sca"]["features"] == [3, 4]
     assert both.revisions() == [REVISION, DEFENSES["sca"].revision, DEFENSES["low-rank"].revision]
 
 

@@ -93,7 +93,7 @@ def test_a_defense_switched_off(case: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_noise_that_is_not_fresh(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def once(self: Leak, batch: Tensor) -> Tensor:
-        answer: Tensor = self._model.until(batch, self._stage).cpu()
+        answer: Tensor = self._model.forward_to(batch, self._stage).cpu()
         return answer
 
     monkeypatch.setattr(Leak, "_answer", once)

@@ -53,7 +53,7 @@ def test_a_tap_is_what_the_module_puts_out_and_logits_are_the_models_own(net, ta
         expected = kept[0]
         torch.testing.assert_close(hooked(IMAGES), logits)
     stage = next(iter(hooked.stages))
-    torch.testing.assert_close(hooked.until(IMAGES, stage), expected)
+    torch.testing.assert_close(hooked.forward_to(IMAGES, stage), expected)
     torch.testing.assert_close(hooked.outputs(IMAGES)[stage], expected)
     assert hooks(frozen) == 0
 
@@ -156,7 +156,7 @@ def test_outputs_without_a_row_an_image_are_refused(what, message):
 @pytest.mark.parametrize("tap", ["values", "alias"])
 def test_a_models_own_handlers_and_names_do_not_hide_a_tap(tap):
     hooked = HookedModel(copied(Beside(lambda images: (images * 9).long())), tap)
-    leaked = hooked.until(IMAGES, f"tap {tap}")
+    leaked = hooked.forward_to(IMAGES, f"tap {tap}")
     assert leaked.dtype == torch.float32
     torch.testing.assert_close(leaked, (IMAGES * 9).floor())
 
@@ -179,7 +179,7 @@ def test_how_often_a_module_is_run_is_counted(net):
 def test_taps_are_named_as_in_the_users_own_model(net):
     wrapped = Preprocessed(net.eval(), [0.3], [0.2])
     assert check_taps(wrapped, ["body", "logits"], IMAGES[:2]) == {"body": (4, 8, 8), "logits": (3,)}
-    torch.testing.assert_close(HookedModel(wrapped, "body").until(IMAGES, "tap body"), net.body((IMAGES - 0.3) / 0.2))
+    torch.testing.assert_close(HookedModel(wrapped, "body").forward_to(IMAGES, "tap body"), net.body((IMAGES - 0.3) / 0.2))
     with pytest.raises(RecipeError, match=r"Known: body, body\.0"):
         check_taps(wrapped, ["model.body"], IMAGES[:2])
 

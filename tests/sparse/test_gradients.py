@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_sparse_problem import dense, draws, image_shape, lambdas, make, make_dense, slow_kkt
 
+from oracles.dense_operator import dense, lambdas, slow_kkt
 from sparseguard.sparse import (
     ConvDictionary,
     Detached,
@@ -27,6 +27,7 @@ from sparseguard.sparse import (
     solve,
     unit_norm,
 )
+from support.sparse_problems import draws, image_shape, make, make_dense
 
 double = torch.float64
 DEFAULT, CLASSIC, LCA = Fista(), Fista(relaxation=1, inertia=None, restart=False), Lca(tau=4.0)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Lasso
-from test_sparse_problem import SMALL, dense, draws, image_shape, lambdas, make, make_dense
 
+from oracles.dense_operator import dense, lambdas
 from sparseguard.sparse import Lca, Problem, Status, hebbian_update, solve
+from support.sparse_problems import SMALL, draws, image_shape, make, make_dense
 
 double = torch.float64
 

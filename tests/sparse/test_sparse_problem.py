@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from oracles.dense_operator import dense, lambdas, slow_kkt
 from sparseguard.sparse import (
     ConvDictionary,
-    DenseDictionary,
     Problem,
     Status,
     largest_eigenvalue,
@@ -19,106 +19,10 @@ from sparseguard.sparse import (
     unit_norm,
 )
 from sparseguard.sparse._block_layout import Blocks, Layout, arranged
+from support.sparse_problems import SMALL, dictionaries, draws, image_shape, make, make_dense, problems
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
 double = torch.float64
-
-
-@st.composite
-def dictionaries(draw):
-    """Draw a float64 dictionary of any geometry that is promised to work."""
-    h, w = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    padding = draw(st.sampled_from(["same", "valid"]))
-    if padding == "same":
-        kernel = draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 3, 5]))
-    else:
-        kernel = draw(st.integers(1, min(h, 5))), draw(st.integers(1, min(w, 5)))
-    features, channels = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return make(features, channels, kernel, draw(st.integers(1, 4)), padding, (h, w), draw(st.integers(0, 99)))
-
-
-@st.composite
-def problems(draw, smallest=0.05):
-    """Draw a problem of two images: any geometry, signed or not, one lambda or one a feature."""
-    dictionary = draw(dictionaries())
-    weight = st.floats(smallest, 1.5)
-    features = len(dictionary.atoms)
-    one_each = st.lists(weight, min_size=features, max_size=features)
-    lambd = draw(st.one_of(weight, one_each.map(lambda values: torch.tensor(values, dtype=double))))
-    images = draws(2, *image_shape(dictionary), seed=draw(st.integers(0, 99)))
-    return Problem(images, dictionary, lambd, draw(st.booleans()))
-
-
-def make(features, channels, kernel, stride, padding, size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    atoms = unit_norm(torch.randn(features, channels, *kernel, generator=generator, dtype=double))
-    return ConvDictionary(atoms, stride, padding, size)
-
-
-def make_dense(features, length, seed=0):
-    return DenseDictionary(unit_norm(draws(features, length, seed=seed)))
-
-
-def dense(dictionary):
-    """Return the synthesis as a matrix (pixels, coefficients), each column an atom put at its place pixel by pixel."""
-    if isinstance(dictionary, DenseDictionary):
-        return dictionary.atoms.numpy().T
-    atoms, stride, (h, w) = dictionary.atoms.numpy(), dictionary.stride, dictionary.size
-    f, c, kh, kw = atoms.shape
-    if dictionary.padding == "same":
-        top, left, p, q = -(kh // 2), -(kw // 2), -(-h // stride), -(-w // stride)
-    else:
-        top, left, p, q = 0, 0, (h - kh) // stride + 1, (w - kw) // stride + 1
-    columns = np.zeros((f, p, q, c, h, w))
-    for a, y, x, i, j in np.ndindex(f, p, q, kh, kw):
-        row, column = top + y * stride + i, left + x * stride + j
-        if 0 <= row < h and 0 <= column < w:
-            columns[a, y, x, :, row, column] += atoms[a, :, i, j]
-    return columns.reshape(f * p * q, c * h * w).T
-
-
-def draws(*shape, seed=1, dtype=double):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def image_shape(dictionary):
-    if isinstance(dictionary, DenseDictionary):
-        return (int(dictionary.atoms.shape[1]),)
-    return (int(dictionary.atoms.shape[1]), *dictionary.size)
-
-
-def lambdas(problem):
-    """Return lambda for every coefficient, in the order of the dense operator's columns."""
-    features, *positions = problem.dictionary.code_shape
-    one_each = np.broadcast_to(np.asarray(problem.lambd, dtype=float), features)
-    return np.repeat(one_each, int(np.prod(positions)))
-
-
-def slow_kkt(problem, code):
-    """Return, coefficient by coefficient, how far one proximal gradient step moves the code; the largest an image."""
-    matrix, weights = dense(problem.dictionary), lambdas(problem)
-    worst = []
-    for image, row in zip(problem.images.flatten(1).numpy(), code.flatten(1).numpy(), strict=True):
-        slope = matrix.T @ (matrix @ row - image)
-        moves = [0.0]
-        for value, downhill, lam in zip(row, row - slope, weights, strict=True):
-            if problem.penalty == "l1":
-                goal = max(abs(downhill) - lam, 0.0) * (1 if downhill > 0 else -1)
-            else:
-                goal = downhill if abs(downhill) > lam else 0.0
-            if problem.nonnegative and downhill < 0:
-                goal = 0.0
-            moves.append(abs(value - goal))
-        worst.append(max(moves))
-    return worst
-
-
-SMALL = [
-    make(3, 1, (3, 3), 1, "same", (6, 6)),
-    make(4, 2, (3, 3), 2, "same", (7, 6)),
-    make(2, 1, (4, 3), 1, "valid", (6, 7)),
-    make(5, 1, (3, 3), 3, "valid", (8, 8)),
-]
 
 
 @quick

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from test_sparse_problem import SMALL, dense, draws, image_shape, lambdas, make, make_dense, problems, slow_kkt
 
+from oracles.dense_operator import dense, lambdas, slow_kkt
 from sparseguard.sparse import (
     ConvDictionary,
     DivergedError,
@@ -19,6 +19,7 @@ from sparseguard.sparse import (
     lipschitz_bound,
     solve,
 )
+from support.sparse_problems import SMALL, draws, image_shape, make, make_dense, problems
 
 double = torch.float64
 few = settings(max_examples=15, deadline=None, derandomize=True)

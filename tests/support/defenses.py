@@ -70,7 +70,7 @@ def plain(backbone, width, classes, tap="first_linear"):
     """An undefended model that knows where it is attacked."""
     from sparseguard.targets import BACKBONES
 
-    return replace(BACKBONES[backbone](width=width).blueprint(classes), cut=tap)
+    return replace(BACKBONES[backbone](width=width).blueprint(classes), tap=tap)
 
 
 @functools.cache

@@ -14,24 +14,33 @@ from sparseguard.attacks.feature_inversion.sparse_code_decoder import CodeDecode
 from sparseguard.attacks.feature_inversion.two_stage import TwoStage
 from sparseguard.attacks.model_inversion.pixel_inversion import PixelInversion
 from sparseguard.attacks.model_inversion.plug_and_play import PlugAndPlay
+from sparseguard.core.component_table import ComponentTable
 
-ATTACKS: dict[str, type[Attack]] = {
-    "mean-image": MeanImage,
-    "class-mean": ClassMean,
-    "nearest-public": NearestPublicImage,
-    "ridge": Ridge,
-    "local-ridge": LocalRidge,
-    "ridge-mlp": RidgeMLP,
-    "ridge-conv": RidgeConv,
-    "two-stage": TwoStage,
-    "code-decoder": CodeDecoder,
-    "gradient-inversion": GradientInversion,
-    "prior-inversion": PriorInversion,
-}
+ATTACKS: ComponentTable[type[Attack]] = ComponentTable(
+    "sparseguard.attacks",
+    Attack,
+    {
+        "mean-image": MeanImage,
+        "class-mean": ClassMean,
+        "nearest-public": NearestPublicImage,
+        "ridge": Ridge,
+        "local-ridge": LocalRidge,
+        "ridge-mlp": RidgeMLP,
+        "ridge-conv": RidgeConv,
+        "two-stage": TwoStage,
+        "code-decoder": CodeDecoder,
+        "gradient-inversion": GradientInversion,
+        "prior-inversion": PriorInversion,
+    },
+)
 
-CLASS_ATTACKS: dict[str, type[ClassAttack]] = {
-    "plug-and-play": PlugAndPlay,
-    "pixel-inversion": PixelInversion,
-}
+CLASS_ATTACKS: ComponentTable[type[ClassAttack]] = ComponentTable(
+    "sparseguard.class_attacks",
+    ClassAttack,
+    {
+        "plug-and-play": PlugAndPlay,
+        "pixel-inversion": PixelInversion,
+    },
+)
 
 __all__ = ["ATTACKS", "CLASS_ATTACKS", "Attack", "AttackContext", "ClassAttack", "ClassContext"]

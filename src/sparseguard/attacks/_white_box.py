@@ -1,4 +1,4 @@
-"""A white box to be differentiated: gradients through sparse layers by several rules, sparsity turned down and up."""
+"""Differentiable copies of a target: gradients through sparse layers by several rules, sparsity that can be scaled."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.attacks.base import NotApplicable
-from sparseguard.core.staged_model import StagedModel, without_noise
+from sparseguard.core.staged_model import StagedModel, remove_noise
 from sparseguard.sparse import Gradient, Implicit, OneStep, SparseCoding, StraightThrough, Unrolled
+from sparseguard.types import Images
 
 Rule = Literal["unrolled", "implicit", "straight-through"]
-Images = Float[Tensor, "n c h w"]
+RULES: tuple[Rule, ...] = ("unrolled", "implicit", "straight-through")
 
 IMPLICIT_STEPS = 200
 IMPLICIT_TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
-class WhiteBox:
-    """The target from image to tap, without its noise, as a function of images with a gradient.
+class WhiteBoxModel:
+    """The target from image to tap, without its noise, as a differentiable function of images.
 
     Args:
         model: a copy of the released model up to the tap.
         rule: how gradients pass sparse layers. ``unrolled``: through the solver steps that are run, the exact gradient
-            of what is released. ``implicit``: of the solution, which the layers are solved to then.
+            of the released model. ``implicit``: of the solution, which the layers then solve for.
             ``straight-through``: as if the code were the analysis of its input.
     """
 
@@ -36,12 +37,12 @@ class WhiteBox:
     rule: Rule = "unrolled"
 
     def __post_init__(self) -> None:
-        """Take the noise out and set the rule."""
-        self.model = without_noise(copy.deepcopy(self.model))
+        """Remove the noise and set the rule."""
+        self.model = remove_noise(copy.deepcopy(self.model))
         self.layers = [module for module in self.model.modules() if isinstance(module, SparseCoding)]
         self.lambdas = [layer.lambd for layer in self.layers]
         for layer in self.layers:
-            layer.gradient = _gradient(self.rule)
+            layer.gradient = _gradient_of(self.rule)
             if self.rule == "implicit":
                 layer.steps, layer.tolerance = IMPLICIT_STEPS, IMPLICIT_TOLERANCE
 
@@ -61,32 +62,40 @@ class WhiteBox:
         return features.flatten(1)
 
 
-def misfit(box: WhiteBox, images: Images, features: Float[Tensor, "n d"], scale: float) -> Float[Tensor, " n"]:
+def models_by_rule(model: StagedModel) -> dict[Rule, WhiteBoxModel]:
+    """Return a differentiable copy for every rule; for ``unrolled`` alone where there is no sparse layer."""
+    models = {rule: WhiteBoxModel(model, rule) for rule in RULES}
+    return models if models["unrolled"].sparse else {"unrolled": models["unrolled"]}
+
+
+def feature_loss(
+    model: WhiteBoxModel, images: Images, features: Float[Tensor, "n d"], scale: float
+) -> Float[Tensor, " n"]:
     r"""Return :math:`\|f(x) - z\|^2 / s` of each image, s the features' total variance: 1 for a typical other image."""
-    distance: Tensor = (box(images) - features).square().sum(1)
+    distance: Tensor = (model(images) - features).square().sum(1)
     return distance / scale
 
 
-def gradient_of(box: WhiteBox, images: Images, features: Tensor, scale: float) -> Images:
-    """Return the gradient of every image's misfit.
+def feature_loss_gradient(model: WhiteBoxModel, images: Images, features: Tensor, scale: float) -> Images:
+    """Return the gradient of every image's feature loss by its pixels.
 
     Raises:
-        NotApplicable: when what leaks is computed without gradients.
+        NotApplicable: when the features are computed without gradients.
     """
     leaf = images.detach().clone().requires_grad_()
-    total = misfit(box, leaf, features, scale).sum()
+    total = feature_loss(model, leaf, features, scale).sum()
     if not total.requires_grad:
-        raise NotApplicable("what leaks cannot be differentiated by the image: the model rounds it or detaches it")
-    (found,) = torch.autograd.grad(total, leaf)
-    return found
+        raise NotApplicable("the features cannot be differentiated by the image: the model rounds or detaches it")
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return gradient
 
 
-def cosine(first: Images, second: Images) -> float:
-    """Return the mean cosine between the gradients of two rules, over images; 0 where one of them is zero."""
+def mean_cosine(first: Tensor, second: Tensor) -> float:
+    """Return the mean cosine, over images, between the gradients of two rules; 0 where one of them is zero."""
     return float(torch.nn.functional.cosine_similarity(first.flatten(1), second.flatten(1), dim=1).mean())
 
 
-def _gradient(rule: Rule) -> Gradient:
+def _gradient_of(rule: Rule) -> Gradient:
     if rule == "unrolled":
         return Unrolled()
     if rule == "implicit":

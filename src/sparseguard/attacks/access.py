@@ -115,9 +115,9 @@ class Leak:
 
     def _answer(self, batch: torch.Tensor) -> torch.Tensor:
         try:
-            total = self._model.until(batch, self._stage)
+            total = self._model.forward_to(batch, self._stage)
             for _ in range(self.repeats - 1):
-                total = total + self._model.until(batch, self._stage)
+                total = total + self._model.forward_to(batch, self._stage)
         except ArithmeticError as error:
             raise TrainingError(f"the target failed on a query: {error}") from error
         return (total / self.repeats).cpu()

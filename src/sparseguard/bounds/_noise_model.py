@@ -67,7 +67,7 @@ def clean_features(
         return f"there is noise before the end of stage '{noise.stage}', so its likelihood is not known"
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive(purpose="noise facts", seed=seed))
-        released = _run(lambda batch: model.until(batch, noise.stage), images, device)
+        released = _run(lambda batch: model.forward_to(batch, noise.stage), images, device)
     if released.shape != found.shape:
         return f"without its last module, stage '{noise.stage}' has an output of another shape, so that is no noise"
     error = released - found
@@ -96,7 +96,7 @@ def _without_last(model: StagedModel, stage: str) -> Callable[[Tensor], Tensor] 
     earlier = names[names.index(stage) - 1] if names.index(stage) else None
 
     def function(images: Tensor) -> Tensor:
-        value: Tensor = images if earlier is None else before.until(images, earlier)
+        value: Tensor = images if earlier is None else before.forward_to(images, earlier)
         noiseless: Tensor = module[:-1](value)
         return noiseless
 

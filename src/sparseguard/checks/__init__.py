@@ -40,10 +40,11 @@ from sparseguard.checks.target import (
     target_changed,
     target_not_converged,
 )
+from sparseguard.core.component_table import ComponentTable
 
 REVISION = 4
 
-CHECKS: dict[str, Check] = {
+_BUILTIN = {
     "target-changed": Check(
         raised_when="the hash of the target's parameters and buffers differs before and after the attacks",
         meaning="an attack wrote to the model; accuracy and leak belong to different models",
@@ -202,6 +203,8 @@ CHECKS: dict[str, Check] = {
         find=not_finite,
     ),
 }
+
+CHECKS: ComponentTable[Check] = ComponentTable("sparseguard.checks", Check, _BUILTIN)
 
 
 def raised(evidence: Evidence) -> dict[str, str]:

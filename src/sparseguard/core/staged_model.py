@@ -93,14 +93,14 @@ class Blueprint:
     Args:
         stages: the stages in order.
         taps: what may leak, by the name used in recipes: the stage whose output it is.
-        cut: the tap under attack, for defenses that act there; empty where none is named.
+        tap: the tap under attack, for defenses that act there; empty where none is named.
         fixed_widths: whether stages take only as many channels or values as they are given without a defense, instead
             of being sized for what arrives; the first convolution of an image excepted.
     """
 
     stages: tuple[Stage, ...]
     taps: Mapping[str, str]
-    cut: str = ""
+    tap: str = ""
     fixed_widths: bool = False
 
     def stage_names(self) -> list[str]:
@@ -113,7 +113,7 @@ class Blueprint:
         stages = (*self.stages[:index], Stage(name, build), *self.stages[index + 1 :])
         return replace(self, stages=stages)
 
-    def put_before(self, name: str, new: str, build: Builder) -> Blueprint:
+    def insert_before(self, name: str, new: str, build: Builder) -> Blueprint:
         """Return a blueprint with a stage ``new``, built by ``build``, in front of stage ``name``.
 
         Raises:
@@ -124,22 +124,22 @@ class Blueprint:
             raise RecipeError(f"this model has a stage '{new}' already.")
         return replace(self, stages=(*self.stages[:index], Stage(new, build), *self.stages[index:]))
 
-    def put_after_cut(self, new: str, build: Builder) -> Blueprint:
+    def insert_after_tap(self, new: str, build: Builder) -> Blueprint:
         """Return a blueprint with a stage ``new`` behind the stage that leaks, whose output leaks in its place.
 
         Raises:
-            RecipeError: when no tap is named as the cut, or there is a stage called ``new`` already.
+            RecipeError: when no tap is named, or there is a stage called ``new`` already.
         """
-        if not self.cut:
+        if not self.tap:
             raise RecipeError("this defense acts at the tap under attack, and none is named.")
         if new in self.stage_names():
             raise RecipeError(f"this model has a stage '{new}' already.")
-        old = self.tap(self.cut)
+        old = self.resolve_tap(self.tap)
         after = self._index(old) + 1
         taps = {tap: new if stage == old else stage for tap, stage in self.taps.items()}
         return replace(self, stages=(*self.stages[:after], Stage(new, build), *self.stages[after:]), taps=taps)
 
-    def tap(self, name: str) -> str:
+    def resolve_tap(self, name: str) -> str:
         """Return the stage whose output is the tap ``name``.
 
         Raises:
@@ -149,9 +149,9 @@ class Blueprint:
             raise RecipeError(f"this backbone has no tap '{name}'. {nearest(name, self.taps)}")
         return self.taps[name]
 
-    def leaks_before(self, stage: str) -> bool:
+    def is_tapped_before(self, stage: str) -> bool:
         """Return whether what leaks under attack has not passed ``stage`` yet; never where no tap is named."""
-        return bool(self.cut) and self._index(self.tap(self.cut)) < self._index(stage)
+        return bool(self.tap) and self._index(self.resolve_tap(self.tap)) < self._index(stage)
 
     def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
         """Build all stages for images of ``input_shape``.
@@ -220,7 +220,7 @@ class StagedModel(nn.Module):
             collected[name] = value
         return collected
 
-    def until(self, images: Tensor, stage: str) -> Tensor:
+    def forward_to(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``; later stages are not run."""
         self._require(stage)
         value: Tensor = images
@@ -261,13 +261,13 @@ class StagedModel(nn.Module):
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
 
 
-def without_noise(model: M) -> M:
+def remove_noise(model: M) -> M:
     """Replace everything `Randomized` inside ``model`` by its average, in place, and return the model.
 
     What it answers then is its average answer to first order.
     """
     for name, inner in list(model.named_children()):
-        setattr(model, name, inner.average() if isinstance(inner, Randomized) else without_noise(inner))
+        setattr(model, name, inner.average() if isinstance(inner, Randomized) else remove_noise(inner))
     return model
 
 

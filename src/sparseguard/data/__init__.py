@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+from sparseguard.core.component_table import ComponentTable
 from sparseguard.data.base import DataSet
 from sparseguard.data.datasets.celeba import CelebA
 from sparseguard.data.datasets.cifar10 import Cifar10
@@ -19,15 +20,19 @@ from sparseguard.data.datasets.medical_mnist import MedicalMnist
 from sparseguard.data.datasets.mnist import Mnist
 from sparseguard.data.splits import balanced_subset, partition
 
-DATASETS: dict[str, type[DataSet]] = {
-    CelebA.name: CelebA,
-    Cifar10.name: Cifar10,
-    FashionMini.name: FashionMini,
-    FashionMnist.name: FashionMnist,
-    Mnist.name: Mnist,
-    MedicalMnist.name: MedicalMnist,
-    OwnImages.name: OwnImages,
-}
+DATASETS: ComponentTable[type[DataSet]] = ComponentTable(
+    "sparseguard.datasets",
+    DataSet,
+    {
+        CelebA.name: CelebA,
+        Cifar10.name: Cifar10,
+        FashionMini.name: FashionMini,
+        FashionMnist.name: FashionMnist,
+        Mnist.name: Mnist,
+        MedicalMnist.name: MedicalMnist,
+        OwnImages.name: OwnImages,
+    },
+)
 """Every data set by the name a recipe calls it."""
 
 __all__ = [

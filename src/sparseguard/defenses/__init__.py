@@ -1,10 +1,11 @@
 """Defenses: one file each, edits of a blueprint's stages and of the training."""
 
+from sparseguard.core.component_table import ComponentTable
 from sparseguard.defenses.augmentation.gan import GenerativeAugmentation
 from sparseguard.defenses.augmentation.gong import Gong
 from sparseguard.defenses.augmentation.gong_continual import GongContinual
 from sparseguard.defenses.augmentation.midre import Midre
-from sparseguard.defenses.base import Budget, Companion, Context, Defense, State
+from sparseguard.defenses.base import AuxiliaryNetwork, Budget, Context, Defense, State
 from sparseguard.defenses.controls.conv import ConvControl
 from sparseguard.defenses.controls.downsample import Downsample
 from sparseguard.defenses.controls.low_rank import LowRank
@@ -23,28 +24,32 @@ from sparseguard.defenses.regularization.negative_label_smoothing import Negativ
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 
-DEFENSES: dict[str, type[Defense]] = {
-    "none": NoDefense,
-    "gaussian-noise": GaussianNoise,
-    "laplace-noise": LaplaceNoise,
-    "gan": GenerativeAugmentation,
-    "gong": Gong,
-    "gong++": GongContinual,
-    "bido": BilateralDependency,
-    "mid": MutualInformationDefense,
-    "dp-sgd": DpSgd,
-    "sparse-standard": SparseStandard,
-    "sca": SparseCodingArchitecture,
-    "negative-label-smoothing": NegativeLabelSmoothing,
-    "midre": Midre,
-    "cem": ConditionalEntropyMaximization,
-    "arl": AdversarialRepresentation,
-    "quantize": Quantize,
-    "standardize-only": StandardizeOnly,
-    "conv-control": ConvControl,
-    "relu-threshold": ReluThreshold,
-    "low-rank": LowRank,
-    "downsample": Downsample,
-}
+DEFENSES: ComponentTable[type[Defense]] = ComponentTable(
+    "sparseguard.defenses",
+    Defense,
+    {
+        "none": NoDefense,
+        "gaussian-noise": GaussianNoise,
+        "laplace-noise": LaplaceNoise,
+        "gan": GenerativeAugmentation,
+        "gong": Gong,
+        "gong++": GongContinual,
+        "bido": BilateralDependency,
+        "mid": MutualInformationDefense,
+        "dp-sgd": DpSgd,
+        "sparse-standard": SparseStandard,
+        "sca": SparseCodingArchitecture,
+        "negative-label-smoothing": NegativeLabelSmoothing,
+        "midre": Midre,
+        "cem": ConditionalEntropyMaximization,
+        "arl": AdversarialRepresentation,
+        "quantize": Quantize,
+        "standardize-only": StandardizeOnly,
+        "conv-control": ConvControl,
+        "relu-threshold": ReluThreshold,
+        "low-rank": LowRank,
+        "downsample": Downsample,
+    },
+)
 
-__all__ = ["DEFENSES", "Budget", "Companion", "Context", "Defense", "State"]
+__all__ = ["DEFENSES", "AuxiliaryNetwork", "Budget", "Context", "Defense", "State"]

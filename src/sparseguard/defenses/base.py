@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseguard.core.config import describe
 from sparseguard.core.progress import Progress, Silent
 from sparseguard.core.staged_model import Blueprint, StagedModel
-from sparseguard.types import ImageSet, Moment, Phase, Step
+from sparseguard.types import BatchContext, EpochContext, ImageSet, Phase
 
 State = Mapping[str, Tensor]
 """What a defense learned beside the model. It is stored apart from the target and never released with it."""
@@ -62,7 +62,7 @@ class Context:
     label: str = "prepare"
 
 
-class Companion(nn.Module, ABC):
+class AuxiliaryNetwork(nn.Module, ABC):
     """A network that is trained beside the target, such as an adversary, and never released.
 
     Its weights and its optimizer's state are part of the training's checkpoint.
@@ -71,7 +71,7 @@ class Companion(nn.Module, ABC):
     optimizer: torch.optim.Optimizer
 
     @abstractmethod
-    def learn(self, step: Step) -> None:
+    def learn(self, batch: BatchContext) -> None:
         """Take a step of its own on a batch, before the target does; the target gets no gradient from it."""
 
 
@@ -81,7 +81,7 @@ class Defense(ABC):
     revision: ClassVar[int]
     summary: ClassVar[str]
     source: ClassVar[str]
-    acts_at_cut: ClassVar[bool] = False
+    acts_at_tap: ClassVar[bool] = False
     """Whether the target must be trained for the tap under attack (then the tap is part of its key)."""
 
     randomizes: ClassVar[bool] = False
@@ -91,7 +91,7 @@ class Defense(ABC):
     """Whether the weights of the epoch with the lowest held-out loss are kept, and training may stop early. Those who
     count every look at private images keep the last epoch's."""
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Return what the target gets from private images other than by gradients of single images; None: nothing.
 
         DP-SGD bounds what gradients of single images give away. It cannot be combined with a defense that learns from
@@ -99,11 +99,11 @@ class Defense(ABC):
         """
         return None
 
-    def refuses(self, other: Defense) -> str | None:
+    def find_conflict(self, other: Defense) -> str | None:
         """Return why this defense cannot be combined with ``other``; None: it can."""
         return None
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return the settings as plain values, as in records and keys."""
         return describe(self)
 
@@ -115,7 +115,7 @@ class Defense(ABC):
         """Learn what the defense needs before the target exists."""
         return {}
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Return the blueprint with the defense's stages in place."""
         return blueprint
 
@@ -123,8 +123,8 @@ class Defense(ABC):
         """Part the epochs of training; early stopping acts in the last phase."""
         return (Phase(name="train", epochs=epochs),)
 
-    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Companion | None:
-        """Return a network to be trained beside the target, sized for what its stage ``cut`` gives for ``images``.
+    def build_auxiliary_network(self, model: StagedModel, tap_stage: str, images: Tensor) -> AuxiliaryNetwork | None:
+        """Return a network to be trained beside the target, sized for what its stage ``tap_stage`` gives for ``images``.
 
         Its weights are drawn from torch's global generator, which is seeded for it.
         """
@@ -141,7 +141,7 @@ class Defense(ABC):
         """
         yield model, optimizer, batches
 
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Look at the model before an epoch; what is returned joins the state, and the training's checkpoint."""
         return {}
 
@@ -154,23 +154,23 @@ class Defense(ABC):
         epoch: int,
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Change a training batch. Images may be added behind the batch's own (see `Step.given`).
+        """Change a training batch. Images may be added behind the batch's own (see `BatchContext.own_count`).
 
         Where the images stay as they are, return the tensor itself: a first sparse layer that does not learn is then
         not run on them again.
         """
         return images, labels
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return what is added to the cross-entropy of a batch's own images, in nats; None: nothing."""
         return None
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, batch: BatchContext) -> Tensor:
         """Return the loss of a batch, in nats: cross-entropy and `penalty`."""
-        penalty, loss = self.penalty(step), step.cross_entropy()
+        penalty, loss = self.penalty(batch), batch.cross_entropy()
         return loss if penalty is None else loss + penalty
 
-    def after_step(self, model: StagedModel) -> None:
+    def on_step_end(self, model: StagedModel) -> None:
         """Act on the model after each optimizer step."""
         return
 
@@ -178,7 +178,7 @@ class Defense(ABC):
         """Change the trained model on its way out; what leaves here is what is attacked and measured."""
         return
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Return why the released model does not defend these images, or None when it does."""
         return None
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.staged_model import Blueprint, StagedModel
-from sparseguard.defenses.base import Batches, Companion, Context, Defense, State
-from sparseguard.types import Moment, Phase, Step
+from sparseguard.defenses.base import AuxiliaryNetwork, Batches, Context, Defense, State
+from sparseguard.types import BatchContext, EpochContext, Phase
 
 REVISION = 1
 """Of how defenses act together."""
@@ -69,20 +69,20 @@ class Combined(Defense):
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
         together = SEPARATOR.join(self.parts)
-        for hook in ("loss", "phases", "companion", "wrap"):
+        for hook in ("loss", "phases", "build_auxiliary_network", "wrap"):
             own = [name for name, part in self.parts.items() if _overrides(part, hook)]
             if own and (hook == "loss" or len(own) > 1):
                 raise RecipeError(f"'{together}' cannot be combined: {' and '.join(own)} {_REASONS[hook]}.")
         for name, part in self.parts.items():
             for other, beside in self.parts.items():
-                reason = part.refuses(beside) if other != name else None
+                reason = part.find_conflict(beside) if other != name else None
                 if reason:
                     raise RecipeError(f"'{together}' cannot be combined: {name} refuses {other}: {reason}.")
 
     @property
-    def acts_at_cut(self) -> bool:  # type: ignore[override]
+    def acts_at_tap(self) -> bool:  # type: ignore[override]
         """Whether one of them does."""
-        return any(part.acts_at_cut for part in self.parts.values())
+        return any(part.acts_at_tap for part in self.parts.values())
 
     @property
     def randomizes(self) -> bool:  # type: ignore[override]
@@ -94,13 +94,13 @@ class Combined(Defense):
         """Whether all of them do."""
         return all(part.chooses_epoch for part in self.parts.values())
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Return the first reason there is."""
-        return _first(part.beyond_gradients() for part in self.parts.values())
+        return _first(part.find_unaccounted_access() for part in self.parts.values())
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return the settings of each by its name."""
-        return {name: part.described() for name, part in self.parts.items()}
+        return {name: part.describe() for name, part in self.parts.items()}
 
     def revisions(self) -> list[int]:
         """Return the revisions of all, and of how they act together."""
@@ -112,7 +112,7 @@ class Combined(Defense):
             f"{name}/{key}": value for name, part in self.parts.items() for key, value in part.prepare(context).items()
         }
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Place the stages of each in turn.
 
         Raises:
@@ -121,7 +121,7 @@ class Combined(Defense):
         together, placed_by = SEPARATOR.join(self.parts), dict[str, str]()
         for name, part in self.parts.items():
             try:
-                changed = part.place(blueprint, _own(state, name))
+                changed = part.edit_blueprint(blueprint, _own(state, name))
             except RecipeError as error:
                 raise RecipeError(f"'{together}': {name}: {error}") from error
             before, after = ({stage.name: stage for stage in one.stages} for one in (blueprint, changed))
@@ -139,9 +139,9 @@ class Combined(Defense):
         """Return the phases of the one that parts the training."""
         return self._one("phases").phases(epochs)
 
-    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Companion | None:
+    def build_auxiliary_network(self, model: StagedModel, tap_stage: str, images: Tensor) -> AuxiliaryNetwork | None:
         """Return the companion of the one that has one."""
-        return self._one("companion").companion(model, cut, images)
+        return self._one("build_auxiliary_network").build_auxiliary_network(model, tap_stage, images)
 
     @contextmanager
     def wrap(
@@ -155,11 +155,11 @@ class Combined(Defense):
                     return
             yield model, optimizer, batches
 
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Let each look."""
         found: dict[str, Tensor] = {}
         for name, part in self.parts.items():
-            seen = part.before_epoch(_with_state(moment, _own(moment.state, name)))
+            seen = part.on_epoch_start(_with_state(context, _own(context.state, name)))
             found |= {f"{name}/{key}": value for key, value in seen.items()}
         return found
 
@@ -171,25 +171,25 @@ class Combined(Defense):
             images, labels = part.transform(images, labels, state=_own(state, name), epoch=epoch, generator=generator)
         return images, labels
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the sum of the penalties."""
-        penalties = [part.penalty(_with_state(step, _own(step.state, name))) for name, part in self.parts.items()]
+        penalties = [part.penalty(_with_state(batch, _own(batch.state, name))) for name, part in self.parts.items()]
         there = [penalty for penalty in penalties if penalty is not None]
         return torch.stack(there).sum() if there else None
 
-    def after_step(self, model: StagedModel) -> None:
+    def on_step_end(self, model: StagedModel) -> None:
         """Let each act."""
         for part in self.parts.values():
-            part.after_step(model)
+            part.on_step_end(model)
 
     def release(self, model: StagedModel) -> None:
         """Let each change the model."""
         for part in self.parts.values():
             part.release(model)
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Return the first reason there is."""
-        return _first(part.inactive(model, images) for part in self.parts.values())
+        return _first(part.find_inactivity(model, images) for part in self.parts.values())
 
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
         """Return the figures of all."""
@@ -208,7 +208,7 @@ class Combined(Defense):
 _REASONS = {
     "loss": "replaces the loss as a whole",
     "phases": "each part the training in their own way",
-    "companion": "each train a network beside the target",
+    "build_auxiliary_network": "each train a network beside the target",
     "wrap": "each exchange how the target is trained",
 }
 
@@ -226,7 +226,7 @@ def _first(reasons: Iterable[str | None]) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-S = TypeVar("S", Step, Moment)
+S = TypeVar("S", BatchContext, EpochContext)
 
 
 def _with_state(value: S, state: State) -> S:

@@ -1,5 +1,6 @@
 """Scores of reconstructions, per image or of whole sets, each with its unit, range and direction stated."""
 
+from sparseguard.core.component_table import ComponentTable
 from sparseguard.metrics.base import Metric
 from sparseguard.metrics.class_consistency import recognized
 from sparseguard.metrics.distribution import SetScore, frechet_distance, kernel_distance, prdc, subset
@@ -17,23 +18,27 @@ from sparseguard.stats.bootstrap import (
 
 REVISION = 1
 
-METRICS: dict[str, Metric] = {
-    "psnr": Metric(
-        compute=lambda images, originals, pool, own: psnr(images, originals),  # noqa: ARG005
-        unit="dB",
-        summary="peak signal-to-noise ratio, data range 1, at most 100",
-    ),
-    "ssim": Metric(
-        compute=lambda images, originals, pool, own: ssim(images, originals),  # noqa: ARG005
-        unit="",
-        summary="structural similarity, data range 1, Gaussian window of sigma 1.5",
-    ),
-    "id@1": Metric(
-        compute=identified,
-        unit="share",
-        summary="whether the reconstruction is nearest to its own original among N private images",
-    ),
-}
+METRICS: ComponentTable[Metric] = ComponentTable(
+    "sparseguard.metrics",
+    Metric,
+    {
+        "psnr": Metric(
+            compute=lambda images, originals, pool, own: psnr(images, originals),  # noqa: ARG005
+            unit="dB",
+            summary="peak signal-to-noise ratio, data range 1, at most 100",
+        ),
+        "ssim": Metric(
+            compute=lambda images, originals, pool, own: ssim(images, originals),  # noqa: ARG005
+            unit="",
+            summary="structural similarity, data range 1, Gaussian window of sigma 1.5",
+        ),
+        "id@1": Metric(
+            compute=identified,
+            unit="share",
+            summary="whether the reconstruction is nearest to its own original among N private images",
+        ),
+    },
+)
 
 __all__ = [
     "METRICS",

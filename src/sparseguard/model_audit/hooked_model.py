@@ -134,7 +134,7 @@ class HookedModel(StagedModel):
         """Return what leaks and the logits, in float32."""
         return {name: known[name] if name in known else module(images).float() for name, module in self.stages.items()}
 
-    def until(self, images: Tensor, stage: str) -> Tensor:
+    def forward_to(self, images: Tensor, stage: str) -> Tensor:
         """Return what leaks, or the logits, in float32."""
         if stage not in self.stages:
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")

@@ -1,4 +1,4 @@
-"""A trained, released target model."""
+"""Target models as released, after training."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ class Target:
 
     @property
     def parameters(self) -> int:
-        """How many parameters the model has."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @torch.no_grad()
-    def wrong(self, images: ImageSet, device: torch.device, seed: int, batch: int = 512) -> list[int]:
-        """Return the places of the images classified wrong, with any noise of the defense drawn from ``seed``."""
-        found = []
+    def find_misclassified(self, images: ImageSet, device: torch.device, seed: int, batch: int = 512) -> list[int]:
+        """Return the indices of the misclassified images; ``seed`` seeds the defense's noise."""
+        errors = []
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for index in torch.arange(len(images)).split(batch):
                 logits = self.model(images.batch(index).to(device))
-                found.append(logits.argmax(1) != images.labels[index].to(device))
-        places: list[int] = torch.cat(found).nonzero().flatten().tolist()
-        return places
+                errors.append(logits.argmax(1) != images.labels[index].to(device))
+        indices: list[int] = torch.cat(errors).nonzero().flatten().tolist()
+        return indices
 
     def accuracy(self, images: ImageSet, device: torch.device, seed: int) -> float:
-        """Return the share of ``images`` classified right."""
-        return 1 - len(self.wrong(images, device, seed)) / len(images)
+        """Return the fraction of ``images`` classified correctly."""
+        return 1 - len(self.find_misclassified(images, device, seed)) / len(images)

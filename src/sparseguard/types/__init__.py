@@ -5,25 +5,25 @@ from __future__ import annotations
 from sparseguard.types.attacks import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
 from sparseguard.types.class_attacks import Classes, ClassResult
 from sparseguard.types.datasets import AuxiliaryData, Images, ImageSet, Labels, Splits, as_unit_float
-from sparseguard.types.training import Moment, Phase, Step
+from sparseguard.types.training import BatchContext, EpochContext, Phase
 
 __all__ = [
     "FLOORS",
     "AttackResult",
     "Attacked",
+    "AuxiliaryData",
+    "BatchContext",
     "ClassResult",
     "Classes",
+    "EpochContext",
     "Goal",
     "ImageSet",
     "Images",
     "Knowledge",
     "Labels",
-    "Moment",
     "Observation",
     "Phase",
-    "AuxiliaryData",
     "Released",
     "Splits",
-    "Step",
     "as_unit_float",
 ]

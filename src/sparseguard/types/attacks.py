@@ -95,6 +95,6 @@ class AttackResult:
 class Released(Protocol):
     """A released model that can be evaluated up to a named stage."""
 
-    def until(self, images: Tensor, stage: str) -> Tensor:
+    def forward_to(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``."""
         ...

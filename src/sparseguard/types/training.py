@@ -21,7 +21,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
+class BatchContext:
     """One training batch as a defense's loss sees it.
 
     Args:
@@ -32,11 +32,11 @@ class Step:
         state: what the defense learned: in `prepare`, and before epochs.
         epoch: counted from 0 over all phases.
         phase: the current phase's name.
-        given: how many of the images, from the first on, are the batch's own; the rest were added by `transform`.
+        own_count: how many of the images, from the first on, are the batch's own; the rest were added by `transform`.
             None: all.
-        share: how much of the training lies behind, by epochs, in [0, 1).
-        cut: name of the stage that leaks; empty where none is named.
-        companion: what is trained beside the model and never released, where the defense has one.
+        elapsed_fraction: of the epochs, in [0, 1).
+        tap_stage: name of the stage whose output leaks; empty where none is named.
+        auxiliary_network: what is trained beside the model and never released, where the defense has one.
         model: whose parameters are trained.
     """
 
@@ -47,16 +47,16 @@ class Step:
     state: Mapping[str, Tensor]
     epoch: int
     phase: str
-    given: int | None = None
-    share: float = 0.0
-    cut: str = ""
-    companion: nn.Module | None = None
+    own_count: int | None = None
+    elapsed_fraction: float = 0.0
+    tap_stage: str = ""
+    auxiliary_network: nn.Module | None = None
     model: nn.Module | None = None
 
     @property
     def own(self) -> slice:
         """The places of the batch's own images."""
-        return slice(0, self.given)
+        return slice(0, self.own_count)
 
     def cross_entropy(self) -> Tensor:
         """Return the mean cross-entropy of the batch's own images, in nats; 0 for an empty batch."""
@@ -65,7 +65,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Moment:
+class EpochContext:
     """A model between two epochs, as a defense may look at it.
 
     Args:
@@ -74,7 +74,7 @@ class Moment:
         state: what the defense learned so far.
         epoch: the epoch that begins, counted from 0.
         phase: its phase.
-        begins: whether it is the phase's first.
+        starts_phase: whether it is the phase's first.
         seed: derived for this epoch.
         device: where the model is.
     """
@@ -84,6 +84,6 @@ class Moment:
     state: Mapping[str, Tensor]
     epoch: int
     phase: str
-    begins: bool
+    starts_phase: bool
     seed: int
     device: torch.device

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.progress import Silent
-from sparseguard.core.staged_model import StagedModel
 from sparseguard.defenses.augmentation.gan import GenerativeAugmentation
 from sparseguard.defenses.augmentation.gong import Gong
-from sparseguard.defenses.base import Budget, Context
 from sparseguard.defenses.combined import Combined
-from sparseguard.targets import BACKBONES, Fit, train
-from sparseguard.types import ImageSet, Step
+from sparseguard.targets import Fit, train
+from sparseguard.types import ImageSet
+from support.defense_inputs import built, part, prepared, step
 
 QUICK = GenerativeAugmentation(epochs=1, ratio=0.5)
-BLUEPRINT = BACKBONES["linear-shallow"](width=16).blueprint(3)
-
-
-def part(count: int = 60) -> ImageSet:
-    pixels = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    return ImageSet(pixels=pixels, labels=torch.arange(count) % 3, classes=("a", "b", "c"))
-
-
-def prepared(defense: Any, seed: int = 0) -> Any:
-    budget = Budget(images=54, batch_size=10, epochs=2)
-    return defense.prepare(Context(private=part(), auxiliary=part(), blueprint=BLUEPRINT, seed=seed, budget=budget))
-
-
-def built() -> StagedModel:
-    return BLUEPRINT.build((1, 8, 8), len)
-
-
-def step(images: Any, labels: Any, logits: Any, given: int | None) -> Step:
-    return Step(images=images, labels=labels, outputs={}, logits=logits, state={}, epoch=0, phase="train", given=given)
 
 
 def test_the_pool_has_as_many_fakes_of_every_class_and_follows_from_the_seed() -> None:
@@ -101,4 +79,4 @@ def test_a_training_learns_the_fakes() -> None:
 def test_only_one_may_add_images_and_it_learns_beyond_gradients() -> None:
     with pytest.raises(RecipeError, match="both add images"):
         Combined({"gan": QUICK, "gong": Gong()})
-    assert "GAN learns from private images" in QUICK.beyond_gradients()
+    assert "GAN learns from private images" in QUICK.find_unaccounted_access()

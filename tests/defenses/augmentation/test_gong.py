@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gan import BLUEPRINT, built, part, prepared, step
 from torch import nn
 
 from sparseguard.core.errors import RecipeError
@@ -31,7 +30,8 @@ from sparseguard.defenses.base import Budget, Context
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.generators import ConditionalGenerator
 from sparseguard.targets import BACKBONES, Fit, train
-from sparseguard.types import ImageSet, Moment
+from sparseguard.types import EpochContext, ImageSet
+from support.defense_inputs import BLUEPRINT, built, part, prepared, step
 
 CPU = torch.device("cpu")
 OPTIONS: dict[str, Any] = {"epochs": 1, "inverted": 12, "steps": 3}
@@ -42,9 +42,16 @@ def random(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def moment(model: StagedModel, state: Any, phase: str = "mislead", begins: bool = True) -> Moment:
-    return Moment(
-        model=model.eval(), images=part(), state=state, epoch=1, phase=phase, begins=begins, seed=5, device=CPU
+def moment(model: StagedModel, state: Any, phase: str = "mislead", starts_phase: bool = True) -> EpochContext:
+    return EpochContext(
+        model=model.eval(),
+        images=part(),
+        state=state,
+        epoch=1,
+        phase=phase,
+        starts_phase=starts_phase,
+        seed=5,
+        device=CPU,
     )
 
 
@@ -138,7 +145,7 @@ def _normed(sparse: bool) -> StagedModel:
     if not sparse:
         return BLUEPRINT.replace("stem", lambda _: nn.BatchNorm2d(1)).build((1, 8, 8), len)
     defense = SparseCodingArchitecture(features=(3, 3), kernel_size=3, steps=(3, 3), hebbian=False)
-    return defense.place(BACKBONES["linear-shallow"](width=8).blueprint(3), {}).build((1, 8, 8), len)
+    return defense.edit_blueprint(BACKBONES["linear-shallow"](width=8).blueprint(3), {}).build((1, 8, 8), len)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -221,9 +228,9 @@ def test_batches_are_left_alone_until_misleading_begins(kind: type[Misleading]) 
     images = part(7)
     before = defense.transform(images.images, images.labels, state=state, epoch=0, generator=random())
     assert before[1] is images.labels
-    assert defense.before_epoch(moment(model, state, phase="learn")) == {}
-    assert defense.before_epoch(moment(model, state, begins=False)) == {}
-    state |= defense.before_epoch(moment(model, state))
+    assert defense.on_epoch_start(moment(model, state, phase="learn")) == {}
+    assert defense.on_epoch_start(moment(model, state, starts_phase=False)) == {}
+    state |= defense.on_epoch_start(moment(model, state))
     assert state["inverted"].shape == (12, 1, 8, 8)
     assert state["inverted_labels"].bincount().tolist() == [4, 4, 4]
     more, labels = defense.transform(images.images, images.labels, state=state, epoch=1, generator=random())
@@ -272,7 +279,7 @@ def test_consolidation_holds_the_weights(monkeypatch: pytest.MonkeyPatch) -> Non
     anchors: list[dict[str, Any]] = []
     look = GongContinual.before_epoch
 
-    def seen(self: GongContinual, at: Moment) -> Any:
+    def seen(self: GongContinual, at: EpochContext) -> Any:
         found = look(self, at)
         if found:
             anchors.append(dict(found))
@@ -295,7 +302,7 @@ def test_consolidation_holds_the_weights(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_consolidated_penalty_is_the_sum() -> None:
     model, defense = built(), GongContinual(**OPTIONS, hold=8.0)
     state = dict(prepared(defense))
-    state |= defense.before_epoch(moment(model, state))
+    state |= defense.on_epoch_start(moment(model, state))
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.1
@@ -307,5 +314,5 @@ def test_the_consolidated_penalty_is_the_sum() -> None:
 
 
 def test_what_it_takes_from_private_images() -> None:
-    assert "number tells" in str(Gong().beyond_gradients())
-    assert "Fisher" in GongContinual().beyond_gradients()
+    assert "number tells" in str(Gong().find_unaccounted_access())
+    assert "Fisher" in GongContinual().find_unaccounted_access()

@@ -106,8 +106,8 @@ def test_it_fills_with_the_private_images_mean_colour() -> None:
 
 
 def test_only_a_number_as_fill_learns_nothing_beside_gradients() -> None:
-    assert Midre(fill=0.5).beyond_gradients() is None
-    assert "set fill to a number" in (Midre().beyond_gradients() or "")
+    assert Midre(fill=0.5).find_unaccounted_access() is None
+    assert "set fill to a number" in (Midre().find_unaccounted_access() or "")
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

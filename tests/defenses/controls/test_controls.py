@@ -29,7 +29,7 @@ IMAGES = DATA.auxiliary_val.images[:5]
 
 
 def built(defense: Defense, shape: tuple[int, ...] = (1, 28, 28)) -> StagedModel:
-    blueprint = defense.place(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
+    blueprint = defense.edit_blueprint(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
     return blueprint.build(shape, lambda stage: len(stage)).eval()
 
 
@@ -55,10 +55,12 @@ def test_relu_threshold_has_the_atoms_of_sca_and_its_standardization() -> None:
     assert all(torch.equal(a.dictionary, b.dictionary) for a, b in zip(ours, theirs, strict=True))
     scaled = IMAGES * 2 - 1
     expected = F.relu(F.conv2d(standardized(scaled), theirs[0].dictionary, padding=2) - 0.5)
-    torch.testing.assert_close(model.until(IMAGES, "codes"), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.forward_to(IMAGES, "codes"), expected, atol=1e-4, rtol=1e-4)
     drive = theirs[0].solution(scaled).drive
-    torch.testing.assert_close(model.until(IMAGES, "codes"), F.relu(drive - 0.5), atol=1e-5, rtol=1e-5)
-    assert (model.until(IMAGES, "codes") > 0).float().mean() > 2 * (sca.until(IMAGES, "codes") > 0).float().mean()
+    torch.testing.assert_close(model.forward_to(IMAGES, "codes"), F.relu(drive - 0.5), atol=1e-5, rtol=1e-5)
+    assert (model.forward_to(IMAGES, "codes") > 0).float().mean() > 2 * (
+        sca.forward_to(IMAGES, "codes") > 0
+    ).float().mean()
     assert [name for name in model.state_dict() if "running" in name] == [
         name for name in sca.state_dict() if "running" in name
     ]
@@ -68,11 +70,11 @@ def test_relu_threshold_has_the_atoms_of_sca_and_its_standardization() -> None:
 def test_relu_threshold_counts_what_is_active() -> None:
     model = built(ReluThreshold(features=(3, 4)))
     facts = ReluThreshold().facts(model, IMAGES, {})
-    counts = [int((model.until(image[None], "codes") > 0).sum()) for image in IMAGES]
+    counts = [int((model.forward_to(image[None], "codes") > 0).sum()) for image in IMAGES]
     assert facts["threshold_1_active"] == pytest.approx(sum(counts) / 5)
     assert facts["threshold_1_active_share"] == pytest.approx(sum(counts) / 5 / (3 * 28 * 28))
     norm, second = model.stages["stem"][0], model.stages["stem"][1]
-    active = (second(norm(model.until(IMAGES, "codes"))) > 0).float().mean()
+    active = (second(norm(model.forward_to(IMAGES, "codes"))) > 0).float().mean()
     assert facts["threshold_2_active_share"] == pytest.approx(float(active), rel=1e-4)
 
 
@@ -117,8 +119,8 @@ def test_conv_control_is_two_convolutions(learned: bool, standardize: bool) -> N
     scaled = IMAGES * 2 - 1
     value = standardized(scaled) if standardize else scaled
     expected = F.relu(F.conv2d(value, kernels[0], biases[0] if learned else None, padding=1))
-    torch.testing.assert_close(model.until(IMAGES, "codes"), expected, atol=1e-4, rtol=1e-4)
-    assert model.until(IMAGES, "stem").shape == (5, 5, 28, 28)
+    torch.testing.assert_close(model.forward_to(IMAGES, "codes"), expected, atol=1e-4, rtol=1e-4)
+    assert model.forward_to(IMAGES, "stem").shape == (5, 5, 28, 28)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 2
     if not learned:
         for kernel in kernels:
@@ -139,21 +141,21 @@ def test_filters_learn_as_switched(learned: bool) -> None:
 @pytest.mark.parametrize("defense", [ConvControl(), ConvControl(learned=False), ReluThreshold()])
 def test_controls_notice_that_they_are_gone_or_dead(defense: Defense) -> None:
     model = built(defense)
-    assert defense.inactive(model, IMAGES) is None
+    assert defense.find_inactivity(model, IMAGES) is None
     for stage in ("stem", "codes"):
         model.stages[stage] = nn.Identity()
-    assert "has no" in (defense.inactive(model, IMAGES) or "")
+    assert "has no" in (defense.find_inactivity(model, IMAGES) or "")
     model = built(defense)
     with torch.no_grad():
         for parameter in model.stages["codes"].parameters():
             parameter.fill_(0)
-    assert "1 is dead" in (defense.inactive(model, IMAGES) or "")
+    assert "1 is dead" in (defense.find_inactivity(model, IMAGES) or "")
 
 
 @pytest.mark.parametrize("kind", [ConvControl, ReluThreshold])
 def test_only_batch_normalization_mixes_images(kind: Any) -> None:
-    assert "normalization = 'group'" in (kind().beyond_gradients() or "")
-    assert kind(normalization="group").beyond_gradients() is None
+    assert "normalization = 'group'" in (kind().find_unaccounted_access() or "")
+    assert kind(normalization="group").find_unaccounted_access() is None
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
@@ -176,12 +178,12 @@ def test_downsample_averages_squares(factor: int, rows: int, columns: int, chann
     shape = (channels, rows * factor, columns * factor)
     model = built(Downsample(factor=factor), shape)
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(factor))
-    averaged = model.until(images, "stem")
+    averaged = model.forward_to(images, "stem")
     assert averaged.shape == (2, channels, rows, columns)
     for i, j in product(range(rows), range(columns)):
         square = images[:, :, i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
         torch.testing.assert_close(averaged[:, :, i, j], square.mean((2, 3)) * 2 - 1, atol=1e-5, rtol=1e-5)
-    assert Downsample(factor=factor).inactive(model, images) is None
+    assert Downsample(factor=factor).find_inactivity(model, images) is None
 
 
 def test_a_factor_that_does_not_fit_is_refused() -> None:
@@ -194,4 +196,4 @@ def test_a_factor_that_does_not_fit_is_refused() -> None:
 def test_downsample_notices_that_it_is_gone() -> None:
     model = built(Downsample())
     model.stages["stem"] = nn.Identity()
-    assert "28" in (Downsample().inactive(model, IMAGES) or "")
+    assert "28" in (Downsample().find_inactivity(model, IMAGES) or "")

@@ -11,7 +11,7 @@ from sparseguard.targets import BACKBONES
 
 
 def built(rank, width=30, shape=(1, 8, 8)):
-    blueprint = LowRank(rank=rank).place(BACKBONES["linear"](width=width).blueprint(3), {})
+    blueprint = LowRank(rank=rank).edit_blueprint(BACKBONES["linear"](width=width).blueprint(3), {})
     return blueprint.build(shape, lambda _: 0)
 
 
@@ -19,10 +19,10 @@ def built(rank, width=30, shape=(1, 8, 8)):
 def test_the_first_layer_is_linear_of_that_rank(rank):
     model = built(rank)
     with torch.no_grad():
-        zero = model.until(torch.full((1, 1, 8, 8), 0.5), "first")  # the stage `input` maps 0.5 to 0
+        zero = model.forward_to(torch.full((1, 1, 8, 8), 0.5), "first")  # the stage `input` maps 0.5 to 0
         pixels = torch.eye(64).view(64, 1, 8, 8) / 2 + 0.5
-        matrix = model.until(pixels, "first") - zero
-        both = model.until(pixels[:1] + pixels[1:2] - 0.5, "first") - zero
+        matrix = model.forward_to(pixels, "first") - zero
+        both = model.forward_to(pixels[:1] + pixels[1:2] - 0.5, "first") - zero
     assert int(torch.linalg.matrix_rank(matrix)) == rank
     torch.testing.assert_close(both[0], matrix[0] + matrix[1])
     assert torch.equal(zero[0], model.stages["first"][2].bias)
@@ -35,19 +35,19 @@ def test_a_rank_that_loses_nothing_is_refused():
 
 def test_a_backbone_without_a_dense_first_stage_is_refused():
     with pytest.raises(RecipeError, match="stage 'first'"):
-        LowRank().place(Blueprint(stages=(Stage("stem", lambda _: nn.Identity()),), taps={}), {})
+        LowRank().edit_blueprint(Blueprint(stages=(Stage("stem", lambda _: nn.Identity()),), taps={}), {})
     conv = Blueprint(stages=(Stage("first", lambda _: nn.Conv2d(1, 2, 3)),), taps={})
     with pytest.raises(RecipeError, match="one dense layer"):
-        LowRank().place(conv, {}).build((1, 8, 8), lambda _: 0)
+        LowRank().edit_blueprint(conv, {}).build((1, 8, 8), lambda _: 0)
 
 
 @torch.no_grad()
 def test_on_rows_each_row_keeps_as_many_dimensions_as_the_rank():
     plain = BACKBONES["row-linear"](width=30).blueprint(3)
-    model = LowRank(rank=5).place(plain, {}).build((1, 8, 8), lambda _: 0)
-    zero = model.until(torch.full((1, 1, 8, 8), 0.5), "first")
+    model = LowRank(rank=5).edit_blueprint(plain, {}).build((1, 8, 8), lambda _: 0)
+    zero = model.forward_to(torch.full((1, 1, 8, 8), 0.5), "first")
     pixels = torch.eye(64).view(64, 1, 8, 8) / 2 + 0.5
-    blocks = (model.until(pixels, "first") - zero).view(8, 8, 8, 30)  # row of the pixel, column, row of the output
+    blocks = (model.forward_to(pixels, "first") - zero).view(8, 8, 8, 30)  # row of the pixel, column, row of the output
     for row in range(8):
         assert int(torch.linalg.matrix_rank(blocks[row, :, row])) == 5
         torch.testing.assert_close(blocks[row, :, row], blocks[0, :, 0])
@@ -56,6 +56,6 @@ def test_on_rows_each_row_keeps_as_many_dimensions_as_the_rank():
 
 
 def test_a_tap_in_front_of_it_is_refused():
-    plain = replace(BACKBONES["conv"](channels=(4, 4)).blueprint(3), cut="block2")
+    plain = replace(BACKBONES["conv"](channels=(4, 4)).blueprint(3), tap="block2")
     with pytest.raises(RecipeError, match="'block2' leaks before"):
-        LowRank().place(plain, {})
+        LowRank().edit_blueprint(plain, {})

@@ -29,7 +29,7 @@ from sparseguard.defenses.differential_privacy.dp_sgd import DpSgd
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
-from sparseguard.targets.training.loaders import hold_out, loader
+from sparseguard.targets.training.loaders import hold_out, make_loader
 from sparseguard.types import Phase
 
 PRIVATE = DATASETS["fashion-mini"](private=100).load().private
@@ -91,7 +91,7 @@ def fitted(piece: Defense = QUICK, model: StagedModel | None = None, state: Any 
 
 
 def served(seed: int = 0) -> Any:
-    return loader(USED, FIT.batch_size, torch.Generator().manual_seed(seed))
+    return make_loader(USED, FIT.batch_size, torch.Generator().manual_seed(seed))
 
 
 def hooked(module: nn.Module) -> bool:
@@ -341,7 +341,7 @@ def test_its_optimizer_can_be_written_and_read_and_steered(tmp_path: Path) -> No
 
 def test_a_sparse_layer_that_does_not_learn_is_run_once_an_image() -> None:
     sparse = SparseStandard(features=4, channels=3, steps=4)
-    model = sparse.place(PLAIN, {}).build(PRIVATE.shape, lambda stage: len(stage))
+    model = sparse.edit_blueprint(PLAIN, {}).build(PRIVATE.shape, lambda stage: len(stage))
     before = model.stages["codes"].fingerprint()  # type: ignore[operator, union-attr]
     piece = Combined({"sparse-standard": sparse, "dp-sgd": QUICK})
     fitted(piece, model, {f"dp-sgd/{name}": value for name, value in STATE.items()})

@@ -16,27 +16,27 @@ from sparseguard.defenses.controls.none import NoDefense
 from sparseguard.defenses.perturbation.gaussian_noise import GaussianNoise
 from sparseguard.defenses.perturbation.laplace_noise import LaplaceNoise
 from sparseguard.targets import BACKBONES
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 IMAGES = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-CUTS = {"first_linear": "first", "first_linear.relu": "first_relu", "last_hidden": "last"}
+TAPS = {"first_linear": "first", "first_linear.relu": "first_relu", "last_hidden": "last"}
 
 
-def plain(cut: str = "first_linear") -> Blueprint:
-    return replace(BACKBONES["linear"](width=40).blueprint(3), cut=cut)
+def plain(tap: str = "first_linear") -> Blueprint:
+    return replace(BACKBONES["linear"](width=40).blueprint(3), tap=tap)
 
 
-def built(defense: Any, cut: str = "first_linear") -> StagedModel:
-    model = defense.place(plain(cut), {}).build(IMAGES.shape[1:], lambda _: 0)
+def built(defense: Any, tap: str = "first_linear") -> StagedModel:
+    model = defense.edit_blueprint(plain(tap), {}).build(IMAGES.shape[1:], lambda _: 0)
     defense.release(model)
     return model.eval()
 
 
-def step(model: StagedModel, **options: Any) -> Step:
+def step(model: StagedModel, **options: Any) -> BatchContext:
     outputs = model.outputs(IMAGES[:10])
     labels = torch.arange(10) % 3
     return (
-        Step(
+        BatchContext(
             images=IMAGES[:10], labels=labels, outputs=outputs, logits=outputs["head"], state={}, epoch=0, phase="train"
         )
         if not options
@@ -45,13 +45,13 @@ def step(model: StagedModel, **options: Any) -> Step:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("tap", TAPS)
 @pytest.mark.parametrize("scale", [0.1, 0.5, 2.0])
 @torch.no_grad()
-def test_laplace_noise_has_the_distribution_promised(scale: float, cut: str, training: bool) -> None:
-    model = built(LaplaceNoise(scale=scale), cut).train(training)
+def test_laplace_noise_has_the_distribution_promised(scale: float, tap: str, training: bool) -> None:
+    model = built(LaplaceNoise(scale=scale), tap).train(training)
     torch.manual_seed(1)
-    seen = [model.until(IMAGES, "noised") - model.until(IMAGES, "bounded") for _ in range(2)]
+    seen = [model.forward_to(IMAGES, "noised") - model.forward_to(IMAGES, "bounded") for _ in range(2)]
     for noise in seen:
         assert scipy.stats.kstest(noise.flatten().double().numpy(), "laplace", args=(0, scale)).pvalue > 0.001
     assert scipy.stats.pearsonr(seen[0].flatten(), seen[1].flatten()).pvalue > 0.001  # a new draw at every query
@@ -64,37 +64,37 @@ def test_laplace_noise_has_the_distribution_promised(scale: float, cut: str, tra
 def test_gaussian_noise_has_the_distribution_promised(sigma: float) -> None:
     model, clean = built(GaussianNoise(sigma=sigma)), built(NoDefense())
     torch.manual_seed(1)
-    seen = [model.until(IMAGES, "first") - clean.until(IMAGES, "first") for _ in range(2)]
+    seen = [model.forward_to(IMAGES, "first") - clean.forward_to(IMAGES, "first") for _ in range(2)]
     for noise in seen:
         assert scipy.stats.kstest(noise.flatten().double().numpy(), "norm", args=(0, sigma)).pvalue > 0.001
     assert scipy.stats.pearsonr(seen[0].flatten(), seen[1].flatten()).pvalue > 0.001
     assert scipy.stats.kstest(seen[0].flatten().double().numpy(), "laplace", args=(0, sigma / 2**0.5)).pvalue < 0.001
 
 
-@pytest.mark.parametrize(("cut", "stage"), CUTS.items())
+@pytest.mark.parametrize(("tap", "stage"), TAPS.items())
 @torch.no_grad()
-def test_the_noised_tensor_leaks_and_is_what_the_rest_is_fed(cut: str, stage: str) -> None:
-    blueprint = LaplaceNoise().place(plain(cut), {})
+def test_the_noised_tensor_leaks_and_is_what_the_rest_is_fed(tap: str, stage: str) -> None:
+    blueprint = LaplaceNoise().edit_blueprint(plain(tap), {})
     names = blueprint.stage_names()
     at = names.index(stage)
     assert names[at : at + 3] == [stage, "bounded", "noised"]
-    assert [name for name in names if name not in ("bounded", "noised")] == plain(cut).stage_names()
-    assert blueprint.tap(cut) == "noised"
-    outputs = built(LaplaceNoise(), cut).outputs(IMAGES)
+    assert [name for name in names if name not in ("bounded", "noised")] == plain(tap).stage_names()
+    assert blueprint.resolve_tap(tap) == "noised"
+    outputs = built(LaplaceNoise(), tap).outputs(IMAGES)
     torch.testing.assert_close(outputs["bounded"], outputs[stage].tanh())
     if cut == "first_linear":
         assert torch.equal(outputs["first_relu"], outputs["noised"].relu())
 
 
 def test_nopeek_adds_the_distance_correlation_of_own_images() -> None:
-    given = step(built(LaplaceNoise()))
-    assert LaplaceNoise().penalty(given) is None
-    assert LaplaceNoise().beyond_gradients() is None
-    assert LaplaceNoise(alpha=0.1).beyond_gradients()
-    images, bounded = (rows.flatten(1).double().numpy() for rows in (IMAGES[:10], given.outputs["bounded"].detach()))
+    batch = step(built(LaplaceNoise()))
+    assert LaplaceNoise().penalty(batch) is None
+    assert LaplaceNoise().find_unaccounted_access() is None
+    assert LaplaceNoise(alpha=0.1).find_unaccounted_access()
+    images, bounded = (rows.flatten(1).double().numpy() for rows in (IMAGES[:10], batch.outputs["bounded"].detach()))
     parts = (slice(None), slice(0, 6))
     for own, expected in zip(parts, distance_correlations([(images[own], bounded[own]) for own in parts]), strict=True):
-        found = LaplaceNoise(alpha=0.3).penalty(replace(given, given=own.stop))
+        found = LaplaceNoise(alpha=0.3).penalty(replace(batch, own_count=own.stop))
         assert found is not None
         assert found.item() == pytest.approx(0.3 * expected, rel=1e-4)
 
@@ -118,10 +118,13 @@ def test_nopeek_training_lowers_the_correlation() -> None:
 
 def test_it_notices_that_the_bound_is_gone() -> None:
     model = built(LaplaceNoise())
-    assert LaplaceNoise().inactive(model, IMAGES) is None
+    assert LaplaceNoise().find_inactivity(model, IMAGES) is None
     model.stages["bounded"] = nn.Hardtanh(-2, 2)
-    assert LaplaceNoise().inactive(model, IMAGES * 50) == "the tensor that is noised is not bounded by 1, it reaches 2"
-    assert LaplaceNoise().inactive(built(GaussianNoise()), IMAGES) == "the model has no stage 'bounded'"
+    assert (
+        LaplaceNoise().find_inactivity(model, IMAGES * 50)
+        == "the tensor that is noised is not bounded by 1, it reaches 2"
+    )
+    assert LaplaceNoise().find_inactivity(built(GaussianNoise()), IMAGES) == "the model has no stage 'bounded'"
 
 
 def test_a_scale_of_nothing_is_refused() -> None:

@@ -21,12 +21,12 @@ quick = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 10**6)
 
 
-def placed(defense: Quantize, cut: str = "first_linear") -> Blueprint:
-    return defense.place(replace(BACKBONES["linear"](width=30).blueprint(3), cut=cut), {})
+def placed(defense: Quantize, tap: str = "first_linear") -> Blueprint:
+    return defense.edit_blueprint(replace(BACKBONES["linear"](width=30).blueprint(3), tap=tap), {})
 
 
-def built(defense: Quantize, cut: str = "first_linear") -> StagedModel:
-    return placed(defense, cut).build(IMAGES.shape[1:], lambda _: 0).eval()
+def built(defense: Quantize, tap: str = "first_linear") -> StagedModel:
+    return placed(defense, tap).build(IMAGES.shape[1:], lambda _: 0).eval()
 
 
 def drawn(seed: int, *shape: int) -> torch.Tensor:
@@ -87,12 +87,12 @@ def test_ties_do_not_keep_more() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("cut", ["first_linear", "first_linear.relu", "last_hidden"])
+@pytest.mark.parametrize("tap", ["first_linear", "first_linear.relu", "last_hidden"])
 @torch.no_grad()
-def test_what_leaks_is_quantized(cut: str, training: bool) -> None:
+def test_what_leaks_is_quantized(tap: str, training: bool) -> None:
     defense = Quantize(bits=3, top_k=5)
-    assert placed(defense, cut).tap(cut) == "quantized"
-    leaked = built(defense, cut).train(training).until(IMAGES, "quantized")
+    assert placed(defense, tap).resolve_tap(tap) == "quantized"
+    leaked = built(defense, tap).train(training).forward_to(IMAGES, "quantized")
     assert (leaked != 0).sum(1).tolist() == [5] * 20
     steps = (leaked[leaked != 0] + 1) * 7 / 2
     torch.testing.assert_close(steps, steps.round(), atol=1e-5, rtol=0)
@@ -101,12 +101,12 @@ def test_what_leaks_is_quantized(cut: str, training: bool) -> None:
 @pytest.mark.parametrize("defense", [Quantize(), Quantize(bits=1, top_k=4), Quantize(bits=0, top_k=4)])
 def test_it_notices_that_the_stage_is_gone(defense: Quantize) -> None:
     model = built(defense)
-    assert defense.inactive(model, IMAGES) is None
+    assert defense.find_inactivity(model, IMAGES) is None
     for module in (nn.Identity(), FewBits(defense.bits and 8, 29)):
         model.stages["quantized"] = module
-        assert defense.inactive(model, IMAGES)
+        assert defense.find_inactivity(model, IMAGES)
     del model.stages["quantized"]
-    assert defense.inactive(model, IMAGES) == "the model has no stage 'quantized'"
+    assert defense.find_inactivity(model, IMAGES) == "the model has no stage 'quantized'"
 
 
 def test_settings_that_limit_nothing_are_refused() -> None:

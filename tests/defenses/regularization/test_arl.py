@@ -10,27 +10,27 @@ from sparseguard.core.staged_model import Blueprint, Stage
 from sparseguard.data import DATASETS
 from sparseguard.defenses.regularization.arl import AdversarialRepresentation, Adversary
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 PRIVATE = DATASETS["fashion-mini"](private=100).load().private
 
 
 def blueprint(width=16):
-    return replace(BACKBONES["linear-shallow"](width=width).blueprint(10), cut="first_linear")
+    return replace(BACKBONES["linear-shallow"](width=width).blueprint(10), tap="first_linear")
 
 
 def built(defense):
-    return defense.place(blueprint(), {}).build(PRIVATE.shape, len)
+    return defense.edit_blueprint(blueprint(), {}).build(PRIVATE.shape, len)
 
 
-def step(features, companion, images=None, given=None):
+def step(features, auxiliary_network, images=None, own_count=None):
     n = len(features)
     images = (
         torch.rand(n, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=features.dtype)
         if images is None
         else images
     )
-    return Step(
+    return BatchContext(
         images=images,
         labels=torch.zeros(n, dtype=torch.long),
         outputs={"standardized": features},
@@ -38,9 +38,9 @@ def step(features, companion, images=None, given=None):
         state={},
         epoch=0,
         phase="train",
-        given=given,
-        cut="standardized",
-        companion=companion,
+        own_count=own_count,
+        tap_stage="standardized",
+        auxiliary_network=auxiliary_network,
     )
 
 
@@ -49,8 +49,8 @@ def test_the_decoder_learns_to_read_a_fixed_target():
     piece = AdversarialRepresentation(width=64)
     model = built(piece).eval()
     images = PRIVATE.images[:64]
-    adversary = piece.companion(model, "standardized", images[:2])
-    taken = step(model.until(images, "standardized").detach(), adversary, images)
+    adversary = piece.build_auxiliary_network(model, "standardized", images[:2])
+    taken = step(model.forward_to(images, "standardized").detach(), adversary, images)
     errors = []
     for _ in range(150):
         adversary.learn(taken)
@@ -109,9 +109,9 @@ def test_the_penalty_is_the_decoders_error_in_units_of_the_mean_images():
     error = ((decoded(adversary, features[:4]) - truth) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum()
     assert 0 < error < 0.9
     piece = AdversarialRepresentation(weight=2.5)
-    torch.testing.assert_close(piece.penalty(step(features, adversary, images, given=4)), -2.5 * error)
+    torch.testing.assert_close(piece.penalty(step(features, adversary, images, own_count=4)), -2.5 * error)
     features.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: piece.penalty(step(z, adversary, images, given=4)), features)
+    assert torch.autograd.gradcheck(lambda z: piece.penalty(step(z, adversary, images, own_count=4)), features)
 
 
 def test_nothing_is_gained_beyond_the_mean_images_error():
@@ -131,7 +131,7 @@ def test_what_leaks_has_mean_0_and_variance_1_whatever_the_scale():
     model = built(AdversarialRepresentation())
     stage = model.stages["standardized"].train()
     assert not list(stage.parameters())
-    values = model.until(PRIVATE.images, "first").detach()
+    values = model.forward_to(PRIVATE.images, "first").detach()
     released = [stage(scale * values + shift).double() for scale, shift in ((1, 0), (50, 3))]
     for answer in released:
         torch.testing.assert_close(answer.mean(0), torch.zeros(16, dtype=torch.float64), atol=1e-5, rtol=0)
@@ -142,20 +142,20 @@ def test_what_leaks_has_mean_0_and_variance_1_whatever_the_scale():
 def test_feature_maps_are_standardized_by_channel_and_decoded_flat():
     stages = (Stage("conv", lambda _: nn.Conv2d(1, 2, 3)), Stage("head", lambda _: nn.Flatten()))
     piece = AdversarialRepresentation()
-    placed = piece.place(Blueprint(stages=stages, taps={"maps": "conv"}, cut="maps"), {})
+    placed = piece.edit_blueprint(Blueprint(stages=stages, taps={"maps": "conv"}, tap="maps"), {})
     model = placed.build(PRIVATE.shape, len)
-    adversary = piece.companion(model, "standardized", PRIVATE.images[:2])
+    adversary = piece.build_auxiliary_network(model, "standardized", PRIVATE.images[:2])
     assert isinstance(model.stages["standardized"], nn.BatchNorm2d)
-    assert adversary.decoder(model.until(PRIVATE.images[:3], "standardized")).shape == (3, 784)
+    assert adversary.decoder(model.forward_to(PRIVATE.images[:3], "standardized")).shape == (3, 784)
 
 
 def test_it_notices_that_its_stage_is_gone():
     piece = AdversarialRepresentation()
     model = built(piece)
-    assert piece.inactive(model, PRIVATE.images) is None
+    assert piece.find_inactivity(model, PRIVATE.images) is None
     del model.stages["standardized"]
-    assert "no standardized tap" in piece.inactive(model, PRIVATE.images)
-    assert "decoder" in piece.beyond_gradients()
+    assert "no standardized tap" in piece.find_inactivity(model, PRIVATE.images)
+    assert "decoder" in piece.find_unaccounted_access()
 
 
 class KilledError(Exception):
@@ -182,7 +182,7 @@ def trained(defense, epochs=3, **options):
     fit = Fit(epochs=epochs, batch_size=30, lr=0.01, patience=None)
     options = {"progress": Silent(), **options}
     cpu = torch.device("cpu")
-    train(model, defense, {}, PRIVATE, fit, seed=1, device=cpu, label="t", cut="standardized", **options)
+    train(model, defense, {}, PRIVATE, fit, seed=1, device=cpu, label="t", tap_stage="standardized", **options)
     return model
 
 

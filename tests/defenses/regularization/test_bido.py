@@ -17,7 +17,7 @@ from sparseguard.defenses.perturbation.quantize import Quantize
 from sparseguard.defenses.regularization.bido import BilateralDependency, hidden_stages
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.targets import BACKBONES
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 IMAGES = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3
@@ -26,15 +26,24 @@ each_measure = pytest.mark.parametrize("measure", MEASURES)
 
 
 def built(other: Any = None, backbone: str = "linear") -> StagedModel:
-    blueprint = replace(BACKBONES[backbone](width=30).blueprint(3), cut="first_linear")
-    return (other or NoDefense()).place(blueprint, {}).build(IMAGES.shape[1:], lambda _: 0)
+    blueprint = replace(BACKBONES[backbone](width=30).blueprint(3), tap="first_linear")
+    return (other or NoDefense()).edit_blueprint(blueprint, {}).build(IMAGES.shape[1:], lambda _: 0)
 
 
-def step(model: StagedModel, images: Tensor = IMAGES, labels: Tensor = LABELS, given: int | None = None) -> Step:
+def step(
+    model: StagedModel, images: Tensor = IMAGES, labels: Tensor = LABELS, own_count: int | None = None
+) -> BatchContext:
     outputs = model.outputs(images)
     logits = list(outputs.values())[-1]
-    return Step(
-        images=images, labels=labels, outputs=outputs, logits=logits, state={}, epoch=0, phase="train", given=given
+    return BatchContext(
+        images=images,
+        labels=labels,
+        outputs=outputs,
+        logits=logits,
+        state={},
+        epoch=0,
+        phase="train",
+        own_count=own_count,
     )
 
 
@@ -95,15 +104,15 @@ def reference(
 
 
 @each_measure
-@pytest.mark.parametrize("given", [None, 7])
+@pytest.mark.parametrize("own_count", [None, 7])
 @pytest.mark.parametrize(("lx", "ly", "sigma"), [(0.05, 0.5, 5.0), (2.0, 0.0, 0.5), (0.0, 3.0, 0.5)])
 def test_the_penalty_is_the_formula_on_own_images(
-    measure: Any, given: int | None, lx: float, ly: float, sigma: float
+    measure: Any, own_count: int | None, lx: float, ly: float, sigma: float
 ) -> None:
-    seen = step(built(), given=given)
+    seen = step(built(), own_count=own_count)
     found = BilateralDependency(measure=measure, lambda_x=lx, lambda_y=ly, sigma=sigma).penalty(seen)
-    hidden = [seen.outputs[name][:given] for name in ("first_relu", "hidden_relu", "last_relu")]
-    expected = reference(measure, IMAGES[:given], hidden, LABELS[:given], sigma, lx, ly)
+    hidden = [seen.outputs[name][:own_count] for name in ("first_relu", "hidden_relu", "last_relu")]
+    expected = reference(measure, IMAGES[:own_count], hidden, LABELS[:own_count], sigma, lx, ly)
     assert found is not None
     assert found.item() == pytest.approx(expected, rel=2e-3, abs=1e-6)
 
@@ -129,7 +138,7 @@ def test_training_trades_the_image_for_the_label(measure: Any) -> None:
 @each_measure
 def test_batches_that_tell_nothing_do_no_harm(measure: Any) -> None:
     defense, model = BilateralDependency(measure=measure), built()
-    assert defense.penalty(step(model, given=1)) is None
+    assert defense.penalty(step(model, own_count=1)) is None
     same = IMAGES[:1].expand(4, -1, -1, -1)
     for images, labels in ((IMAGES[:4], torch.zeros(4, dtype=torch.int64)), (same, LABELS[:4])):
         penalty = defense.penalty(step(model, images, labels))
@@ -154,5 +163,5 @@ def test_outputs_that_are_not_finite_are_a_failure(measure: Any) -> None:
 
 
 def test_it_couples_images_and_leaves_the_model_as_it_is() -> None:
-    assert BilateralDependency().beyond_gradients()
+    assert BilateralDependency().find_unaccounted_access()
     assert list(built(BilateralDependency()).stages) == list(built().stages)

@@ -10,32 +10,32 @@ from scipy import stats
 from sklearn.cluster import KMeans
 
 from sparseguard.core.progress import Silent
-from sparseguard.core.staged_model import without_noise
+from sparseguard.core.staged_model import remove_noise
 from sparseguard.data import DATASETS
 from sparseguard.defenses.regularization.cem import ConditionalEntropyMaximization, k_means, log_spread
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
-from sparseguard.types import ImageSet, Moment, Step
+from sparseguard.types import BatchContext, EpochContext, ImageSet
 
 PRIVATE = DATASETS["fashion-mini"](private=100).load().private
 CPU = torch.device("cpu")
 
 
 def built(defense, width=16):
-    blueprint = replace(BACKBONES["linear-shallow"](width=width).blueprint(10), cut="first_linear")
-    return defense.place(blueprint, {}).build(PRIVATE.shape, len)
+    blueprint = replace(BACKBONES["linear-shallow"](width=width).blueprint(10), tap="first_linear")
+    return defense.edit_blueprint(blueprint, {}).build(PRIVATE.shape, len)
 
 
 def trained(defense, epochs=3, lr=0.01, **options):
     model = built(defense)
     fit = Fit(epochs=epochs, batch_size=30, lr=lr, patience=None)
     options = {"progress": Silent(), **options}
-    train(model, defense, {}, PRIVATE, fit, seed=1, device=CPU, label="t", cut="released", **options)
+    train(model, defense, {}, PRIVATE, fit, seed=1, device=CPU, label="t", tap_stage="released", **options)
     return model
 
 
 def moment(model, images=PRIVATE, seed=0):
-    return Moment(
-        model=model.eval(), images=images, state={}, epoch=0, phase="train", begins=True, seed=seed, device=CPU
+    return EpochContext(
+        model=model.eval(), images=images, state={}, epoch=0, phase="train", starts_phase=True, seed=seed, device=CPU
     )
 
 
@@ -104,7 +104,7 @@ def test_only_the_batchs_own_images_count():
     features, labels, centroids, counts = drawn(5, 8)
     logits, state = torch.zeros(8, 4), {"centroids": centroids, "counts": counts}
     outputs = {"bounded": features}
-    step = Step(
+    batch = BatchContext(
         images=torch.zeros(8, 1, 2, 2),
         labels=labels,
         outputs=outputs,
@@ -112,11 +112,11 @@ def test_only_the_batchs_own_images_count():
         state=state,
         epoch=0,
         phase="",
-        given=6,
+        own_count=6,
     )
     expected = 2.5 * slow_log_spread(features[:6], labels[:6], centroids, counts, 0.1)
     piece = ConditionalEntropyMaximization(sigma=0.1, lambd=2.5)
-    torch.testing.assert_close(piece.penalty(step), expected)
+    torch.testing.assert_close(piece.penalty(batch), expected)
 
 
 def test_features_nearer_to_their_centroids_cost_less():
@@ -134,10 +134,10 @@ def test_centroids_are_those_of_each_class():
     model = built(piece)
     few = [*(PRIVATE.labels == 0).nonzero().flatten().tolist(), *(PRIVATE.labels == 1).nonzero().flatten().tolist()[:2]]
     images = PRIVATE.select(torch.tensor(few))
-    state = piece.before_epoch(moment(model, images))
+    state = piece.on_epoch_start(moment(model, images))
     assert state["counts"].tolist() == [4, 2] + [0] * 8
     assert state["centroids"].shape == (10, 4, 16)
-    features = model.until(images.images, "bounded")
+    features = model.forward_to(images.images, "bounded")
     two = features[images.labels == 1]
     found = state["centroids"][1, :2]
     torch.testing.assert_close(found[found[:, 0].argsort()], two[two[:, 0].argsort()])
@@ -150,7 +150,7 @@ def test_centroids_are_those_of_each_class():
 def test_centroids_follow_from_the_seed():
     piece = ConditionalEntropyMaximization()
     model = built(piece)
-    one, same, other = (piece.before_epoch(moment(model, seed=seed))["centroids"] for seed in (0, 0, 1))
+    one, same, other = (piece.on_epoch_start(moment(model, seed=seed))["centroids"] for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -160,8 +160,8 @@ def test_training_draws_features_to_their_classes():
     for lambd in (0.0, 0.3):
         piece = ConditionalEntropyMaximization(lambd=lambd)
         model = trained(piece, epochs=20, lr=0.001)
-        features = model.eval().until(PRIVATE.images, "bounded").detach().double()
-        state = piece.before_epoch(moment(model))
+        features = model.eval().forward_to(PRIVATE.images, "bounded").detach().double()
+        state = piece.on_epoch_start(moment(model))
         spreads.append(
             float(slow_log_spread(features, PRIVATE.labels, state["centroids"].double(), state["counts"], 0.025))
         )
@@ -172,10 +172,10 @@ def test_training_draws_features_to_their_classes():
 def test_what_leaks_is_the_bounded_output_with_noise():
     piece = ConditionalEntropyMaximization(sigma=0.1)
     model = built(piece, width=200).eval()
-    bounded = model.until(PRIVATE.images, "bounded")
-    torch.testing.assert_close(bounded, torch.special.expit(model.until(PRIVATE.images, "first")))
+    bounded = model.forward_to(PRIVATE.images, "bounded")
+    torch.testing.assert_close(bounded, torch.special.expit(model.forward_to(PRIVATE.images, "first")))
     torch.manual_seed(0)
-    noise = model.until(PRIVATE.images, "released") - bounded
+    noise = model.forward_to(PRIVATE.images, "released") - bounded
     assert stats.kstest(noise.flatten().numpy(), stats.norm(scale=0.1).cdf).pvalue > 0.01
     spread = np.std(bounded.double().numpy(), axis=0).mean() / 0.1
     assert piece.facts(model, PRIVATE.images, {})["spread_to_noise"] == pytest.approx(spread, rel=1e-4)
@@ -184,11 +184,11 @@ def test_what_leaks_is_the_bounded_output_with_noise():
 def test_it_notices_that_its_noise_is_gone():
     piece = ConditionalEntropyMaximization()
     model = built(piece).eval()
-    assert piece.inactive(model, PRIVATE.images) is None
-    assert "the noise is" in piece.inactive(without_noise(model), PRIVATE.images)
+    assert piece.find_inactivity(model, PRIVATE.images) is None
+    assert "the noise is" in piece.find_inactivity(remove_noise(model), PRIVATE.images)
     del model.stages["released"]
-    assert "no bounded features" in piece.inactive(model, PRIVATE.images)
-    assert "centroids" in piece.beyond_gradients()
+    assert "no bounded features" in piece.find_inactivity(model, PRIVATE.images)
+    assert "centroids" in piece.find_unaccounted_access()
 
 
 class KilledError(Exception):
@@ -224,7 +224,7 @@ def test_a_class_without_images_is_passed_over():
     labels = torch.zeros(6, dtype=torch.long)
     images = ImageSet(pixels=PRIVATE.pixels[:6], labels=labels, classes=PRIVATE.classes)
     piece = ConditionalEntropyMaximization()
-    state = piece.before_epoch(moment(built(piece), images))
+    state = piece.on_epoch_start(moment(built(piece), images))
     assert state["counts"].tolist() == [3] + [0] * 9
     features = torch.rand(2, 16)
     unknown = log_spread(features, torch.tensor([4, 5]), state["centroids"], state["counts"], 0.1)

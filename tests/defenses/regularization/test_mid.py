@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from sparseguard.core.errors import RecipeError
-from sparseguard.core.staged_model import Blueprint, Stage, without_noise
+from sparseguard.core.staged_model import Blueprint, Stage, remove_noise
 from sparseguard.defenses.regularization.mid import (
     MutualInformationDefense,
     Sample,
@@ -18,14 +18,14 @@ from sparseguard.defenses.regularization.mid import (
     mean_and_spread,
 )
 from sparseguard.targets import BACKBONES
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def built(defense, width=21):
-    blueprint = replace(BACKBONES["linear-shallow"](width=width).blueprint(3), cut="first_linear")
-    return defense.place(blueprint, {}).build((1, 8, 8), len)
+    blueprint = replace(BACKBONES["linear-shallow"](width=width).blueprint(3), tap="first_linear")
+    return defense.edit_blueprint(blueprint, {}).build((1, 8, 8), len)
 
 
 def normal(statistics):
@@ -34,9 +34,9 @@ def normal(statistics):
     return Normal(statistics[:, :k], torch.log1p(torch.exp(statistics[:, k:] - 5)))
 
 
-def step(statistics, given=None):
+def step(statistics, own_count=None):
     n = len(statistics)
-    return Step(
+    return BatchContext(
         images=torch.zeros(n, 1, 2, 2),
         labels=torch.zeros(n, dtype=torch.long),
         outputs={"statistics": statistics},
@@ -44,7 +44,7 @@ def step(statistics, given=None):
         state={},
         epoch=0,
         phase="train",
-        given=given,
+        own_count=own_count,
     )
 
 
@@ -65,16 +65,16 @@ def test_the_divergence_stays_finite_where_no_noise_is_left():
     assert torch.isfinite(row.grad).all()
 
 
-@pytest.mark.parametrize("given", [None, 2, 0])
-def test_the_penalty_is_the_mean_over_the_batchs_own_images(given):
+@pytest.mark.parametrize("own_count", [None, 2, 0])
+def test_the_penalty_is_the_mean_over_the_batchs_own_images(own_count):
     statistics = torch.randn(5, 8, dtype=torch.float64)
-    law = normal(statistics[:given])
+    law = normal(statistics[:own_count])
     divergence = kl_divergence(law, Normal(0.0, torch.ones(1, dtype=torch.float64))).sum(1)
-    expected = 0.2 * float(divergence.mean()) if given != 0 else 0.0
+    expected = 0.2 * float(divergence.mean()) if own_count != 0 else 0.0
     piece = MutualInformationDefense(beta=0.2)
-    assert float(piece.penalty(step(statistics, given))) == pytest.approx(expected)
+    assert float(piece.penalty(step(statistics, own_count))) == pytest.approx(expected)
     statistics.requires_grad_()
-    assert torch.autograd.gradcheck(lambda value: piece.penalty(step(value, given)), statistics)
+    assert torch.autograd.gradcheck(lambda value: piece.penalty(step(value, own_count)), statistics)
 
 
 def test_samples_have_their_distribution_and_are_fresh_at_every_query():
@@ -97,15 +97,15 @@ def test_the_average_is_the_mean_of_many_answers():
     assert ((many.mean(0) - Sample().average()(statistics)) / error).abs().max() < 4
     model = built(MutualInformationDefense()).eval()
     assert not torch.equal(model(IMAGES), model(IMAGES))
-    quiet = without_noise(model)
+    quiet = remove_noise(model)
     assert torch.equal(quiet(IMAGES), quiet(IMAGES))
-    assert torch.equal(quiet.until(IMAGES, "bottleneck"), quiet.until(IMAGES, "statistics")[:, :10])
+    assert torch.equal(quiet.forward_to(IMAGES, "bottleneck"), quiet.forward_to(IMAGES, "statistics")[:, :10])
 
 
 @pytest.mark.parametrize(("dimension", "released"), [(None, 10), (3, 3), (40, 40)])
 def test_it_leaks_half_as_many_values_or_as_many_as_set(dimension, released):
     model = built(MutualInformationDefense(dimension=dimension))
-    assert model.until(IMAGES, "bottleneck").shape == (6, released)
+    assert model.forward_to(IMAGES, "bottleneck").shape == (6, released)
     assert model(IMAGES).shape == (6, 3)
 
 
@@ -115,16 +115,16 @@ def flat(shape):
 
 def on_maps(name="head", **taps):
     stages = (Stage("conv", lambda _: nn.Conv2d(1, 6, 3)), Stage(name, flat))
-    return Blueprint(stages=stages, taps={"maps": "conv", "logits": name, **taps}, cut="maps")
+    return Blueprint(stages=stages, taps={"maps": "conv", "logits": name, **taps}, tap="maps")
 
 
 @pytest.mark.parametrize(("dimension", "channels"), [(None, 3), (5, 5)])
 def test_on_a_grid_the_grid_stays_and_the_channels_are_the_bottleneck(dimension, channels):
-    model = MutualInformationDefense(dimension=dimension).place(on_maps(), {}).build((1, 8, 8), len)
-    assert model.until(IMAGES, "bottleneck").shape == (6, channels, 6, 6)
+    model = MutualInformationDefense(dimension=dimension).edit_blueprint(on_maps(), {}).build((1, 8, 8), len)
+    assert model.forward_to(IMAGES, "bottleneck").shape == (6, channels, 6, 6)
     assert model(IMAGES).shape == (6, 3)
-    mean, spread = mean_and_spread(model.until(IMAGES, "statistics"))
-    assert torch.equal(Sample().average()(model.until(IMAGES, "statistics")), mean)
+    mean, spread = mean_and_spread(model.forward_to(IMAGES, "statistics"))
+    assert torch.equal(Sample().average()(model.forward_to(IMAGES, "statistics")), mean)
     torch.testing.assert_close(
         divergence_in_nats(mean, spread), divergence_in_nats(mean.flatten(1), spread.flatten(1)), rtol=1e-5, atol=1e-4
     )
@@ -132,42 +132,42 @@ def test_on_a_grid_the_grid_stays_and_the_channels_are_the_bottleneck(dimension,
 
 def test_where_logits_leak_it_is_what_the_head_is_given():
     for blueprint in (on_maps(), on_maps("fc", last_hidden="conv")):
-        placed = MutualInformationDefense().place(replace(blueprint, cut="logits"), {})
+        placed = MutualInformationDefense().edit_blueprint(replace(blueprint, tap="logits"), {})
         assert placed.stage_names()[1:3] == ["statistics", "bottleneck"]
-        assert placed.tap("logits") == placed.stage_names()[3]
+        assert placed.resolve_tap("logits") == placed.stage_names()[3]
         assert placed.build((1, 8, 8), len)(IMAGES).shape == (6, 3)
 
 
 def test_a_tap_it_cannot_act_at_is_refused():
     with pytest.raises(RecipeError, match="does not name"):
-        MutualInformationDefense().place(replace(on_maps("fc"), cut="logits"), {})
-    fixed = MutualInformationDefense(dimension=5).place(replace(on_maps(), fixed_widths=True), {})
+        MutualInformationDefense().edit_blueprint(replace(on_maps("fc"), tap="logits"), {})
+    fixed = MutualInformationDefense(dimension=5).edit_blueprint(replace(on_maps(), fixed_widths=True), {})
     with pytest.raises(RecipeError, match="takes 6 alone"):
         fixed.build((1, 8, 8), len)
-    tokens = Blueprint(stages=(Stage("tokens", lambda _: nn.Flatten(2)),), taps={"t": "tokens"}, cut="t")
+    tokens = Blueprint(stages=(Stage("tokens", lambda _: nn.Flatten(2)),), taps={"t": "tokens"}, tap="t")
     last = Stage("out", flat)
     tokens = replace(tokens, stages=(*tokens.stages, last))
     with pytest.raises(RecipeError, match="a vector or a grid"):
-        MutualInformationDefense().place(tokens, {}).build((1, 8, 8), len)
+        MutualInformationDefense().edit_blueprint(tokens, {}).build((1, 8, 8), len)
 
 
 @torch.no_grad()
 def test_it_notices_when_it_hides_nothing():
     piece = MutualInformationDefense()
     model = built(piece).eval()
-    assert piece.inactive(model, IMAGES) is None
+    assert piece.find_inactivity(model, IMAGES) is None
     model.stages["statistics"][1].bias[10:] = -5
-    assert "noise is" in piece.inactive(model, IMAGES)
-    assert "without noise" in piece.inactive(without_noise(model), IMAGES)
+    assert "noise is" in piece.find_inactivity(model, IMAGES)
+    assert "without noise" in piece.find_inactivity(remove_noise(model), IMAGES)
     del model.stages["bottleneck"]
-    assert "no bottleneck" in piece.inactive(model, IMAGES)
+    assert "no bottleneck" in piece.find_inactivity(model, IMAGES)
 
 
 @torch.no_grad()
 def test_it_reports_noise_and_divergence():
     piece = MutualInformationDefense()
     model = built(piece).eval()
-    law = normal(model.until(IMAGES, "statistics").double())
+    law = normal(model.forward_to(IMAGES, "statistics").double())
     facts = piece.facts(model, IMAGES, {})
     assert facts["bottleneck_spread"] == pytest.approx(float(law.scale.mean()), rel=1e-5)
     divergence = kl_divergence(law, Normal(0.0, torch.ones(1, dtype=torch.float64))).sum(1).mean()

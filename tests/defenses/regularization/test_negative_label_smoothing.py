@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparseguard.defenses.regularization.negative_label_smoothing import NegativeLabelSmoothing, smoothing
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 
 def drawn(n: int = 5, k: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -18,9 +18,9 @@ def drawn(n: int = 5, k: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(n, k, generator=source, dtype=torch.float64), torch.randint(k, (n,), generator=source)
 
 
-def step(logits: Tensor, labels: Tensor, share: float, given: int | None = None) -> Step:
+def step(logits: Tensor, labels: Tensor, elapsed: float, own_count: int | None = None) -> BatchContext:
     images = torch.zeros(len(labels), 1, 2, 2)
-    return Step(
+    return BatchContext(
         images=images,
         labels=labels,
         outputs={"head": logits},
@@ -28,8 +28,8 @@ def step(logits: Tensor, labels: Tensor, share: float, given: int | None = None)
         state={},
         epoch=0,
         phase="train",
-        given=given,
-        share=share,
+        own_count=own_count,
+        elapsed_fraction=elapsed,
     )
 
 
@@ -50,13 +50,13 @@ def test_with_a_negative_amount_it_is_the_textbook_form(amount: float) -> None:
         for k, value in enumerate(row):
             target = (1 - amount) * (k == label) + amount / len(row)
             total += target * (norm - value) / len(labels)
-    assert float(piece.loss(step(logits, labels, share=0.9))) == pytest.approx(total)
+    assert float(piece.loss(step(logits, labels, elapsed=0.9))) == pytest.approx(total)
 
 
 def test_gradients_pull_the_targets_apart() -> None:
     logits, labels = drawn()
     logits.requires_grad_()
-    NegativeLabelSmoothing(amount=-0.2).loss(step(logits, labels, share=1.0)).backward()
+    NegativeLabelSmoothing(amount=-0.2).loss(step(logits, labels, elapsed=1.0)).backward()
     targets = 1.2 * F.one_hot(labels, 4) - 0.2 / 4
     torch.testing.assert_close(logits.grad, (logits.detach().softmax(1) - targets) / len(labels))
 
@@ -73,10 +73,10 @@ def test_it_grows_linearly_and_stays() -> None:
 def test_only_the_batchs_own_images_count() -> None:
     logits, labels = drawn()
     piece = NegativeLabelSmoothing(start=0.0, full=0.0)
-    alone = piece.penalty(step(logits[:2], labels[:2], share=0.0))
-    torch.testing.assert_close(piece.penalty(step(logits, labels, share=0.0, given=2)), alone)
-    assert piece.penalty(step(logits[:0], labels[:0], share=0.0)) is None
-    assert NegativeLabelSmoothing().penalty(step(logits, labels, share=0.3)) is None
+    alone = piece.penalty(step(logits[:2], labels[:2], elapsed=0.0))
+    torch.testing.assert_close(piece.penalty(step(logits, labels, elapsed=0.0, own_count=2)), alone)
+    assert piece.penalty(step(logits[:0], labels[:0], elapsed=0.0)) is None
+    assert NegativeLabelSmoothing().penalty(step(logits, labels, elapsed=0.3)) is None
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

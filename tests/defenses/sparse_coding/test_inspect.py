@@ -21,7 +21,7 @@ FACTS = ("lambda_over_max", "active", "active_share", "residual", "kkt")
 
 def sca(**settings: object) -> StagedModel:
     defense = SparseCodingArchitecture(**{"features": (6, 8), "steps": (20, 8), **settings})
-    blueprint = defense.place(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
+    blueprint = defense.edit_blueprint(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
     return blueprint.build((1, 28, 28), lambda stage: len(stage))
 
 
@@ -93,7 +93,7 @@ def test_an_image_without_contrast_is_no_number_that_cannot_be_recorded() -> Non
 @torch.no_grad()
 def test_both_sparse_defenses_report_them_and_leave_the_model_as_it_is() -> None:
     for defense, layers in ((SparseCodingArchitecture(), 2), (SparseStandard(), 1)):
-        blueprint = defense.place(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
+        blueprint = defense.edit_blueprint(BACKBONES["linear-shallow"](width=16).blueprint(10), {})
         model = blueprint.build((1, 28, 28), lambda _: 0).eval()
         before = model(IMAGES)
         facts = defense.facts(model, IMAGES, {})

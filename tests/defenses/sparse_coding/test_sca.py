@@ -36,7 +36,7 @@ def context(private: ImageSet = DATA.private, seed: int = 3) -> Context:
 
 
 def built(defense: Defense, state: Any = None) -> StagedModel:
-    return defense.place(PLAIN, state or {}).build(DATA.private.shape, lambda stage: len(stage))
+    return defense.edit_blueprint(PLAIN, state or {}).build(DATA.private.shape, lambda stage: len(stage))
 
 
 def after_an_epoch(defense: Defense) -> StagedModel:
@@ -118,7 +118,7 @@ def test_sizes(settings: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
     assert seen == shapes
     assert [layer.lambd for layer in sparse_layers(model)] == list(defense.lambdas)
     assert {tuple(layer.dictionary.shape[2:]) for layer in sparse_layers(model)} == {(defense.kernel_size,) * 2}
-    assert defense.inactive(model, DATA.auxiliary_val.images[:8]) is None
+    assert defense.find_inactivity(model, DATA.auxiliary_val.images[:8]) is None
 
 
 @pytest.mark.parametrize(("kind", "module"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm), ("none", None)])
@@ -144,9 +144,11 @@ def _is_group(module: nn.Module) -> bool:
 
 def test_what_goes_beyond_gradients_of_single_images() -> None:
     frozen = {"hebbian": False, "backprop": False, "normalization": "group"}
-    assert SparseCodingArchitecture(**frozen).beyond_gradients() is None
+    assert SparseCodingArchitecture(**frozen).find_unaccounted_access() is None
     assert (
-        SparseCodingArchitecture(**{**frozen, "features": (4,), "steps": (2,), "hebbian": True}).beyond_gradients()
+        SparseCodingArchitecture(
+            **{**frozen, "features": (4,), "steps": (2,), "hebbian": True}
+        ).find_unaccounted_access()
         is None
     )
     for change, asked in [
@@ -155,10 +157,10 @@ def test_what_goes_beyond_gradients_of_single_images() -> None:
         ({"backprop": True}, "set backprop = false"),
         ({"normalization": "batch"}, "set normalization = 'group'"),
     ]:
-        reason = SparseCodingArchitecture(**{**frozen, **change}).beyond_gradients()
+        reason = SparseCodingArchitecture(**{**frozen, **change}).find_unaccounted_access()
         assert reason is not None
         assert asked in reason
-    everything = SparseCodingArchitecture().beyond_gradients() or ""
+    everything = SparseCodingArchitecture().find_unaccounted_access() or ""
     assert everything.count("set ") == 3
 
 
@@ -253,8 +255,8 @@ def test_sparse_standard_with_stride_and_learned_atoms() -> None:
     defense = SparseStandard(features=8, channels=3, stride=2, atoms="pretrained", pretrain_epochs=2)
     state = defense.prepare(context())
     model, plain = built(defense, state), built(SparseStandard(features=8, channels=3, stride=2))
-    assert model.until(DATA.private.images[:2], "codes").shape == (2, 8, 14, 14)
-    assert model.until(DATA.private.images[:2], "stem").shape == (2, 3, 14, 14)
+    assert model.forward_to(DATA.private.images[:2], "codes").shape == (2, 8, 14, 14)
+    assert model.forward_to(DATA.private.images[:2], "stem").shape == (2, 3, 14, 14)
     assert torch.equal(sparse_layers(model)[0].dictionary, state["atoms_1"])
     energies = [
         float(sparse_layers(m)[0].solution(DATA.auxiliary_val.images[:30] * 2 - 1).energy.mean())

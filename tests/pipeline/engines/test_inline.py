@@ -24,7 +24,7 @@ from sparseguard.core.errors import StoreError, TrainingError
 from sparseguard.pipeline.tasks import train_target as stages
 from sparseguard.pipeline.tasks.query_cache import Remembering
 from sparseguard.record import read_pictures, read_record, read_records
-from sparseguard.targets import Keep
+from sparseguard.targets import CodeCache
 from sparseguard.types import AttackResult, Knowledge
 
 
@@ -81,8 +81,8 @@ def test_a_first_sparse_layer_is_run_once_an_image_in_all_targets_that_share_it(
     sca = {"name": "sca", "features": [4, 4], "steps": [4, 4]}
     tiny["defenses"] = ["none", sca, {**sca, "hebbian": False}]
     computed = []
-    save = Keep.save
-    monkeypatch.setattr(Keep, "save", lambda self, key, codes: (computed.append(len(codes)), save(self, key, codes)))
+    save = CodeCache.save
+    monkeypatch.setattr(CodeCache, "save", lambda self, key, codes: (computed.append(len(codes)), save(self, key, codes)))
     records = run(parse_recipe(tiny), tmp_path).records
     assert computed == [108, 12]
     assert len(list((tmp_path / "codes").glob("*.safetensors"))) == 2

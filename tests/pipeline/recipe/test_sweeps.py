@@ -19,9 +19,9 @@ def test_names_put_together_are_told_apart_again(names):
 def test_settings_of_combined_defenses_go_into_tables_of_their_names():
     both = defense({"name": "sca+low-rank", "sca": {"lambd": 0.1}, "low-rank": {"rank": 8}})
     assert both.label == "sca+low-rank sca.lambd=0.1 low-rank.rank=8"
-    assert both.described()["sca"]["lambd"] == 0.1
-    assert both.described()["low-rank"] == {"rank": 8}
-    assert both.described()["name"] == "sca+low-rank"
+    assert both.describe()["sca"]["lambd"] == 0.1
+    assert both.describe()["low-rank"] == {"rank": 8}
+    assert both.describe()["name"] == "sca+low-rank"
 
 
 @pytest.mark.parametrize(

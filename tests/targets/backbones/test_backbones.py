@@ -18,8 +18,8 @@ from sparseguard.core.staged_model import StagedModel
 from sparseguard.defenses import DEFENSES
 from sparseguard.pipeline.tasks.train_target import _require_logits
 from sparseguard.targets import BACKBONES, state_hash
-from sparseguard.targets.backbones._fx_split import Part, parts_of, require_equal
-from sparseguard.targets.backbones.torchvision import spelled_out
+from sparseguard.targets.backbones._fx_split import Part, require_equal, trace_parts
+from sparseguard.targets.backbones.torchvision import expand_short_name
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -44,7 +44,7 @@ def test_conv_at_any_size(shape: tuple[int, ...], grid: int) -> None:
     model = built("conv", shape)
     assert [model.stages[f"block{number}"][0].out_channels for number in range(1, 6)] == [16, 32, 64, 128, 256]
     assert model.stages["first"][1].in_features == 256 * grid * grid
-    assert model.until(images(*shape), "first").shape == model.until(images(*shape), "last").shape == (2, 500)
+    assert model.forward_to(images(*shape), "first").shape == model.forward_to(images(*shape), "last").shape == (2, 500)
     assert model(images(*shape)).shape == (2, 3)
 
 
@@ -61,7 +61,7 @@ def test_conv_is_the_layers_it_says() -> None:
         values = values if number == 1 else F.max_pool2d(values, 2)
     for name in ("first", "last", "head"):
         values = F.linear(values.flatten(1), weights[f"stages.{name}.1.weight"], weights[f"stages.{name}.1.bias"])
-        assert torch.allclose(model.until(images(3, 32, 32), name), values, atol=1e-5)
+        assert torch.allclose(model.forward_to(images(3, 32, 32), name), values, atol=1e-5)
         values = values.relu()
 
 
@@ -73,7 +73,7 @@ def test_conv_leaks_at_each_of_its_blocks(channels: tuple[int, ...]) -> None:
     blocks = [tap for tap in blueprint.taps if tap.startswith("block")]
     assert blocks == [f"block{number}" for number in range(1, len(channels) + 1)]
     for tap, width, side in zip(blocks, channels, (32, 16, 8, 4, 2), strict=False):
-        leaked = model.until(few, blueprint.tap(tap))
+        leaked = model.forward_to(few, blueprint.resolve_tap(tap))
         assert leaked.shape == (2, width, side, side)
         assert leaked.min() == 0
 
@@ -106,8 +106,8 @@ def test_row_linear_sees_one_row_at_a_time(shape: tuple[int, int, int]) -> None:
             values = values if name == "last" else values.relu()
         rows.append(values)
     expected = torch.cat(rows, 1)
-    assert torch.allclose(model.until(few, "last"), expected, atol=1e-6)
-    assert model.until(few, "first").shape == (2, 20 * shape[0] * shape[1])
+    assert torch.allclose(model.forward_to(few, "last"), expected, atol=1e-6)
+    assert model.forward_to(few, "first").shape == (2, 20 * shape[0] * shape[1])
     head = weights["stages.head.1.weight"], weights["stages.head.1.bias"]
     assert torch.allclose(model(few), F.linear(expected, *head), atol=1e-6)
 
@@ -160,7 +160,7 @@ def test_the_stages_give_what_torchvisions_model_gives(name: str) -> None:
     assert torch.allclose(model(few), whole(given), rtol=1e-5, atol=1e-5)
     outputs = model.outputs(few)
     for stage, output in outputs.items():
-        assert torch.equal(output, model.until(few, stage)), "a later stage wrote to it"
+        assert torch.equal(output, model.forward_to(few, stage)), "a later stage wrote to it"
     seen = watched(whole, given)
     taps = BACKBONES["torchvision"](model=name).blueprint(7).taps
     assert {path for path, _ in whole.named_children()} <= set(taps)
@@ -173,14 +173,14 @@ def test_the_stages_give_what_torchvisions_model_gives(name: str) -> None:
 def test_resnets_taps() -> None:
     blueprint = BACKBONES["torchvision"](model="resnet18").blueprint(4)
     assert blueprint.stage_names()[:4] == ["input", "stem", "conv1", "bn1"]
-    assert [blueprint.tap(name) for name in ("layer1", "layer1.0", "last_hidden", "logits")] == [
+    assert [blueprint.resolve_tap(name) for name in ("layer1", "layer1.0", "last_hidden", "logits")] == [
         "layer1_1",
         "layer1_0",
         "flatten",
         "fc",
     ]
     with pytest.raises(RecipeError, match=r"no tap 'layer5'. Did you mean 'layer.'\?"):
-        blueprint.tap("layer5")
+        blueprint.resolve_tap("layer5")
 
 
 @torch.no_grad()
@@ -197,7 +197,7 @@ def test_grey_is_repeated_or_the_first_convolution_made_anew() -> None:
 @pytest.mark.parametrize("defense", ["sca", "sparse-standard", "bido"])
 def test_defenses_act_on_it(defense: str) -> None:
     piece, plain = DEFENSES[defense](), BACKBONES["torchvision"](model="squeezenet1_1").blueprint(3)
-    model = piece.place(plain, {}).build((3, 64, 64), seed_of)
+    model = piece.edit_blueprint(plain, {}).build((3, 64, 64), seed_of)
     undefended = plain.build((3, 64, 64), seed_of)
     assert model(images(3, 64, 64)).shape == (2, 3)
     for name in list(undefended.stages)[3:]:
@@ -262,9 +262,9 @@ def test_images_that_are_too_small() -> None:
 
 
 def test_its_short_name_is_written_in_full() -> None:
-    full = spelled_out({"name": "torchvision:vgg11", "weights": "w"})
+    full = expand_short_name({"name": "torchvision:vgg11", "weights": "w"})
     assert full == {"name": "torchvision", "model": "vgg11", "weights": "w"}
-    assert spelled_out({"name": "linear"}) == {"name": "linear"}
+    assert expand_short_name({"name": "linear"}) == {"name": "linear"}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -300,7 +300,7 @@ class ByMode(Branching):
 
 def test_where_two_tensors_are_needed_no_stage_ends() -> None:
     model = Branching().eval()
-    parts = parts_of(model)
+    parts = trace_parts(model)
     require_equal(model, parts, torch.randn(3, 4))
     assert [part.name for part in parts] == ["a", "add", "c_0", "c_1"]
     assert [part.path for part in parts] == ["a", "", "c.0", "c.1"]
@@ -313,15 +313,15 @@ def test_where_two_tensors_are_needed_no_stage_ends() -> None:
     [
         (Twice(), r"each of the model's weights once. It was found to consist of a, b, a_1, c_0, c_1"),
         (ByMode(), "do not give the model's output. It was found to consist of"),
-        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)), "'_1' writes to what it is given"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)), "'_1' writes to its input"),
     ],
 )
 def test_what_is_not_the_model_is_refused(model: nn.Module, message: str) -> None:
-    parts: list[Part] = parts_of(model.eval())
+    parts: list[Part] = trace_parts(model.eval())
     with pytest.raises(RecipeError, match=message):
         require_equal(model, parts, torch.randn(3, 4))
 
 
 def test_what_cannot_be_traced_is_refused() -> None:
     with pytest.raises(RecipeError, match="cannot be traced"):
-        parts_of(Choosing())
+        trace_parts(Choosing())

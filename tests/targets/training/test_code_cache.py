@@ -19,7 +19,7 @@ from sparseguard.core.atomic_io import read_tensors, write_tensors
 from sparseguard.core.errors import StoreError
 from sparseguard.core.staged_model import FixedCode
 from sparseguard.sparse import Detached, Lca, SparseCode2d
-from sparseguard.targets import Keep
+from sparseguard.targets import CodeCache
 from sparseguard.targets.training.code_cache.csr import MIB, CompactCodes, TooLargeError
 
 SHAPE = (3, 5, 4)
@@ -138,7 +138,7 @@ def test_codes_that_become_too_many_are_noticed() -> None:
 
 @pytest.mark.parametrize("arranged", [torch.contiguous_format, torch.channels_last])
 def test_files_hold_them_exactly(tmp_path: Path, arranged: torch.memory_format) -> None:
-    keep, values = Keep(folder=tmp_path / "codes"), codes().contiguous(memory_format=arranged)
+    keep, values = CodeCache(folder=tmp_path / "codes"), codes().contiguous(memory_format=arranged)
     assert keep.load("k", 6, SHAPE) is None
     keep.save("k", compact(values))
     found = keep.load("k", 6, SHAPE)
@@ -149,8 +149,8 @@ def test_files_hold_them_exactly(tmp_path: Path, arranged: torch.memory_format) 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Keep().save("k", compact(codes()))
-    assert Keep().load("k", 6, SHAPE) is None
+    CodeCache().save("k", compact(codes()))
+    assert CodeCache().load("k", 6, SHAPE) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,7 +185,7 @@ def _rewrite(path: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], N
     ],
 )
 def test_a_damaged_or_foreign_file_is_not_used(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
-    keep, kept = Keep(folder=tmp_path), compact(codes())
+    keep, kept = CodeCache(folder=tmp_path), compact(codes())
     keep.save("k", kept)
     damage(tmp_path / "k.safetensors")
     assert keep.load("k", 6, SHAPE) is None
@@ -194,7 +194,7 @@ def test_a_damaged_or_foreign_file_is_not_used(tmp_path: Path, damage: Callable[
 
 
 def test_codes_of_other_images_or_another_shape_are_not_used(tmp_path: Path) -> None:
-    keep = Keep(folder=tmp_path)
+    keep = CodeCache(folder=tmp_path)
     keep.save("k", compact(codes()))
     assert keep.load("k", 5, SHAPE) is None
     assert keep.load("k", 6, (3, 4, 5)) is None
@@ -204,7 +204,7 @@ def test_codes_of_other_images_or_another_shape_are_not_used(tmp_path: Path) -> 
 
 def test_the_disks_share_is_kept_by_letting_the_least_used_go(tmp_path: Path) -> None:
     kept = compact(codes(50))
-    keep = Keep(folder=tmp_path, disk=3 * (kept.nbytes + 1024))
+    keep = CodeCache(folder=tmp_path, disk=3 * (kept.nbytes + 1024))
     for number, name in enumerate("abc"):
         keep.save(name, kept)
         os.utime(tmp_path / f"{name}.safetensors", (number, number))
@@ -212,20 +212,20 @@ def test_the_disks_share_is_kept_by_letting_the_least_used_go(tmp_path: Path) ->
     keep.save("d", kept)
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {"a", "c", "d"}
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= keep.disk
-    Keep(folder=tmp_path, disk=kept.nbytes).save("e", kept)
+    CodeCache(folder=tmp_path, disk=kept.nbytes).save("e", kept)
     assert not (tmp_path / "e.safetensors").exists()
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     (tmp_path / ".partial-x.safetensors").write_bytes(b"half")
-    Keep(folder=tmp_path).save("k", compact(codes()))
+    CodeCache(folder=tmp_path).save("k", compact(codes()))
     assert not (tmp_path / ".partial-x.safetensors").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "codes").write_text("")
     with pytest.raises(StoreError, match="codes"):
-        Keep(folder=tmp_path / "codes").save("k", compact(codes()))
+        CodeCache(folder=tmp_path / "codes").save("k", compact(codes()))
 
 
 WRITER = """
@@ -233,9 +233,9 @@ import sys
 from pathlib import Path
 import torch
 from sparseguard.targets.training.code_cache.csr import CompactCodes
-from sparseguard.targets.training.code_cache.disk import Keep
+from sparseguard.targets.training.code_cache.disk import CodeCache
 values = torch.arange(4000.0).view(50, 2, 8, 5) % 3
-keep = Keep(folder=Path(sys.argv[1]), disk=60_000)
+keep = CodeCache(folder=Path(sys.argv[1]), disk=60_000)
 for turn in range(40):
     keep.save("same", CompactCodes.from_batches(values.split(7)))
     keep.save(f"own{sys.argv[2]}{turn}", CompactCodes.from_batches(values.split(7)))
@@ -251,8 +251,8 @@ def test_two_processes_may_write_the_same_file(tmp_path: Path) -> None:
         _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
     assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 60_000
-    Keep(folder=tmp_path).save("same", compact(codes()))
-    assert Keep(folder=tmp_path).load("same", 6, SHAPE) is not None
+    CodeCache(folder=tmp_path).save("same", compact(codes()))
+    assert CodeCache(folder=tmp_path).load("same", 6, SHAPE) is not None
     assert list(tmp_path.glob(".partial-*")) == []
 
 

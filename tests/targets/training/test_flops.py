@@ -7,7 +7,7 @@ from sparseguard.core.progress import Silent
 from sparseguard.data import DATASETS
 from sparseguard.defenses.base import Defense
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
-from sparseguard.targets.training.flops import plain_step
+from sparseguard.targets.training.flops import count_step_flops
 
 
 @pytest.mark.parametrize(("width", "classes", "batch"), [(7, 3, 5), (16, 10, 30)])
@@ -16,7 +16,7 @@ def test_a_plain_step_is_counted_as_by_hand(width, classes, batch):
     before = state_hash(model)
     first, head = 2 * batch * 30 * width, 2 * batch * width * classes
     # forwards; gradients of both weights; the gradient of the hidden values (images need none)
-    assert plain_step(model, (1, 6, 5), batch) == (first + head) + (first + head) + head
+    assert count_step_flops(model, (1, 6, 5), batch) == (first + head) + (first + head) + head
     assert state_hash(model) == before
 
 
@@ -35,4 +35,4 @@ def test_training_counts_its_own_first_step():
         progress=Silent(),
         label="t",
     )
-    assert run.step_flops == plain_step(fresh, private.shape, 30)
+    assert run.step_flops == count_step_flops(fresh, private.shape, 30)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +19,14 @@ from sparseguard.core.atomic_io import read_tensors, write_tensors
 from sparseguard.core.errors import StoreError, TrainingError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Blueprint, StagedModel
-from sparseguard.data import DATASETS
 from sparseguard.defenses.base import Defense
 from sparseguard.defenses.sparse_coding._inspect import sparse_layers
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d
-from sparseguard.targets import BACKBONES, Fit, Keep, state_hash, train
-from sparseguard.types import Phase, Step
-
-PRIVATE = DATASETS["fashion-mini"](private=100).load().private
-
-
-def built(defense: Defense, width: int = 16) -> StagedModel:
-    blueprint = defense.place(BACKBONES["linear-shallow"](width=width).blueprint(10), {})
-    return blueprint.build(PRIVATE.shape, lambda stage: len(stage))
-
-
-def fitted(defense: Defense, fit: Fit, model: StagedModel | None = None, **options: Any) -> tuple[StagedModel, Any]:
-    model = model or built(defense)
-    options = {"progress": Silent(), **options}
-    run = train(model, defense, {}, PRIVATE, fit, seed=1, device=torch.device("cpu"), label="t", **options)
-    return model, run
+from sparseguard.targets import CodeCache, Fit, state_hash
+from sparseguard.types import BatchContext, Phase
+from support.small_training import Interrupted, KilledError, built, fitted
 
 
 class Heard(Silent):
@@ -51,25 +37,6 @@ class Heard(Silent):
 
     def say(self, message: str) -> None:
         self.lines.append(message)
-
-
-class KilledError(Exception):
-    """Stands for a kill between two epochs."""
-
-
-class Interrupted(Silent):
-    """Kills the training in its eighth step."""
-
-    @contextmanager
-    def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        seen = [0]
-
-        def advance(steps: int) -> None:
-            seen[0] += steps
-            if seen[0] == 8:
-                raise KilledError
-
-        yield advance
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -115,13 +82,13 @@ def test_hooks_are_called_and_shape_the_training() -> None:
         def transform(self, images: Any, labels: Any, *, state: Any, epoch: int, generator: Any) -> Any:
             return images * 0, labels
 
-        def loss(self, step: Step) -> torch.Tensor:
+        def loss(self, batch: BatchContext) -> torch.Tensor:
             assert float(step.images.abs().max()) == 0
             assert {"first", "head"} <= set(step.outputs)
-            seen.append((step.epoch, step.phase))
-            return super().loss(step)
+            seen.append((batch.epoch, step.phase))
+            return super().loss(batch)
 
-        def after_step(self, model: StagedModel) -> None:
+        def on_step_end(self, model: StagedModel) -> None:
             seen.append("after")
 
     fitted(Noted(), Fit(epochs=2, batch_size=45))
@@ -130,8 +97,8 @@ def test_hooks_are_called_and_shape_the_training() -> None:
 
 def test_a_loss_that_is_not_finite_is_a_failure() -> None:
     class Broken(Defense):
-        def loss(self, step: Step) -> torch.Tensor:
-            return super().loss(step) * float("nan")
+        def loss(self, batch: BatchContext) -> torch.Tensor:
+            return super().loss(batch) * float("nan")
 
     with pytest.raises(TrainingError, match="not finite"):
         fitted(Broken(), Fit(epochs=1))
@@ -190,7 +157,7 @@ def same_weights(one: StagedModel, other: StagedModel) -> None:
 def test_the_first_sparse_layer_is_run_once_an_image(defense: Defense) -> None:
     kept, run, counts, said = training(defense)
     assert (sum(counts), run.codes, said) == (FEW + USED + HELD_OUT, "computed once", [])
-    without, other, counts, said = training(defense, keep=Keep(memory=0))
+    without, other, counts, said = training(defense, code_cache=CodeCache(memory=0))
     assert sum(counts) == FEW + USED + 3 * (USED + HELD_OUT)
     same_weights(kept, without)
     for ours, theirs in zip(run.history, other.history, strict=True):
@@ -198,7 +165,7 @@ def test_the_first_sparse_layer_is_run_once_an_image(defense: Defense) -> None:
 
 
 def test_too_many_codes_are_not_kept_which_is_said() -> None:
-    _, run, _, said = training(SPARSE, keep=Keep(memory=1000))
+    _, run, _, said = training(SPARSE, code_cache=CodeCache(memory=1000))
     assert said == [f"t: the first sparse layer is run in training: {run.codes}."]
     assert "MiB are allowed" in run.codes
 
@@ -267,8 +234,8 @@ def test_a_resumed_training_takes_up_the_codes_where_it_was(tmp_path: Path) -> N
 @pytest.mark.parametrize("learning", [{"backprop": True}, {"hebbian": True}])
 def test_a_first_layer_that_learns_is_run_which_is_said(learning: dict[str, Any]) -> None:
     class Learning(SparseStandard):
-        def place(self, blueprint: Blueprint, state: Any) -> Blueprint:
-            placed = super().place(blueprint, state)
+        def edit_blueprint(self, blueprint: Blueprint, state: Any) -> Blueprint:
+            placed = super().edit_blueprint(blueprint, state)
             return placed.replace("codes", lambda shape: SparseCode2d(shape[0], 4, steps=4, **learning))
 
     _, run, counts, said = training(Learning(features=4, channels=3))
@@ -284,8 +251,8 @@ class Unsteady(nn.Module):
 @pytest.mark.parametrize("before", [Unsteady, lambda: nn.BatchNorm2d(1), lambda: nn.Conv2d(1, 1, 1)])
 def test_a_layer_fed_by_something_that_changes_is_run(before: Callable[[], nn.Module]) -> None:
     class Fed(SparseStandard):
-        def place(self, blueprint: Blueprint, state: Any) -> Blueprint:
-            return super().place(blueprint, state).replace("input", lambda _: before())
+        def edit_blueprint(self, blueprint: Blueprint, state: Any) -> Blueprint:
+            return super().edit_blueprint(blueprint, state).replace("input", lambda _: before())
 
     _, run, counts, _ = training(Fed(features=4, channels=3, steps=4))
     assert run.codes == "what comes before it learns or is random"
@@ -294,7 +261,7 @@ def test_a_layer_fed_by_something_that_changes_is_run(before: Callable[[], nn.Mo
 
 def test_a_layer_changed_behind_its_back_is_a_failure() -> None:
     class Meddling(SparseStandard):
-        def after_step(self, model: StagedModel) -> None:
+        def on_step_end(self, model: StagedModel) -> None:
             with torch.no_grad():
                 sparse_layers(model)[0].dictionary.neg_()
 
@@ -361,36 +328,36 @@ def test_wrapped_training_uses_codes_only_where_it_is_sure(exchanged: Any, outco
 
 
 def test_a_later_training_finds_the_codes(tmp_path: Path) -> None:
-    keep = Keep(folder=tmp_path)
-    first, _, counts, _ = training(SPARSE, keep=keep)
+    cache = CodeCache(folder=tmp_path)
+    first, _, counts, _ = training(SPARSE, code_cache=cache)
     assert sum(counts) == FEW + USED + HELD_OUT
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    again, run, counts, _ = training(SPARSE, keep=keep)
+    again, run, counts, _ = training(SPARSE, code_cache=cache)
     assert (sum(counts), run.codes) == (FEW, "computed once")
     assert state_hash(again) == state_hash(first)
-    _, _, counts, _ = training(SparseStandard(features=4, channels=3, steps=5), keep=keep)
+    _, _, counts, _ = training(SparseStandard(features=4, channels=3, steps=5), code_cache=cache)
     assert sum(counts) == FEW + USED + HELD_OUT
 
 
 def test_damaged_codes_are_computed_again(tmp_path: Path) -> None:
-    keep = Keep(folder=tmp_path)
-    first = training(SPARSE, keep=keep)[0]
+    cache = CodeCache(folder=tmp_path)
+    first = training(SPARSE, code_cache=cache)[0]
     for path in tmp_path.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-4])
-    again, _, counts, said = training(SPARSE, keep=keep)
+    again, _, counts, said = training(SPARSE, code_cache=cache)
     assert (sum(counts), said) == (FEW + USED + HELD_OUT, [])
     assert state_hash(again) == state_hash(first)
-    assert sum(training(SPARSE, keep=keep)[2]) == FEW
+    assert sum(training(SPARSE, code_cache=cache)[2]) == FEW
 
 
 def test_kept_codes_do_not_lift_the_memory_limit(tmp_path: Path) -> None:
-    training(SPARSE, keep=Keep(folder=tmp_path))
-    assert "MiB are allowed" in training(SPARSE, keep=Keep(folder=tmp_path, memory=1000))[1].codes
+    training(SPARSE, code_cache=CodeCache(folder=tmp_path))
+    assert "MiB are allowed" in training(SPARSE, code_cache=CodeCache(folder=tmp_path, memory=1000))[1].codes
 
 
 def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None:
     (tmp_path / "codes").write_text("")
-    _, run, counts, said = training(SPARSE, keep=Keep(folder=tmp_path / "codes"))
+    _, run, counts, said = training(SPARSE, code_cache=CodeCache(folder=tmp_path / "codes"))
     assert (sum(counts), run.codes) == (FEW + USED + HELD_OUT, "computed once")
     assert len(said) == 2
     assert all("kept in memory only" in line for line in said)

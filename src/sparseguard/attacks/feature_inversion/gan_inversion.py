@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from sparseguard.attacks.access import Leak
 from sparseguard.attacks.base import Attack, AttackContext, NotApplicable
+from sparseguard.attacks.feature_inversion._generator_search import GeneratorSearch, GeneratorSettings
 from sparseguard.core.config import settings
 from sparseguard.generators import Prior
 from sparseguard.sparse import NotConvergedWarning
 from sparseguard.types import AttackResult, Goal, Knowledge
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
 
 @settings
-class PriorInversion(Attack):
+class PriorInversion(GeneratorSettings, Attack):
     r"""Minimize the distance in feature space over the latents of a generator, then over its intermediate features.
 
     .. math:: \min_{w, m} \frac{\|f(x) - z\|^2}{s} + \alpha \frac{\overline{(w - \bar w)^2}}{\sigma^2}
@@ -72,21 +67,6 @@ class PriorInversion(Attack):
     images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
-    prior: str = ""
-    trust_prior: bool = False
-    candidates: Count = 256
-    warm_steps: Annotated[int, Field(ge=0)] = 20
-    steps: Count = 40
-    layer_steps: Count = 20
-    lr: Positive = 0.1
-    layer_lr: Positive = 0.1
-    penalty: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01,)
-    anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
-    move: NonNegative = 0.1
-    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
-    probe_images: Count = 8
-    probe_steps: Count = 12
-    batch_size: Count = 32
 
     def prior_source(self) -> str | None:
         """Return what `prior` says; None where it says nothing."""
@@ -98,12 +78,10 @@ class PriorInversion(Attack):
 
     def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
         """Choose a plan on auxiliary_val and carry it out."""
-        from sparseguard.attacks.feature_inversion._generator_search import PriorSearch
-
         prior = self._usable(goal, context)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by what it achieves
-            return PriorSearch(self, leak, goal, context, prior).result()
+            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by its trial
+            return GeneratorSearch(self, leak, goal, context, prior).result()
 
     def _usable(self, goal: Goal, context: AttackContext) -> Prior:
         if not self.prior or context.prior is None:

@@ -179,7 +179,7 @@ class _Known:
         self.front, self.layer, self.device = front, layer, device
         before = list(front.stages)[-2:-1]
         blank = torch.zeros(1, *shape, device=device)
-        self.dictionary = layer.operator(front.until(blank, before[0]) if before else blank)
+        self.dictionary = layer.operator(front.forward_to(blank, before[0]) if before else blank)
         self.lambd = layer.lambd if isinstance(layer.lambd, float) else blank.new_tensor(layer.lambd)
 
     def codes(self, images: Images) -> Codes:

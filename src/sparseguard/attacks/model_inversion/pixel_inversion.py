@@ -10,14 +10,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from sparseguard.attacks._descent import Evaluation, descend
 from sparseguard.attacks._image_transforms import clipped
-from sparseguard.attacks._white_box import WhiteBox
+from sparseguard.attacks._white_box import WhiteBoxModel
 from sparseguard.attacks.access import Leak
 from sparseguard.attacks.class_base import ClassAttack, ClassContext
 from sparseguard.attacks.model_inversion._losses import cross_entropy
 from sparseguard.core.config import settings
 from sparseguard.core.seeding import derive
-from sparseguard.types import Classes, ClassResult, Knowledge
+from sparseguard.types import Classes, ClassResult, Images, Knowledge
 
 
 @settings
@@ -54,50 +55,48 @@ class PixelInversion(ClassAttack):
 
     def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
         """Search the pixels of one batch after the other."""
-        box = WhiteBox(leak.white_box())
+        model = WhiteBoxModel(leak.white_box())
         source = torch.Generator().manual_seed(derive(purpose="pixels", seed=context.seed))
         labels = torch.tensor(goal.wanted).repeat_interleave(self.images)
         starts = torch.rand(len(labels), *goal.shape, generator=source)
-        images, confidence, before, losses = [], [], [], []
+        images, confidence, start_confidence, losses = [], [], [], []
         with context.progress.task(f"{context.label}: pixels", len(labels)) as advance:
-            for some, own in zip(starts.split(self.batch_size), labels.split(self.batch_size), strict=True):
-                start, wanted = some.to(context.device), own.to(context.device)
-                found, curve = self._descend(box, start, wanted)
-                images.append(found.cpu())
-                confidence.append(_confidence(box, found, wanted).cpu())
-                before.append(_confidence(box, start, wanted).cpu())
+            for batch, classes in zip(starts.split(self.batch_size), labels.split(self.batch_size), strict=True):
+                start, wanted = batch.to(context.device), classes.to(context.device)
+                result, curve = self._search(model, start, wanted)
+                images.append(result.cpu())
+                confidence.append(_confidence(model, result, wanted).cpu())
+                start_confidence.append(_confidence(model, start, wanted).cpu())
                 losses.append(curve.cpu())
-                advance(len(own))
-        sure = torch.cat(confidence)
+                advance(len(classes))
         return ClassResult(
             images=torch.cat(images),
             labels=labels,
-            confidence=sure,
-            steady_confidence=sure,
+            confidence=torch.cat(confidence),
+            steady_confidence=torch.cat(confidence),
             selected=torch.ones(len(labels), dtype=torch.bool),
             starts=starts,
-            start_confidence=torch.cat(before),
+            start_confidence=torch.cat(start_confidence),
             curves={"cross-entropy loss": (torch.stack(losses).sum(0) / len(labels)).tolist()},
         )
 
-    def _descend(
-        self, box: WhiteBox, start: Float[Tensor, "n c h w"], wanted: Tensor
-    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " steps"]]:
+    def _search(
+        self, model: WhiteBoxModel, start: Images, wanted: Tensor
+    ) -> tuple[Images, Float[Tensor, " steps"]]:
         """Return the images after the last step, and the summed loss at every step."""
         pixels = start.clone().requires_grad_()
-        optimizer = torch.optim.Adam([pixels], lr=self.lr)
-        losses = []
-        for _ in range(self.steps):
-            loss = cross_entropy(box(clipped(pixels)), wanted).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                pixels.copy_(pixels.clamp(start - self.bound, start + self.bound))
-            losses.append(loss.detach())
-        return pixels.detach().clamp(0, 1), torch.stack(losses)
+
+        def evaluate(_step: int) -> Evaluation:
+            loss = cross_entropy(model(clipped(pixels)), wanted)
+            return Evaluation(objective=loss, loss=loss)
+
+        def project() -> None:
+            pixels.copy_(pixels.clamp(start - self.bound, start + self.bound))
+
+        losses = descend(evaluate, torch.optim.Adam([pixels], lr=self.lr), self.steps, project)
+        return pixels.detach().clamp(0, 1), torch.stack([loss.sum() for loss in losses])
 
 
 @torch.no_grad()
-def _confidence(box: WhiteBox, images: Float[Tensor, "n c h w"], wanted: Tensor) -> Float[Tensor, " n"]:
-    return F.softmax(box(images), 1).gather(1, wanted.unsqueeze(1)).squeeze(1)
+def _confidence(model: WhiteBoxModel, images: Images, wanted: Tensor) -> Float[Tensor, " n"]:
+    return F.softmax(model(images), 1).gather(1, wanted.unsqueeze(1)).squeeze(1)

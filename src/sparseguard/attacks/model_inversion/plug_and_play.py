@@ -23,10 +23,6 @@ from sparseguard.generators import Prior
 from sparseguard.sparse import NotConvergedWarning
 from sparseguard.types import Classes, ClassResult, Images, Knowledge
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
 _FACES = {
     "optimized": 200, "selected": 50, "truncation": 0.5, "cutoff": 8, "lr": (0.005,), "transforms": 100,
     "crop": 800, "scale": (0.9, 1.0),
@@ -34,7 +30,7 @@ _FACES = {
 
 
 @settings
-class PlugAndPlay(ClassAttack):
+class PlugAndPlay(LatentSettings, ClassAttack):
     r"""Rank latents by the target's confidence, improve the best by gradients, keep those that stay convincing.
 
     .. math:: \min_w d\left(f(T(G(w))), c\right) + \beta \log(1 + e^{-D(G(w))})
@@ -89,38 +85,6 @@ class PlugAndPlay(ClassAttack):
         "metfaces": {**_FACES, "candidates": 5000, "steps": 70, "batch_size": 20},
         "dogs-afhq": {**_FACES, "candidates": 2000, "steps": 100, "lr": (0.01,), "crop": 0, "scale": (0.75, 1.0)},
     }
-    prior: str = ""
-    trust_prior: bool = False
-    candidates: Count = 2000
-    optimized: Count = 20
-    selected: Count = 10
-    truncation: Annotated[float, Field(gt=0)] = 0.5
-    cutoff: Annotated[int, Field(ge=0)] | None = None
-    space: Literal["w", "w+"] = "w"
-    steps: Count = 50
-    lr: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.005,)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.1, 0.1)
-    loss: LossName = "poincare"
-    discriminator: Annotated[float, Field(ge=0)] = 0.0
-    crop: Annotated[int, Field(ge=0)] = 0
-    scale: tuple[Share, Share] = (0.9, 1.0)
-    transforms: Count = 20
-    final_scale: tuple[Share, Share] = (0.5, 0.9)
-    final_ratio: tuple[Positive, Positive] = (0.8, 1.2)
-    probe_images: Count = 8
-    probe_steps: Count = 25
-    batch_size: Count = 32
-
-    @pydantic.model_validator(mode="after")
-    def _fits(self) -> PlugAndPlay:
-        if self.optimized > self.candidates:
-            raise ValueError(f"optimized = {self.optimized} needs at least as many candidates, not {self.candidates}")
-        if self.selected > self.optimized:
-            raise ValueError(f"selected = {self.selected} needs at least as many optimized, not {self.optimized}")
-        for low, high in (self.scale, self.final_scale, self.final_ratio):
-            if low > high:
-                raise ValueError(f"a range must begin with its lower end, got {(low, high)}")
-        return self
 
     def prior_source(self) -> str | None:
         """Return the prior's name or folder."""
@@ -146,11 +110,6 @@ class PlugAndPlay(ClassAttack):
         if self.discriminator and prior.realism(torch.zeros(1, *card.shape, device=prior.device)) is None:
             raise RecipeError("plug-and-play: the prior has no discriminator; set discriminator = 0.")
 
-    def drawn(self, prior: Prior, z: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        """Return w of z, truncated; in space ``w`` the first layer's alone."""
-        w = prior.mapping(z, truncation=self.truncation, cutoff=self.cutoff)
-        return w[:, :1] if prior.has_w and self.space == "w" else w
-
     def unattacked(self, count: int, goal: Classes, prior: Prior | None, seed: int) -> Images | None:
         """Return samples of the prior, truncated as candidates are."""
         if prior is None:
@@ -159,15 +118,13 @@ class PlugAndPlay(ClassAttack):
         samples = []
         with torch.no_grad():
             for z in prior.latents(count, source).split(self.batch_size):
-                w = self.drawn(prior, z)
+                w = draw_w(self, prior, z)
                 whole = prior.synthesis(w.expand(-1, prior.card.num_ws, -1) if prior.has_w else w)
                 samples.append(fitted(whole, goal.shape, self.crop).clamp(0, 1).cpu())
         return torch.cat(samples)
 
     def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
         """Rank, search and select."""
-        from sparseguard.attacks.model_inversion._latent_search import LatentSearch  # which knows these settings
-
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by what it achieves
-            return LatentSearch(self, leak, goal, context).result()
+            warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by its trial
+            return LatentSearch(self, leak, goal, context, context.prior).result()

@@ -53,7 +53,7 @@ class FashionMini(DataSet):
 
 
 def _content() -> bytes:
-    file = resources.files("sparseguard.data") / FILE
+    file = resources.files("sparseguard.data.datasets") / FILE
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -1,0 +1,1 @@
+"""Defenses that change or add training images."""

@@ -16,7 +16,7 @@ from sparseguard.types import as_unit_float
 class AddsImages(Defense, ABC):
     """A defense that adds images to batches; only one of them can tell which ones are its own."""
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Say what the number of images tells."""
         return "it adds images to batches, and their number tells how many private ones there are"
 
@@ -24,7 +24,7 @@ class AddsImages(Defense, ABC):
         """Return its revision, and that of the generators."""
         return [self.revision, generators.REVISION]
 
-    def refuses(self, other: Defense) -> str | None:
+    def find_conflict(self, other: Defense) -> str | None:
         """Refuse another one that adds images."""
         return "both add images to batches" if isinstance(other, AddsImages) else None
 

@@ -16,7 +16,7 @@ from sparseguard.core.staged_model import StagedModel
 from sparseguard.defenses.augmentation._added_images import AddsImages, as_bytes, drawn
 from sparseguard.defenses.base import Context, State
 from sparseguard.generators import GanFit, train_conditional_gan
-from sparseguard.types import Step, as_unit_float
+from sparseguard.types import BatchContext, as_unit_float
 
 
 @final
@@ -58,7 +58,7 @@ class GenerativeAugmentation(AddsImages):
     ratio: Annotated[float, Field(gt=0)] = 1.0
     epochs: Annotated[int, Field(ge=1)] = 25
 
-    def beyond_gradients(self) -> str:
+    def find_unaccounted_access(self) -> str:
         """Say what else it learns from private images."""
         return "a GAN learns from private images, and the target from its fakes"
 
@@ -85,11 +85,11 @@ class GenerativeAugmentation(AddsImages):
         fakes, wanted = drawn(state["fakes"], state["labels"], count, generator, images)
         return torch.cat([images, fakes]), torch.cat([labels, wanted])
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the fakes' weighted cross-entropy."""
-        if step.given is None or step.given == len(step.labels):
+        if batch.own_count is None or batch.own_count == len(batch.labels):
             return None
-        return self.weight * F.cross_entropy(step.logits[step.given :], step.labels[step.given :])
+        return self.weight * F.cross_entropy(batch.logits[batch.own_count :], batch.labels[batch.own_count :])
 
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:

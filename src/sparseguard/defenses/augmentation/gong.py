@@ -25,7 +25,7 @@ from sparseguard.defenses.augmentation._gong_images import (
 )
 from sparseguard.defenses.base import Context, State
 from sparseguard.generators import ConditionalGenerator, GanFit, train_conditional_gan
-from sparseguard.types import Moment, Phase, Step, as_unit_float
+from sparseguard.types import BatchContext, EpochContext, Phase, as_unit_float
 
 LEARN, MISLEAD = "learn", "mislead"
 RATE = 0.05
@@ -99,24 +99,24 @@ class Misleading(AddsImages, ABC):
         learn = min(max(1, round(self.learn * epochs)), epochs - 1)
         return Phase(name=LEARN, epochs=learn), Phase(name=MISLEAD, epochs=epochs - learn)
 
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Invert the model when misleading begins."""
-        if not (moment.begins and moment.phase == MISLEAD):
+        if not (context.starts_phase and context.phase == MISLEAD):
             return {}
         generator = ConditionalGenerator(
-            moment.images.shape, len(moment.images.classes), latent=self._gan.latent, width=self._gan.width
-        ).to(moment.device)
-        state = {name: value for name, value in moment.state.items() if name.startswith(PREFIX)}
+            context.images.shape, len(context.images.classes), latent=self._gan.latent, width=self._gan.width
+        ).to(context.device)
+        state = {name: value for name, value in context.state.items() if name.startswith(PREFIX)}
         generator.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
-        present = moment.state["planted_labels"].unique().to(moment.device)
-        labels = present[torch.arange(self.inverted, device=moment.device) % len(present)]
+        present = context.state["planted_labels"].unique().to(context.device)
+        labels = present[torch.arange(self.inverted, device=context.device) % len(present)]
         found = inverted_images(
-            moment.model,
+            context.model,
             generator.eval().requires_grad_(False),
             labels,
             steps=self.steps,
             rate=RATE,
-            random=torch.Generator().manual_seed(derive(purpose="inverted images", seed=moment.seed)),
+            random=torch.Generator().manual_seed(derive(purpose="inverted images", seed=context.seed)),
         )
         return {"inverted": as_bytes(found), "inverted_labels": labels}
 
@@ -131,16 +131,16 @@ class Misleading(AddsImages, ABC):
         added = [drawn(state[kind], state[f"{kind}_labels"], count, generator, images) for kind in kinds]
         return torch.cat([images, *(part for part, _ in added)]), torch.cat([labels, *(wanted for _, wanted in added)])
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the weighted terms of the planted and the inverted images."""
-        own = len(step.labels[step.own])
+        own = len(batch.labels[batch.own])
         count = self._added(own)
-        if own == len(step.labels) or count == 0:
+        if own == len(batch.labels) or count == 0:
             return None
         planted, inverted = slice(own, own + count), slice(own + count, own + 2 * count)
         return self.weight_planted * F.cross_entropy(
-            step.logits[planted], step.labels[planted]
-        ) + self.weight_inverted * away_from_class(step.logits[inverted], step.labels[inverted])
+            batch.logits[planted], batch.labels[planted]
+        ) + self.weight_inverted * away_from_class(batch.logits[inverted], batch.labels[inverted])
 
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:

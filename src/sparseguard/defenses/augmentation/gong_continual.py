@@ -13,7 +13,7 @@ from sparseguard.core.seeding import derive
 from sparseguard.defenses.augmentation._ewc import consolidation, diagonal_fisher
 from sparseguard.defenses.augmentation.gong import GONG, MISLEAD, Misleading
 from sparseguard.defenses.base import State
-from sparseguard.types import Moment, Step
+from sparseguard.types import BatchContext, EpochContext
 
 FISHER, ANCHOR = "fisher/", "anchor/"
 
@@ -62,35 +62,35 @@ class GongContinual(Misleading):
     hold: Annotated[float, Field(ge=0)] = 3000.0
     fisher_images: Annotated[int, Field(ge=1)] = 500
 
-    def beyond_gradients(self) -> str:
+    def find_unaccounted_access(self) -> str:
         """Say what else it learns from private images."""
         return "its Fisher information is measured on private images"
 
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Keep the weights and measure their Fisher information when misleading begins, besides inverting the model."""
-        found = dict(super().before_epoch(moment))
+        found = dict(super().on_epoch_start(context))
         if not found:
             return found
-        random = torch.Generator().manual_seed(derive(purpose="fisher information", seed=moment.seed))
-        some = torch.randperm(len(moment.images), generator=random)[: self.fisher_images]
-        images = moment.images.batch(some).to(moment.device)
+        random = torch.Generator().manual_seed(derive(purpose="fisher information", seed=context.seed))
+        some = torch.randperm(len(context.images), generator=random)[: self.fisher_images]
+        images = context.images.batch(some).to(context.device)
         with torch.no_grad():
-            answers = torch.cat([moment.model(part).softmax(1).cpu() for part in images.split(100)])
-        labels = torch.multinomial(answers, 1, generator=random).squeeze(1).to(moment.device)
-        fisher = diagonal_fisher(moment.model, images, labels)
-        weights = dict(moment.model.named_parameters())
+            answers = torch.cat([context.model(part).softmax(1).cpu() for part in images.split(100)])
+        labels = torch.multinomial(answers, 1, generator=random).squeeze(1).to(context.device)
+        fisher = diagonal_fisher(context.model, images, labels)
+        weights = dict(context.model.named_parameters())
         return {
             **found,
             **{f"{FISHER}{name}": value for name, value in fisher.items()},
             **{f"{ANCHOR}{name}": weights[name].detach().clone() for name in fisher},
         }
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Add what holds the weights."""
-        misleading = super().penalty(step)
-        if step.phase != MISLEAD or step.model is None:
+        misleading = super().penalty(batch)
+        if batch.phase != MISLEAD or batch.model is None:
             return misleading
-        holding = self.hold * consolidation(step.model, _part(step.state, FISHER), _part(step.state, ANCHOR))
+        holding = self.hold * consolidation(batch.model, _part(batch.state, FISHER), _part(batch.state, ANCHOR))
         return holding if misleading is None else misleading + holding
 
 

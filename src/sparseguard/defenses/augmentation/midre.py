@@ -61,7 +61,7 @@ class Midre(Defense):
             raise ValueError("high must not be below low")
         return self
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Return that the mean colour is learned from private images."""
         return "it fills with the private images' mean colour: set fill to a number" if self.fill == "mean" else None
 

@@ -1,0 +1,1 @@
+"""Controls: what parts of a defense do alone."""

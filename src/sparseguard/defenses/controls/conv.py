@@ -51,11 +51,11 @@ class ConvControl(Defense):
     standardize: bool = True
     normalization: Normalization = "batch"
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Name batch normalization."""
         return MIXES if self.normalization == "batch" else None
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the first layer in front of the stem, as a stage of its own, and the rest in the stem."""
 
         def rest(shape: Shape) -> nn.Module:
@@ -64,11 +64,11 @@ class ConvControl(Defense):
                 modules += [self._layer(channels, features), normalization(self.normalization, features)]
             return nn.Sequential(*modules)
 
-        return blueprint.put_before("stem", "codes", lambda shape: self._layer(shape[0], self.features[0])).replace(
+        return blueprint.insert_before("stem", "codes", lambda shape: self._layer(shape[0], self.features[0])).replace(
             "stem", rest
         )
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at every layer's output."""
         ours = [model.stages[name] for name in ("codes", "stem") if name in model.stages]
         layers = [m for stage in ours for m in stage.modules() if isinstance(m, nn.ReLU | ThresholdCode2d)]

@@ -44,7 +44,7 @@ class Downsample(Defense):
     source: ClassVar[str] = "ours (control)"
     factor: Annotated[int, Field(ge=2)] = 4
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Average in the stem."""
 
         def build(shape: Shape) -> nn.Module:
@@ -54,9 +54,9 @@ class Downsample(Defense):
 
         return blueprint.replace("stem", build)
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at the size of the stem's output."""
-        given, left = tuple(images.shape[2:]), tuple(model.until(images, "stem").shape[2:])
+        given, left = tuple(images.shape[2:]), tuple(model.forward_to(images, "stem").shape[2:])
         if left == tuple(side // self.factor for side in given):
             return None
         return f"the stem makes {left} of images of {given}; the factor is {self.factor}"

@@ -48,14 +48,14 @@ class LowRank(Defense):
     source: ClassVar[str] = "ours (control)"
     rank: Annotated[int, Field(ge=1)] = 16
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Make two dense layers, without a nonlinearity between them, of the one in the stage ``first``."""
         plain = next((stage for stage in blueprint.stages if stage.name == STAGE), None)
         if plain is None:
             raise RecipeError(f"low-rank narrows the dense layer of a stage '{STAGE}', which is missing. {CHOICE}")
-        if blueprint.leaks_before(STAGE):
+        if blueprint.is_tapped_before(STAGE):
             raise RecipeError(
-                f"low-rank narrows the stage '{STAGE}', and the tap '{blueprint.cut}' leaks before. Attack a later "
+                f"low-rank narrows the stage '{STAGE}', and the tap '{blueprint.tap}' leaks before. Attack a later "
                 f"tap, or choose another control, such as downsample."
             )
         return blueprint.replace(STAGE, lambda shape: self._narrowed(plain.build(shape)))

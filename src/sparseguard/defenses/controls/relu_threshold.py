@@ -54,11 +54,11 @@ class ReluThreshold(Defense):
     backprop: bool = True
     normalization: Normalization = "batch"
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Name batch normalization."""
         return MIXES if self.normalization == "batch" else None
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the first layer in front of the stem, as a stage of its own, and the rest in the stem."""
 
         def codes(shape: Shape) -> nn.Module:
@@ -73,15 +73,15 @@ class ReluThreshold(Defense):
                 ]
             return nn.Sequential(*modules)
 
-        return blueprint.put_before("stem", "codes", codes).replace("stem", rest)
+        return blueprint.insert_before("stem", "codes", codes).replace("stem", rest)
 
-    def after_step(self, model: StagedModel) -> None:
+    def on_step_end(self, model: StagedModel) -> None:
         """Give the atoms that learn norm 1 again."""
         for layer in _layers(model):
             if layer.learns:
                 layer.renormalize()
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at every layer's codes."""
         layers = _layers(model)
         return inactive_layer(model, images, "threshold layer", layers, [layer.lambd == 0 for layer in layers])

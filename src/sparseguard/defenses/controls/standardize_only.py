@@ -33,11 +33,11 @@ class StandardizeOnly(Defense):
     summary: ClassVar[str] = "control: per-image standardization alone"
     source: ClassVar[str] = "ours (control)"
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Standardize in the stem."""
         return blueprint.replace("stem", lambda _: StandardizeImage())
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at the stem's output."""
-        mean = model.until(images, "stem").mean(dim=(1, 2, 3)).abs().amax()
+        mean = model.forward_to(images, "stem").mean(dim=(1, 2, 3)).abs().amax()
         return f"the stem's output has means up to {float(mean):.3g}, not 0" if mean > 1e-3 else None

@@ -19,7 +19,7 @@ from sparseguard.defenses.base import Batches, Context, Defense, State
 from sparseguard.defenses.differential_privacy._accounting import Accountant, noise_for, spent
 from sparseguard.defenses.differential_privacy._opacus_steps import PoissonBatches, private_steps
 from sparseguard.defenses.differential_privacy._rero_bound import reconstruction_bound
-from sparseguard.types import Moment, Step
+from sparseguard.types import BatchContext, EpochContext
 
 EPSILON = 8.0
 FACTS = ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps", "clip", "rero_prior", "rero_bound")
@@ -90,9 +90,9 @@ class DpSgd(Defense):
             object.__setattr__(self, "epsilon", EPSILON)
         return self
 
-    def refuses(self, other: Defense) -> str | None:
+    def find_conflict(self, other: Defense) -> str | None:
         """Refuse what learns from private images in another way."""
-        return other.beyond_gradients()
+        return other.find_unaccounted_access()
 
     def prepare(self, context: Context) -> State:
         """Find the noise for the steps to come, what they spend, and what that means for reconstruction."""
@@ -117,18 +117,18 @@ class DpSgd(Defense):
         }
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Refuse an epoch that was not accounted for."""
-        if moment.epoch >= int(moment.state["epochs"]):
+        if context.epoch >= int(context.state["epochs"]):
             raise RecipeError(
-                f"dp-sgd accounts for {int(moment.state['epochs'])} epochs, and the defense it is combined with trains "
+                f"dp-sgd accounts for {int(context.state['epochs'])} epochs, and the defense it is combined with trains "
                 f"for more."
             )
         return {}
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Add nothing; refuse a batch to which images were added, whose number tells of the private ones."""
-        if step.given is not None and step.given != len(step.images):
+        if batch.own_count is not None and batch.own_count != len(batch.images):
             raise RecipeError("dp-sgd cannot be combined with a defense that adds images to batches.")
         return None
 

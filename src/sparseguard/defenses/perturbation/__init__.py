@@ -1,0 +1,1 @@
+"""Defenses that perturb the features: noise and quantization."""

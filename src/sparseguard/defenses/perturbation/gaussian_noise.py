@@ -45,7 +45,7 @@ class GaussianNoise(Defense):
     sigma: Annotated[float, Field(gt=0)] = 0.5
     stages: Annotated[tuple[str, ...], Field(min_length=1)] = ("first", "hidden", "narrow", "last")
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Leave the stages as they are, and refuse a backbone or a tap that would get no noise."""
         noised = [stage for stage in self.stages if stage in blueprint.stage_names()]
         if not noised:
@@ -53,10 +53,10 @@ class GaussianNoise(Defense):
                 f"gaussian-noise acts on the stages {', '.join(self.stages)}, and this backbone has none of them. Name "
                 f"some in gaussian-noise.stages ({', '.join(blueprint.stage_names())}), or choose laplace-noise."
             )
-        if all(blueprint.leaks_before(stage) for stage in noised):
+        if all(blueprint.is_tapped_before(stage) for stage in noised):
             raise RecipeError(
-                f"gaussian-noise acts on the stages {', '.join(noised)}, and the tap '{blueprint.cut}' leaks before. "
-                f"Add '{blueprint.tap(blueprint.cut)}' to gaussian-noise.stages, or choose laplace-noise."
+                f"gaussian-noise acts on the stages {', '.join(noised)}, and the tap '{blueprint.tap}' leaks before. "
+                f"Add '{blueprint.resolve_tap(blueprint.tap)}' to gaussian-noise.stages, or choose laplace-noise."
             )
         return blueprint
 

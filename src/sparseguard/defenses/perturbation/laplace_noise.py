@@ -12,7 +12,7 @@ from sparseguard.core.config import settings
 from sparseguard.core.staged_model import Blueprint, Noise, StagedModel
 from sparseguard.defenses.base import Defense, State
 from sparseguard.numerics.dependence import distance_correlation
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 BOUNDED, NOISED = "bounded", "noised"
 
@@ -50,32 +50,32 @@ class LaplaceNoise(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "Laplace noise on the bounded tensor that leaks, in training and at every query; NoPeek"
     source: ClassVar[str] = "Titcombe et al. 2021"
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
     randomizes: ClassVar[bool] = True
     scale: Annotated[float, Field(gt=0)] = 0.5
     alpha: Annotated[float, Field(ge=0)] = 0.0
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Name the correlation, which is one of a whole batch."""
         return "its distance correlation couples the images of a batch" if self.alpha > 0 else None
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the bound and the noise behind the stage that leaks."""
-        bounded = blueprint.put_after_cut(BOUNDED, lambda _: nn.Tanh())
-        return bounded.put_after_cut(NOISED, lambda _: Noise("laplace", self.scale))
+        bounded = blueprint.insert_after_tap(BOUNDED, lambda _: nn.Tanh())
+        return bounded.insert_after_tap(NOISED, lambda _: Noise("laplace", self.scale))
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the weighted distance correlation."""
         if self.alpha == 0:
             return None
-        images, bounded = step.images[step.own], step.outputs[BOUNDED][step.own]
+        images, bounded = batch.images[batch.own], batch.outputs[BOUNDED][batch.own]
         return self.alpha * distance_correlation(images.flatten(1), bounded.flatten(1))
 
     @torch.no_grad()
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at the bound; whether queries differ is checked for all who promise it."""
         for stage in (BOUNDED, NOISED):
             if stage not in model.stages:
                 return f"the model has no stage '{stage}'"
-        largest = float(model.until(images, BOUNDED).abs().max())
+        largest = float(model.forward_to(images, BOUNDED).abs().max())
         return None if largest <= 1 else f"the tensor that is noised is not bounded by 1, it reaches {largest:.3g}"

@@ -104,7 +104,7 @@ class Quantize(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "what leaks has few levels a value, few values an image, or both"
     source: ClassVar[str] = "ours"
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
     bits: Annotated[int, Field(ge=0, le=8)] = 2
     top_k: Annotated[int, Field(ge=1)] | None = None
 
@@ -114,7 +114,7 @@ class Quantize(Defense):
             raise ValueError("bits = 0 needs top_k")
         return self
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the stage behind the one that leaks."""
 
         def build(shape: Shape) -> nn.Module:
@@ -122,14 +122,14 @@ class Quantize(Defense):
                 raise RecipeError(f"quantize: top_k {self.top_k} keeps all {math.prod(shape)} values of an image.")
             return FewBits(self.bits, self.top_k)
 
-        return blueprint.put_after_cut(QUANTIZED, build)
+        return blueprint.insert_after_tap(QUANTIZED, build)
 
     @torch.no_grad()
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Count levels and values."""
         if QUANTIZED not in model.stages:
             return f"the model has no stage '{QUANTIZED}'"
-        leaked = model.until(images, QUANTIZED).flatten(1)
+        leaked = model.forward_to(images, QUANTIZED).flatten(1)
         kept = int((leaked != 0).sum(1).max())
         if self.top_k is not None and kept > self.top_k:
             return f"an image leaks {kept} values that are not 0, more than top_k {self.top_k}"

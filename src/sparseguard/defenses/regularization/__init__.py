@@ -1,0 +1,1 @@
+"""Defenses that add a term to the training loss."""

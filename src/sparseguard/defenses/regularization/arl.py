@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from sparseguard.core.config import settings
 from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
-from sparseguard.defenses.base import Companion, Defense, State
-from sparseguard.types import Step
+from sparseguard.defenses.base import AuxiliaryNetwork, Defense, State
+from sparseguard.types import BatchContext
 
 RATE = 1e-3
 SMALL = 1e-6
@@ -56,40 +56,40 @@ class AdversarialRepresentation(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "min-max training against a decoder that learns to reconstruct from the tap"
     source: ClassVar[str] = "as the baseline gan_adv of CEM's authors (CVPR 2025)"
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
     weight: Annotated[float, Field(ge=0)] = 3.0
     width: Annotated[int, Field(ge=1)] = 512
     decoder_steps: Annotated[int, Field(ge=1)] = 3
 
-    def beyond_gradients(self) -> str:
+    def find_unaccounted_access(self) -> str:
         """Return what it learns."""
         return "its decoder learns from private images, and batch normalization couples the images of a batch"
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the standardization behind the stage that leaks."""
-        return blueprint.put_after_cut("standardized", _standardization)
+        return blueprint.insert_after_tap("standardized", _standardization)
 
-    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Companion:
+    def build_auxiliary_network(self, model: StagedModel, tap_stage: str, images: Tensor) -> AuxiliaryNetwork:
         """Return a decoder from the tap to the images' pixels."""
         with torch.no_grad():
-            features = model.until(images, cut)
+            features = model.forward_to(images, tap_stage)
         return Adversary(features[0].numel(), images[0].numel(), self.width, self.decoder_steps)
 
-    def penalty(self, step: Step) -> Tensor:
+    def penalty(self, batch: BatchContext) -> Tensor:
         """Return minus the weighted error of the decoder as it is; its weights get no gradient."""
-        features, pixels = cast(Adversary, step.companion).seen(step)
-        decoder = cast(Adversary, step.companion).decoder
+        features, pixels = cast(Adversary, batch.auxiliary_network).seen(batch)
+        decoder = cast(Adversary, batch.auxiliary_network).decoder
         weights = {name: value.detach() for name, value in decoder.named_parameters()}
         error = F.mse_loss(functional_call(decoder, weights, (features,)), pixels)
         limit = pixels.var(0, correction=0).mean().clamp_min(SMALL)
         return -self.weight * (error / limit).clamp(max=1)
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look for the stage it was trained with."""
         return None if "standardized" in model.stages else "the model has no standardized tap"
 
 
-class Adversary(Companion):
+class Adversary(AuxiliaryNetwork):
     """A decoder from features to pixels, and its optimizer.
 
     Args:
@@ -107,13 +107,13 @@ class Adversary(Companion):
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), lr=RATE)
         self.steps = steps
 
-    def seen(self, step: Step) -> tuple[Tensor, Tensor]:
+    def seen(self, batch: BatchContext) -> tuple[Tensor, Tensor]:
         """Return what leaks of the batch's own images, and their pixels ``(n, pixels)``."""
-        return step.outputs[step.cut][step.own], step.images[step.own].flatten(1)
+        return batch.outputs[batch.tap_stage][batch.own], batch.images[batch.own].flatten(1)
 
-    def learn(self, step: Step) -> None:
+    def learn(self, batch: BatchContext) -> None:
         """Reconstruct the batch a little better."""
-        features, pixels = self.seen(step)
+        features, pixels = self.seen(batch)
         for _ in range(self.steps):
             self.optimizer.zero_grad(set_to_none=True)
             F.mse_loss(self.decoder(features.detach()), pixels.detach()).backward()

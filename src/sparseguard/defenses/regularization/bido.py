@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseguard.core.config import settings
 from sparseguard.defenses.base import Defense
 from sparseguard.numerics.dependence import coco, gaussian_kernel, hsic, linear_kernel, normalized_hsic
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 MEASURES = {"hsic-normalized": normalized_hsic, "hsic": hsic, "coco": coco}
 
@@ -92,24 +92,24 @@ class BilateralDependency(Defense):
     lambda_y: Annotated[float, Field(ge=0)] = 0.5
     sigma: Annotated[float, Field(gt=0)] = 5.0
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Name the dependences, which are ones of a whole batch."""
         return "its measures of dependence couple the images of a batch"
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the weighted dependences on the image minus those on the label.
 
         Raises:
             ArithmeticError: when they cannot be computed, as for outputs that are not finite.
         """
-        images, labels, measure = step.images[step.own], step.labels[step.own], MEASURES[self.measure]
+        images, labels, measure = batch.images[batch.own], batch.labels[batch.own], MEASURES[self.measure]
         if len(images) < 2:
             return None
         on_images = gaussian_kernel(images.flatten(1), self.sigma)
-        on_labels = linear_kernel(F.one_hot(labels, step.logits.shape[1]).to(images.dtype))
+        on_labels = linear_kernel(F.one_hot(labels, batch.logits.shape[1]).to(images.dtype))
         terms = []
-        for name in hidden_stages(step.images, step.outputs):
-            hidden = gaussian_kernel(step.outputs[name][step.own].flatten(1), self.sigma)
+        for name in hidden_stages(batch.images, batch.outputs):
+            hidden = gaussian_kernel(batch.outputs[name][batch.own].flatten(1), self.sigma)
             try:
                 terms.append(self.lambda_x * measure(on_images, hidden) - self.lambda_y * measure(hidden, on_labels))
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from sparseguard.core.config import settings
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import Blueprint, Noise, StagedModel
 from sparseguard.defenses.base import Defense, State
-from sparseguard.types import Moment, Step
+from sparseguard.types import BatchContext, EpochContext
 
 ITERATIONS = 60
 BATCH = 512
@@ -62,47 +62,47 @@ class ConditionalEntropyMaximization(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "sigmoid and noise at the tap, features drawn to centroids of their class"
     source: ClassVar[str] = "Xia et al., CVPR 2025 (CEM)"
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
     randomizes: ClassVar[bool] = True
     sigma: Annotated[float, Field(gt=0)] = 0.025
     lambd: Annotated[float, Field(ge=0)] = 0.2
     clusters: Annotated[int, Field(ge=1)] = 3
 
-    def beyond_gradients(self) -> str:
+    def find_unaccounted_access(self) -> str:
         """Return what it learns."""
         return "its centroids are means of private images' features, and its penalty couples the images of a batch"
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the sigmoid and the noise behind the stage that leaks."""
-        bounded = blueprint.put_after_cut("bounded", lambda _: nn.Sigmoid())
-        return bounded.put_after_cut("released", lambda _: Noise("gaussian", self.sigma))
+        bounded = blueprint.insert_after_tap("bounded", lambda _: nn.Sigmoid())
+        return bounded.insert_after_tap("released", lambda _: Noise("gaussian", self.sigma))
 
     @torch.no_grad()
-    def before_epoch(self, moment: Moment) -> State:
+    def on_epoch_start(self, context: EpochContext) -> State:
         """Find the centroids ``(classes, clusters, d)`` of the features, and how many each class has."""
-        model, labels = cast(StagedModel, moment.model), moment.images.labels
+        model, labels = cast(StagedModel, context.model), context.images.labels
         found: list[Tensor] = []
-        for label in range(len(moment.images.classes)):
+        for label in range(len(context.images.classes)):
             places = (labels == label).nonzero().flatten()
-            seed = derive(purpose="centroids", seed=moment.seed, label=label)
+            seed = derive(purpose="centroids", seed=context.seed, label=label)
             start = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))[: self.clusters]
-            batches = [moment.images.batch(index).to(moment.device) for index in places.split(BATCH)]
-            features = torch.cat([model.until(batch, "bounded").flatten(1) for batch in batches])
-            found.append(k_means(features, features[start.to(moment.device)]))
+            batches = [context.images.batch(index).to(context.device) for index in places.split(BATCH)]
+            features = torch.cat([model.forward_to(batch, "bounded").flatten(1) for batch in batches])
+            found.append(k_means(features, features[start.to(context.device)]))
         missing = [self.clusters - len(centroids) for centroids in found]
         return {
             "centroids": torch.stack([F.pad(c, (0, 0, 0, gap)) for c, gap in zip(found, missing, strict=True)]),
-            "counts": torch.tensor([len(centroids) for centroids in found], device=moment.device),
+            "counts": torch.tensor([len(centroids) for centroids in found], device=context.device),
         }
 
-    def penalty(self, step: Step) -> Tensor:
+    def penalty(self, batch: BatchContext) -> Tensor:
         """Return the weighted spread of the batch's own features around their centroids."""
-        features, labels = step.outputs["bounded"][step.own].flatten(1), step.labels[step.own]
-        spread = log_spread(features, labels, step.state["centroids"], step.state["counts"], self.sigma)
+        features, labels = batch.outputs["bounded"][batch.own].flatten(1), batch.labels[batch.own]
+        spread = log_spread(features, labels, batch.state["centroids"], batch.state["counts"], self.sigma)
         return self.lambd * spread
 
     @torch.no_grad()
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Measure the noise between the two stages."""
         if not {"bounded", "released"} <= set(model.stages):
             return "the model has no bounded features with noise"
@@ -113,7 +113,7 @@ class ConditionalEntropyMaximization(Defense):
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
         """Return the features' spread over images, in units of the noise's."""
-        features = model.until(images, "bounded").flatten(1)
+        features = model.forward_to(images, "bounded").flatten(1)
         return {"spread_to_noise": float(features.std(0, correction=0).mean()) / self.sigma}
 
 

@@ -15,7 +15,7 @@ from sparseguard.core.config import settings
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.staged_model import Blueprint, Builder, Randomized, Shape, StagedModel
 from sparseguard.defenses.base import Defense, State
-from sparseguard.types import Step
+from sparseguard.types import BatchContext
 
 SILENT = 1e-3
 """Noise below this share of the means' spread over images is taken for none."""
@@ -62,26 +62,26 @@ class MutualInformationDefense(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "variational information bottleneck at the tap: samples leak, KL is penalized"
     source: ClassVar[str] = "Wang et al., AAAI 2021 (MID)"
-    acts_at_cut: ClassVar[bool] = True
+    acts_at_tap: ClassVar[bool] = True
     randomizes: ClassVar[bool] = True
     beta: Annotated[float, Field(ge=0)] = 3e-3
     dimension: Annotated[int, Field(ge=1)] | None = None
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the layer and the sampling behind the stage that leaks, or in front of the head that gives the logits."""
-        if blueprint.cut and blueprint.tap(blueprint.cut) == blueprint.stage_names()[-1]:
+        if blueprint.tap and blueprint.resolve_tap(blueprint.tap) == blueprint.stage_names()[-1]:
             return self._before_head(blueprint)
-        return blueprint.put_after_cut("statistics", self._layer(blueprint)).put_after_cut(
+        return blueprint.insert_after_tap("statistics", self._layer(blueprint)).insert_after_tap(
             "bottleneck", lambda _: Sample()
         )
 
-    def penalty(self, step: Step) -> Tensor:
+    def penalty(self, batch: BatchContext) -> Tensor:
         """Return the weighted mean KL divergence of the batch's own images."""
-        divergence = divergence_in_nats(*mean_and_spread(step.outputs["statistics"][step.own]))
+        divergence = divergence_in_nats(*mean_and_spread(batch.outputs["statistics"][batch.own]))
         return self.beta * divergence.sum() / max(len(divergence), 1)
 
     @torch.no_grad()
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Compare the noise with the spread of the means."""
         if not {"statistics", "bottleneck"} <= set(model.stages):
             return "the model has no bottleneck"
@@ -95,7 +95,7 @@ class MutualInformationDefense(Defense):
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
         """Return the mean standard deviation of the noise and the mean KL divergence in nats."""
-        mean, spread = mean_and_spread(model.until(images, "statistics"))
+        mean, spread = mean_and_spread(model.forward_to(images, "statistics"))
         return {
             "bottleneck_spread": float(spread.mean()),
             "bottleneck_kl_nats": float(divergence_in_nats(mean, spread).mean()),
@@ -103,12 +103,12 @@ class MutualInformationDefense(Defense):
 
     def _before_head(self, blueprint: Blueprint) -> Blueprint:
         if "head" in blueprint.stage_names():
-            with_layer = blueprint.put_before("head", "statistics", self._layer(blueprint))
-            return with_layer.put_before("head", "bottleneck", lambda _: Sample())
+            with_layer = blueprint.insert_before("head", "statistics", self._layer(blueprint))
+            return with_layer.insert_before("head", "bottleneck", lambda _: Sample())
         if "last_hidden" not in blueprint.taps:
             raise RecipeError("mid acts in front of the head, which this backbone does not name. Attack another tap.")
-        inner = self.place(replace(blueprint, cut="last_hidden"), {})
-        return replace(inner, cut=blueprint.cut, taps=blueprint.taps)
+        inner = self.edit_blueprint(replace(blueprint, tap="last_hidden"), {})
+        return replace(inner, tap=blueprint.tap, taps=blueprint.taps)
 
     def _layer(self, blueprint: Blueprint) -> Builder:
         return lambda shape: self._statistics(shape, fixed=blueprint.fixed_widths)

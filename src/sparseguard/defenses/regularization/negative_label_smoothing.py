@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseguard.core.config import settings
 from sparseguard.defenses.base import Defense
-from sparseguard.types import Labels, Step
+from sparseguard.types import BatchContext, Labels
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,10 +73,10 @@ class NegativeLabelSmoothing(Defense):
             return self.amount * float(share >= self.full)
         return self.amount * min(1.0, max(0.0, (share - self.start) / (self.full - self.start)))
 
-    def penalty(self, step: Step) -> Tensor | None:
+    def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return what the amount adds; nothing before `start`."""
-        logits, labels = step.logits[step.own], step.labels[step.own]
-        amount = self.amount_at(step.share)
+        logits, labels = batch.logits[batch.own], batch.labels[batch.own]
+        amount = self.amount_at(batch.elapsed_fraction)
         return amount * smoothing(logits, labels) if amount and len(labels) else None
 
 

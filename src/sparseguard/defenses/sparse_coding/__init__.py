@@ -1,0 +1,1 @@
+"""Defenses by sparse-coding layers."""

@@ -76,7 +76,7 @@ def put_atoms(layer: SparseCode2d, state: State, number: int) -> SparseCode2d:
 def before_stem(context: Context, images: Images) -> Images:
     """Return what the undefended model gives its stem for ``images``."""
     names = context.blueprint.stage_names()
-    front = replace(context.blueprint, stages=context.blueprint.stages[: names.index("stem")], taps={}, cut="")
+    front = replace(context.blueprint, stages=context.blueprint.stages[: names.index("stem")], taps={}, tap="")
     model = front.build(context.auxiliary.shape, lambda stage: derive(purpose="front", stage=stage, seed=context.seed))
     values: Tensor = model(images)
     return values

@@ -106,7 +106,7 @@ class SparseCodingArchitecture(Defense):
         """Which layers learn by gradients."""
         return _switches(self.backprop, len(self.features))
 
-    def beyond_gradients(self) -> str | None:
+    def find_unaccounted_access(self) -> str | None:
         """Name the local update, gradients that cannot be had of single images, and batch normalization."""
         reasons = []
         if any(self.hebbians):
@@ -129,7 +129,7 @@ class SparseCodingArchitecture(Defense):
         ]
         return learned_atoms(pairs, context, epochs=self.pretrain_epochs, images=self.pretrain_images)
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the first layer in front of the stem, as a stage of its own, and the rest in the stem."""
 
         def layer(index: int, channels: int) -> SparseCode2d:
@@ -142,15 +142,15 @@ class SparseCodingArchitecture(Defense):
                 modules += [layer(index, channels), normalization(self.normalization, features)]
             return nn.Sequential(*modules)
 
-        return blueprint.put_before("stem", "codes", lambda shape: layer(0, shape[0])).replace("stem", rest)
+        return blueprint.insert_before("stem", "codes", lambda shape: layer(0, shape[0])).replace("stem", rest)
 
-    def after_step(self, model: StagedModel) -> None:
+    def on_step_end(self, model: StagedModel) -> None:
         """Update the dictionaries that learn locally."""
         for layer in sparse_layers(model):
             if layer.hebbian:
                 layer.apply_update()
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at every sparse layer's codes."""
         return inactive_sparse_layer(model, images)
 

@@ -70,7 +70,7 @@ class SparseStandard(Defense):
         pairs = [(self._layer(context.auxiliary.shape[0], generator), nn.Identity())]
         return learned_atoms(pairs, context, epochs=self.pretrain_epochs, images=self.pretrain_images)
 
-    def place(self, blueprint: Blueprint, state: State) -> Blueprint:
+    def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
         """Put the sparse layer in front of the stem, as a stage of its own, and the convolution in the stem."""
 
         def codes(shape: Shape) -> nn.Module:
@@ -80,9 +80,9 @@ class SparseStandard(Defense):
         def stem(shape: Shape) -> nn.Module:
             return nn.Conv2d(shape[0], self.channels, self.kernel_size, padding="same")
 
-        return blueprint.put_before("stem", "codes", codes).replace("stem", stem)
+        return blueprint.insert_before("stem", "codes", codes).replace("stem", stem)
 
-    def inactive(self, model: StagedModel, images: Tensor) -> str | None:
+    def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
         """Look at the sparse layer's codes."""
         return inactive_sparse_layer(model, images)
 

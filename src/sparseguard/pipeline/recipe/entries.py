@@ -38,7 +38,7 @@ class Named:
     label: str
     piece: Any
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return name and settings as plain values."""
         return {"name": self.name, **describe(self.piece)}
 
@@ -49,9 +49,9 @@ class NamedDefense(Named):
 
     piece: Defense
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return name and settings as plain values."""
-        return {"name": self.name, **self.piece.described()}
+        return {"name": self.name, **self.piece.describe()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,4 +117,4 @@ class Threat:
     def __post_init__(self) -> None:
         """Refuse a tap the backbone does not have."""
         model: Backbone = self.backbone.piece
-        model.blueprint(2).tap(self.tap)
+        model.blueprint(2).resolve_tap(self.tap)

@@ -20,7 +20,7 @@ from sparseguard.pipeline.recipe.overrides import apply_override
 from sparseguard.pipeline.recipe.sweeps import defense, named, swept
 from sparseguard.pipeline.scoring.scorers import Judge
 from sparseguard.targets import BACKBONES, Fit
-from sparseguard.targets.backbones.torchvision import spelled_out
+from sparseguard.targets.backbones.torchvision import expand_short_name
 from sparseguard.types import Knowledge
 
 TAPS = {"end-to-end": "last_hidden", "split": "first_linear", "plug-and-play": "logits"}
@@ -141,7 +141,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         raise RecipeError("recipe: description must be a string.")
     data_name, data = parse_named(_entry(table.get("data", {}), "[data]"), DATASETS, "[data]")
     threats = tuple(_threat(entry) for entry in _entries(table, "threats", DEFAULT_THREATS))
-    usual = list(ATTACKS) if any(threat.goal == "instances" for threat in threats) else list(CLASS_ATTACKS)
+    usual = list((ATTACKS if any(threat.goal == "instances" for threat in threats) else CLASS_ATTACKS).builtin)
     attacks = _entries(table, "attacks", usual)
     recipe = Recipe(
         name=name,
@@ -225,7 +225,7 @@ def _threat(entry: Mapping[str, Any]) -> Threat:
         raise RecipeError(f"{where} '{name}': tap must be a string, got {tap!r}.")
     if GOALS[name] == "classes" and tap != TAPS[name]:
         raise RecipeError(f"{where} '{name}': it leaks {TAPS[name]}, not '{tap}'.")
-    backbone = spelled_out(_entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone"))
+    backbone = expand_short_name(_entry(entry.get("backbone", BACKBONE_OF[name]), f"{where} '{name}' backbone"))
     classes = entry.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(one, str) for one in classes):
         raise RecipeError(f"{where} '{name}': classes must be a list of class names, got {classes!r}.")

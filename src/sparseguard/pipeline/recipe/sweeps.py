@@ -39,7 +39,7 @@ def defense(entry: Mapping[str, Any]) -> NamedDefense:
 
     Example:
         >>> both = defense({"name": "sca+gaussian-noise", "sca": {"lambd": 0.1}})
-        >>> both.label, both.described()["gaussian-noise"]["sigma"]
+        >>> both.label, both.describe()["gaussian-noise"]["sigma"]
         ('sca+gaussian-noise sca.lambd=0.1', 0.5)
     """
     where = "[[defenses]]"

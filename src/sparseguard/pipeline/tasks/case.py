@@ -83,7 +83,7 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
     few = this.splits.auxiliary.batch(torch.arange(min(64, len(this.splits.auxiliary)))).to(this.device)
     with torch.no_grad():
-        inactive = job.defense.piece.inactive(target.model, few)
+        inactive = job.defense.piece.find_inactivity(target.model, few)
     chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
     asked = [named for named in this.recipe.attacks if named.label in scored and named.knowledge not in FLOORS]
     evidence = Evidence(
@@ -158,7 +158,7 @@ def _attacker(
     facts = stored.facts
     return Attacker(
         name=named.label,
-        settings=named.described(),
+        settings=named.describe(),
         setting=describe(named.setting),
         knowledge=named.knowledge.value,
         level=named.level,

@@ -91,7 +91,7 @@ def measured_classes(this: Run, job: Job, subject: Subject) -> tuple[Record, dic
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
     few = splits.auxiliary.batch(torch.arange(min(64, len(splits.auxiliary)))).to(this.device)
     with torch.no_grad():
-        inactive = job.defense.piece.inactive(target.model, few)
+        inactive = job.defense.piece.find_inactivity(target.model, few)
     evidence = Evidence(
         target=facts,
         leaked=observed.describe(0, set()),
@@ -156,7 +156,7 @@ def _attacker(
     notes = {**result.notes, **_of_answer(this, made, judged, prior)}
     return ClassAttacker(
         name=named.label,
-        settings=named.described(),
+        settings=named.describe(),
         knowledge=named.knowledge.value,
         control=named.piece.control,
         prior=prior,

@@ -32,7 +32,7 @@ class Remembering:
         self._left = taps_limit() // 2 if budget is None else budget
         self._known: dict[bytes, dict[str, Tensor]] = {}
 
-    def until(self, images: Tensor, stage: str) -> Tensor:
+    def forward_to(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``."""
         key = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).digest()
         if key in self._known and stage in self._known[key]:

@@ -82,7 +82,7 @@ def record_of(this: Run, job: Job, **content: Any) -> Record:
     config = {
         **config_of(recipe, splits.private.classes),
         "case_threat": job.threat.name,
-        "case_defense": defense.described(),
+        "case_defense": defense.describe(),
     }
     return Record(
         recipe=recipe.name,
@@ -108,7 +108,7 @@ def duplicates(splits: Splits) -> dict[str, int]:
 
 
 def _one_lambda(defense: NamedDefense) -> float | None:
-    lambd = defense.described().get("lambd")
+    lambd = defense.describe().get("lambd")
     return lambd if isinstance(lambd, float) else None
 
 
@@ -130,24 +130,24 @@ def config_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
         "name": recipe.name,
         "description": recipe.description,
         "seeds": list(recipe.seeds),
-        "data": recipe.data.described(),
+        "data": recipe.data.describe(),
         "fit": describe(recipe.fit),
         "threats": [
             {
                 "name": threat.name,
                 "tap": threat.tap,
-                "backbone": threat.backbone.described(),
+                "backbone": threat.backbone.describe(),
                 **({"classes": list(attacked_classes(recipe, threat, names))} if threat.goal == "classes" else {}),
             }
             for threat in recipe.threats
         ],
-        "defenses": [{"label": defense.label, **defense.described()} for defense in recipe.defenses],
+        "defenses": [{"label": defense.label, **defense.describe()} for defense in recipe.defenses],
         "defense_order": [defense.label for defense in recipe.defenses],
         "attacks": [
-            {"label": attack.label, **attack.described(), "setting": describe(attack.setting)}
+            {"label": attack.label, **attack.describe(), "setting": describe(attack.setting)}
             for attack in recipe.attacks
         ],
-        "class_attacks": [{"label": attack.label, **attack.described()} for attack in recipe.class_attacks],
+        "class_attacks": [{"label": attack.label, **attack.describe()} for attack in recipe.class_attacks],
         "judge": describe(recipe.judge),
         "expected_flags": [describe(flag) for flag in recipe.expected_flags],
     }

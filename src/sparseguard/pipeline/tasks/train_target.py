@@ -19,9 +19,9 @@ from sparseguard.pipeline.plan.keys import Job
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.store import Store
 from sparseguard.record import TargetFacts
-from sparseguard.targets import Keep, Target, state_hash, train
-from sparseguard.targets.training.flops import plain_step
-from sparseguard.targets.training.loaders import held_out_count
+from sparseguard.targets import CodeCache, Target, state_hash, train
+from sparseguard.targets.training.flops import count_step_flops
+from sparseguard.targets.training.loaders import count_held_out
 from sparseguard.types import Splits
 
 ACCURACY = {"test": "accuracy", "tuning": "accuracy select", "auxiliary_val": "accuracy attacker_val"}
@@ -58,9 +58,9 @@ def fit_target(
             device=device,
             progress=progress,
             label=f"train {job.defense.label}",
-            cut=blueprint.tap(job.threat.tap),
+            tap_stage=blueprint.resolve_tap(job.threat.tap),
             checkpoint=store.checkpoint(job.target_key),
-            keep=Keep(folder=store.codes),
+            code_cache=CodeCache(folder=store.codes),
         )
         facts: dict[str, Any] = {
             "epochs": fitted.epoch,
@@ -102,7 +102,7 @@ def _seed(recipe: Recipe, job: Job) -> int:
 def _plain(job: Job, splits: Splits) -> Blueprint:
     """Return the undefended model, which knows where it will be attacked."""
     plain: Blueprint = job.threat.backbone.piece.blueprint(len(splits.private.classes))
-    return replace(plain, cut=job.threat.tap)
+    return replace(plain, tap=job.threat.tap)
 
 
 def _prepared(
@@ -113,7 +113,7 @@ def _prepared(
     if kept is not None:
         return kept, 0.0
     started = time.monotonic()
-    count = len(splits.private) - held_out_count(len(splits.private))
+    count = len(splits.private) - count_held_out(len(splits.private))
     with torch.random.fork_rng():
         torch.manual_seed(derive(purpose="prepare", seed=_seed(recipe, job)))
         state = job.defense.piece.prepare(
@@ -138,7 +138,7 @@ def _built(recipe: Recipe, job: Job, splits: Splits, state: State) -> tuple[Stag
     seed = _seed(recipe, job)
     shape, classes = splits.private.shape, len(splits.private.classes)
     try:
-        blueprint = job.defense.piece.place(_plain(job, splits), state)
+        blueprint = job.defense.piece.edit_blueprint(_plain(job, splits), state)
         model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
         _require_logits(model, shape, classes)
     except (ValueError, RuntimeError, RecipeError) as error:
@@ -159,8 +159,8 @@ def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
 
 def _plain_flops(recipe: Recipe, job: Job, splits: Splits) -> int:
     plain = _plain(job, splits).build(splits.private.shape, lambda _: 0).train()
-    count = len(splits.private) - held_out_count(len(splits.private))
-    return plain_step(plain, splits.private.shape, min(recipe.fit.batch_size, count))
+    count = len(splits.private) - count_held_out(len(splits.private))
+    return count_step_flops(plain, splits.private.shape, min(recipe.fit.batch_size, count))
 
 
 def describe_target(
@@ -170,7 +170,7 @@ def describe_target(
     counts = torch.bincount(splits.test.labels)
     fingerprint = state_hash(target.model)
     wrong = {
-        part: target.wrong(splits.parts()[part], device, derive(purpose=purpose, seed=job.seed))
+        part: target.find_misclassified(splits.parts()[part], device, derive(purpose=purpose, seed=job.seed))
         for part, purpose in ACCURACY.items()
     }
     return TargetFacts(
@@ -182,7 +182,7 @@ def describe_target(
         epochs=target.epochs,
         best_epoch=target.best_epoch,
         history=facts["history"],
-        held_out_n=held_out_count(len(splits.private)) if facts["history"] else 0,
+        held_out_n=count_held_out(len(splits.private)) if facts["history"] else 0,
         step_flops=facts["step_flops"],
         relative_cost=None if facts["step_flops"] is None else facts["step_flops"] / facts["plain_flops"],
         defense=facts["defense"],

@@ -1,4 +1,4 @@
-"""The five-block convolutional network."""
+"""Five-block convolutional network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from sparseguard.core.config import OddSize, settings
 from sparseguard.core.staged_model import Blueprint, Builder, Shape, Stage
-from sparseguard.targets.backbones.linear import DENSE_TAPS, Backbone, Scale, dense, dense_stages, plain
+from sparseguard.targets.backbones.base import DENSE_TAPS, Backbone, Scale, build_dense, build_plain, make_dense_stages
 
 
 @settings
@@ -48,21 +48,21 @@ class Conv(Backbone):
     def blueprint(self, classes: int) -> Blueprint:
         """Return the stages."""
         blocks = [
-            Stage(f"block{number}", self._block(width, pooled=number > 1))
+            Stage(f"block{number}", self._make_block_builder(width, pooled=number > 1))
             for number, width in enumerate(self.channels, start=1)
         ]
         return Blueprint(
             stages=(
-                Stage("input", plain(Scale)),
-                Stage("stem", plain(nn.Identity)),
+                Stage("input", build_plain(Scale)),
+                Stage("stem", build_plain(nn.Identity)),
                 *blocks,
-                *dense_stages(self.width, "first", "last"),
-                Stage("head", dense(classes)),
+                *make_dense_stages(self.width, "first", "last"),
+                Stage("head", build_dense(classes)),
             ),
             taps={block.name: block.name for block in blocks} | DENSE_TAPS,
         )
 
-    def _block(self, width: int, *, pooled: bool) -> Builder:
+    def _make_block_builder(self, width: int, *, pooled: bool) -> Builder:
         def build(shape: Shape) -> nn.Module:
             norm = nn.BatchNorm2d(width) if self.normalization == "batch" else nn.GroupNorm(1, width)
             block = nn.Sequential(nn.Conv2d(shape[0], width, self.kernel_size, padding="same"), norm, nn.ReLU())

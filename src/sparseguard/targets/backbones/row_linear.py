@@ -1,4 +1,4 @@
-"""The network of the released code that sees the rows of an image one by one."""
+"""Network of the released code that treats the rows of an image one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparseguard.core.config import settings
 from sparseguard.core.staged_model import Blueprint, Stage
-from sparseguard.targets.backbones.linear import Backbone, Scale, dense, plain
+from sparseguard.targets.backbones.base import Backbone, Scale, build_dense, build_plain
 
 
 @final
@@ -19,7 +19,7 @@ class OnRows(nn.Module):
 
     Args:
         in_features: length of a row.
-        out_features: values made of each.
+        out_features: outputs of each row.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -28,25 +28,25 @@ class OnRows(nn.Module):
         self.dense: nn.Module = nn.Linear(in_features, out_features)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return what the layer makes of the rows, behind each other."""
+        """Return the layer's outputs of the rows, concatenated."""
         rows = math.prod(values.shape[1:]) // self.in_features
-        made: Tensor = self.dense(values.reshape(len(values), rows, self.in_features))
-        return made.flatten(1)
+        outputs: Tensor = self.dense(values.reshape(len(values), rows, self.in_features))
+        return outputs.flatten(1)
 
 
 @settings
 class RowLinear(Backbone):
     """Dense layers on each row of the image alone, w -> 500 -> 500 -> 28 -> 500, then a head that sees all rows.
 
-    w is the width of what enters, of any number of channels; the rows of all channels are treated alike. ReLU follows
-    the first three. Taps are flat: what was made of one row behind what was made of another.
+    w is the width of the input, of any number of channels; the layers treat the rows of all channels alike. ReLU follows
+    the first three. Taps are flat: the outputs of the rows one after the other.
 
     Args:
         width: of the dense layers but the third.
         narrow: of the third; the released code has the width of the images there.
 
     Taps: ``first_linear`` (output of the first dense layer), ``first_linear.relu``, ``last_hidden`` (of the fourth,
-    which the head is given without a nonlinearity), and ``logits``.
+    which the head reads without a nonlinearity), and ``logits``.
 
     Source: the released code's network for MNIST-like images, from which 14,000 values leak at either tap.
 
@@ -62,16 +62,16 @@ class RowLinear(Backbone):
         """Return the stages."""
         return Blueprint(
             stages=(
-                Stage("input", plain(Scale)),
-                Stage("stem", plain(nn.Identity)),
+                Stage("input", build_plain(Scale)),
+                Stage("stem", build_plain(nn.Identity)),
                 Stage("first", lambda shape: OnRows(shape[-1], self.width)),
-                Stage("first_relu", plain(nn.ReLU)),
+                Stage("first_relu", build_plain(nn.ReLU)),
                 Stage("hidden", lambda _: OnRows(self.width, self.width)),
-                Stage("hidden_relu", plain(nn.ReLU)),
+                Stage("hidden_relu", build_plain(nn.ReLU)),
                 Stage("narrow", lambda _: OnRows(self.width, self.narrow)),
-                Stage("narrow_relu", plain(nn.ReLU)),
+                Stage("narrow_relu", build_plain(nn.ReLU)),
                 Stage("last", lambda _: OnRows(self.narrow, self.width)),
-                Stage("head", dense(classes)),
+                Stage("head", build_dense(classes)),
             ),
             taps={
                 "first_linear": "first",

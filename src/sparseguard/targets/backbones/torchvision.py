@@ -1,4 +1,4 @@
-"""Any classifier of torchvision, taken apart into stages by its graph."""
+"""Any classifier of torchvision, split into stages by its graph."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError, RecipeError, nearest
 from sparseguard.core.staged_model import Blueprint, Builder, Shape, Stage, take_channels
 from sparseguard.core.state_dicts import read_weights
-from sparseguard.targets.backbones._fx_split import Part, parts_of, require_equal
-from sparseguard.targets.backbones.linear import Backbone, plain
+from sparseguard.targets.backbones._fx_split import Part, require_equal, trace_parts
+from sparseguard.targets.backbones.base import Backbone, build_plain
 
 PREFIX = "torchvision:"
-OWN = ("input", "stem")
+RESERVED = ("input", "stem")
 """Stages in front of the model's."""
 
 INSTALL = "Install torchvision (pip install 'sparseguard[download]')"
@@ -28,7 +28,7 @@ SIDE = 224
 """Pixels a side on which a model and its stages are compared."""
 
 ONLY_IN_TRAINING = ("aux1", "aux2", "AuxLogits")
-"""Heads of which weights are passed over."""
+"""Auxiliary heads, whose weights are ignored."""
 
 EXTRA: Mapping[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -39,7 +39,7 @@ EXTRA: Mapping[str, dict[str, Any]] = {
 
 @final
 class Normalize(nn.Module):
-    """What torchvision's weights expect: ``(n, c, h, w)`` in [0, 1], channel by channel minus mean, over deviation.
+    """Normalization that torchvision's weights expect: channel by channel, minus mean, over standard deviation.
 
     Args:
         mean: a value a channel, or one for all.
@@ -65,12 +65,11 @@ class Normalize(nn.Module):
 class TorchvisionModel(Backbone):
     """A classifier of torchvision by its name, ``torchvision:resnet18`` for short in a recipe.
 
-    Its stages are found from its graph: its children in order, a ``Sequential`` taken apart into its own. Wherever one
-    tensor alone is handed on a stage ends. That the stages one after the other give the model's own output is tried on
-    random images. Stages are named as in the model, with ``_`` for the dots, and there are taps by the model's own
+    Its graph gives the stages: its children in order, a ``Sequential`` split into its own. A stage
+    ends wherever a single tensor passes on. A test on random images compares the stages with the whole model. Stages are named as in the model, with ``_`` for the dots, and there are taps by the model's own
     names: ``layer1.0``, ``layer3`` (output of its last stage), and what is between, such as ``flatten``.
 
-    The first convolution is made anew where other than three channels arrive, as behind a defense that puts sparse
+    The first convolution is replaced where other than three channels arrive, as behind a defense that puts sparse
     codes there. ReLUs do not overwrite their input, and heads that help in training only are left out (``googlenet``,
     ``inception_v3``).
 
@@ -79,7 +78,7 @@ class TorchvisionModel(Backbone):
         weights: a state dict of that model to start from, as safetensors or as `torch.load` reads it with
             ``weights_only``, for any number of classes; empty: random ones. The head starts anew where the file's has
             another number of classes.
-        grey: what becomes of one channel: ``repeat`` it three times, or a first ``convolution`` made anew for it.
+        grey: treatment of one channel: ``repeat`` it three times, or a first ``convolution`` replaced for it.
         normalize: ``imagenet`` means and deviations, or ``unit``, [-1, 1], as weights of ``googlenet`` and
             ``inception_v3`` expect. With one channel to the convolution it is always the latter.
 
@@ -105,11 +104,11 @@ class TorchvisionModel(Backbone):
 
     def blueprint(self, classes: int) -> Blueprint:
         """Return the stages."""
-        found, taps = taken_apart(self.model)
-        given = read_weights(Path(self.weights)) if self.weights else {}
-        stages = [Stage(name, self._builder(part, classes, given, part is found[0][1])) for name, part in found]
+        parts, taps = split_model(self.model)
+        weights = read_weights(Path(self.weights)) if self.weights else {}
+        stages = [Stage(name, self._make_builder(part, classes, weights, part is parts[0][1])) for name, part in parts]
         return Blueprint(
-            stages=(Stage("input", self._input), Stage("stem", plain(nn.Identity)), *stages),
+            stages=(Stage("input", self._build_input), Stage("stem", build_plain(nn.Identity)), *stages),
             taps=taps,
             fixed_widths=True,
         )
@@ -118,18 +117,18 @@ class TorchvisionModel(Backbone):
         """Return the SHA-256 of the weights to start from; empty without."""
         return hashlib.sha256(Path(self.weights).read_bytes()).hexdigest() if self.weights else ""
 
-    def _input(self, shape: Shape) -> nn.Module:
+    def _build_input(self, shape: Shape) -> nn.Module:
         repeats = 3 if shape[0] == 1 and self.grey == "repeat" else 1
         if self.normalize == "imagenet" and shape[0] * repeats == 3:
             return Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), repeats)
         return Normalize((0.5,), (0.5,), repeats)
 
-    def _builder(self, part: Part, classes: int, given: Mapping[str, Tensor], first: bool) -> Builder:
+    def _make_builder(self, part: Part, classes: int, weights: Mapping[str, Tensor], first: bool) -> Builder:
         def build(shape: Shape) -> nn.Module:
-            whole = made(self.model, classes)
-            if given:
-                load_but_head(whole, given, self.weights)
-            module = part.of(whole)
+            model = build_model(self.model, classes)
+            if weights:
+                load_without_head(model, weights, self.weights)
+            module = part.extract(model)
             if first:
                 _fit_first_conv(module, shape[0], self.model)
             return module
@@ -137,7 +136,7 @@ class TorchvisionModel(Backbone):
         return build
 
 
-def made(name: str, classes: int) -> nn.Module:
+def build_model(name: str, classes: int) -> nn.Module:
     """Return a model of torchvision with random weights, none of whose modules overwrites its input.
 
     Raises:
@@ -149,9 +148,9 @@ def made(name: str, classes: int) -> nn.Module:
         raise RecipeError(
             f"backbone 'torchvision': torchvision is not installed. {INSTALL}, or choose another backbone."
         ) from None
-    known = models.list_models(module=models)
-    if name not in known:
-        raise RecipeError(f"backbone 'torchvision': no model '{name}'. {nearest(name, known)}")
+    names = models.list_models(module=models)
+    if name not in names:
+        raise RecipeError(f"backbone 'torchvision': no model '{name}'. {nearest(name, names)}")
     model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **EXTRA.get(name, {}))
     for module in model.modules():
         if getattr(module, "inplace", False):
@@ -160,26 +159,26 @@ def made(name: str, classes: int) -> nn.Module:
 
 
 @functools.cache
-def taken_apart(name: str) -> tuple[list[tuple[str, Part]], dict[str, str]]:
-    """Return the names and parts of a model's stages, once they were tried on random images, and its taps.
+def split_model(name: str) -> tuple[list[tuple[str, Part]], dict[str, str]]:
+    """Return the names and parts of a model's stages, compared with the model on random images, and its taps.
 
     Raises:
         RecipeError: when the stages are not the whole model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, images = made(name, CLASSES), torch.randn(2, 3, SIDE, SIDE)
+        model, images = build_model(name, CLASSES), torch.randn(2, 3, SIDE, SIDE)
     try:
-        parts = parts_of(model.eval())
+        parts = trace_parts(model.eval())
         require_equal(model, parts, images)
     except RecipeError as error:
-        raise RecipeError(f"backbone 'torchvision:{name}' cannot be taken apart into stages: {error}") from None
-    found = [(f"model_{part.name}" if part.name in OWN else part.name, part) for part in parts]
-    return found, _taps(model, found)
+        raise RecipeError(f"backbone 'torchvision:{name}' cannot be split into stages: {error}") from None
+    named = [(f"model_{part.name}" if part.name in RESERVED else part.name, part) for part in parts]
+    return named, _find_taps(model, named)
 
 
-def load_but_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Load weights, but for a head of another number of classes, which stays as it is.
+def load_without_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load weights, except for a head of another number of classes, which stays as it is.
 
     Raises:
         DataError: when they are another model's, naming the first difference.
@@ -188,9 +187,9 @@ def load_but_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
     head = tuple(own)[-2:]
     unused = [name for name in weights if name.partition(".")[0] in ONLY_IN_TRAINING]
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    strange = sorted(set(weights) - set(own) - set(unused)) + missing
-    if strange:
-        raise DataError(f"{where}: another model's weights: '{strange[0]}' is not in both. Check backbone.model.")
+    unknown = sorted(set(weights) - set(own) - set(unused)) + missing
+    if unknown:
+        raise DataError(f"{where}: another model's weights: '{unknown[0]}' is not in both. Check backbone.model.")
     fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
     other = [name for name in own if name in weights and name not in fitting and name not in head]
     if other:
@@ -199,8 +198,8 @@ def load_but_head(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
     model.load_state_dict(fitting, strict=False)
 
 
-def spelled_out(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's backbone with the short name ``torchvision:NAME`` written in full.
+def expand_short_name(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Expand the short name ``torchvision:NAME`` of a recipe's backbone.
 
     Example:
         >>> spelled_out({"name": "torchvision:resnet18", "grey": "convolution"})
@@ -220,17 +219,17 @@ def _fit_first_conv(module: nn.Module, channels: int, name: str) -> None:
         take_channels(conv, channels)
 
 
-def _taps(model: nn.Module, found: Sequence[tuple[str, Part]]) -> dict[str, str]:
+def _find_taps(model: nn.Module, parts: Sequence[tuple[str, Part]]) -> dict[str, str]:
     taps: dict[str, str] = {}
-    for stage, part in found:
-        steps = part.path.split(".")
-        taps |= {".".join(steps[:depth]): stage for depth in range(1, len(steps))}
+    for stage, part in parts:
+        names = part.path.split(".")
+        taps |= {".".join(names[:depth]): stage for depth in range(1, len(names))}
         taps[part.path or part.name] = stage
-    modules = [part.of(model) for _, part in found]
+    modules = [part.extract(model) for _, part in parts]
     head = max(index for index, module in enumerate(modules) if list(module.parameters()))
-    dense = [found[index][0] for index in range(head) if isinstance(modules[index], nn.Linear)]
+    dense = [parts[index][0] for index in range(head) if isinstance(modules[index], nn.Linear)]
     if dense:
         taps["first_linear"] = dense[0]
     if head > 0:
-        taps["last_hidden"] = found[head - 1][0]
-    return {**taps, "logits": found[-1][0]}
+        taps["last_hidden"] = parts[head - 1][0]
+    return {**taps, "logits": parts[-1][0]}

@@ -1,0 +1,1 @@
+"""Training of targets: loop, hooks, history, operations and stored codes."""

@@ -1,4 +1,4 @@
-"""What a training step costs, in floating-point operations: a figure that no other work on the machine disturbs."""
+"""Floating-point operations of a training step: a cost that does not depend on the machine's load."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def counted(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, int]:
+def count_flops(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, int]:
     """Call a function; return its result and the floating-point operations it took.
 
-    Matrix products and convolutions are counted, forwards and backwards, a multiplication and an addition as two;
+    Matrix products and convolutions are count_flops, forwards and backwards, a multiplication and an addition as two;
     elementwise operations, norms and matrix decompositions are not.
 
     Example:
         >>> import torch
-        >>> counted(torch.mm, torch.ones(2, 3), torch.ones(3, 4))[1]
+        >>> count_flops(torch.mm, torch.ones(2, 3), torch.ones(3, 4))[1]
         48
     """
     with FlopCounterMode(display=False) as counter:
@@ -31,7 +31,7 @@ def counted(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tupl
     return result, int(counter.get_total_flops())
 
 
-def plain_step(model: StagedModel, shape: tuple[int, ...], batch_size: int) -> int:
+def count_step_flops(model: StagedModel, shape: tuple[int, ...], batch_size: int) -> int:
     """Return the operations of one training step of ``model`` by cross-entropy; its weights stay as they are."""
     images, labels = torch.rand(batch_size, *shape), torch.zeros(batch_size, dtype=torch.int64)
-    return counted(lambda: F.cross_entropy(model(images), labels).backward())[1]
+    return count_flops(lambda: F.cross_entropy(model(images), labels).backward())[1]

@@ -1,4 +1,4 @@
-"""How far a training came."""
+"""History of a training: losses, best epoch and operations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sparseguard.core.errors import TrainingError
 
 
 @dataclass(kw_only=True)
-class Fitted:
-    """How far training came.
+class TrainingHistory:
+    """Losses, best epoch and operations of a training so far.
 
     Args:
         epoch: epochs done.
-        best_epoch: the one with the lowest held-out loss, counted from 1.
+        best_epoch: the epoch with the lowest held-out loss, counted from 1.
         best_loss: that loss.
         stale: epochs since then.
         history: per epoch the training loss, and loss and accuracy on the held-out tenth.
-        phase_flops: by phase the floating-point operations of its first training step, as run (see `targets.cost`).
+        phase_flops: by phase the floating-point operations of its first training step, as run (see `count_flops`).
         epoch_flops: by epoch those of its phase.
         codes: of the first sparse layer: ``computed once``, or why they were not; empty where there is no such layer.
     """
@@ -37,10 +37,10 @@ class Fitted:
         """Operations of a training step, averaged over the epochs trained."""
         return sum(self.epoch_flops) // max(1, len(self.epoch_flops))
 
-    def note(
+    def add_epoch(
         self, train_loss: float, held_out_loss: float, accuracy: float, label: str, *, in_last_phase: bool
     ) -> None:
-        """Take down an epoch; ``stale`` is 0 afterwards when its weights are to be kept."""
+        """Append an epoch; ``stale`` is 0 afterwards when its weights are the best so far."""
         if not (math.isfinite(train_loss) and math.isfinite(held_out_loss)):
             raise TrainingError(f"{label}, epoch {self.epoch + 1}: the loss is not finite. Try a lower fit.lr.")
         self.epoch += 1

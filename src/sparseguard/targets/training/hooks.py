@@ -1,4 +1,4 @@
-"""What the training loop asks of a defense."""
+"""Interface between the training loop and a defense."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import torch
 from torch import Tensor
 
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Moment, Phase, Step
+from sparseguard.types import BatchContext, EpochContext, Phase
 
 
 @runtime_checkable
-class Trainee(Protocol):
-    """The hooks of a defense that this loop calls (see `sparseguard.defenses.base.Defense`)."""
+class TrainingHooks(Protocol):
+    """The hooks of a defense that the training loop calls (see `sparseguard.defenses.base.Defense`)."""
 
     @property
     def chooses_epoch(self) -> bool:
-        """Whether the best epoch's weights are kept."""
+        """Whether training keeps the weights of the best epoch."""
         ...
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
-        """Part the epochs."""
+        """Split the epochs into phases."""
         ...
 
-    def companion(self, model: StagedModel, cut: str, images: Tensor) -> Any:
-        """Return what is trained beside the model."""
+    def build_auxiliary_network(self, model: StagedModel, tap_stage: str, images: Tensor) -> Any:
+        """Return the network that is trained with the model, or None."""
         ...
 
     def wrap(
         self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Any, state: Mapping[str, Tensor]
     ) -> AbstractContextManager[tuple[Any, Any, Any]]:
-        """Exchange model, optimizer or batches."""
+        """Replace model, optimizer or batches during training."""
         ...
 
-    def before_epoch(self, moment: Moment) -> Mapping[str, Tensor]:
-        """Look at the model between epochs."""
+    def on_epoch_start(self, context: EpochContext) -> Mapping[str, Tensor]:
+        """Learn from the model before an epoch."""
         ...
 
     def transform(
@@ -46,10 +46,10 @@ class Trainee(Protocol):
         """Change a batch."""
         ...
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, batch: BatchContext) -> Tensor:
         """Return a batch's loss."""
         ...
 
-    def after_step(self, model: StagedModel) -> None:
+    def on_step_end(self, model: StagedModel) -> None:
         """Act after an optimizer step."""
         ...

@@ -1,0 +1,1 @@
+"""Codes of a first sparse layer that does not learn, computed once and stored."""

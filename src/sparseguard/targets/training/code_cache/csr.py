@@ -1,4 +1,4 @@
-"""Codes of images without their zeros, exact, to the order of memory."""
+"""Compressed codes: values without zeros, exact, in the order of memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TooLargeError(Exception):
 class CompactCodes:
     """Codes of images without their zeros, exact.
 
-    What is made of a tensor depends, in its last digits, on the order of its values in memory. So that order is kept
-    as the layer gave it: `torch.channels_last`, or the axes' order.
+    The last digits of a layer's outputs depend on the order of its input in memory. So that order is stored as the
+    layer gave it: `torch.channels_last`, or the axes' order.
 
     Args:
         offsets: ``(n + 1,)`` int64; the entries of image i are those from ``offsets[i]`` to before ``offsets[i + 1]``.
@@ -58,14 +58,14 @@ class CompactCodes:
             raise ValueError(f"only codes (f, p, q) can be kept channels last, not {self.shape}.")
         if offsets.dtype != torch.int64 or positions.dtype != _position_type(size) or not values.is_floating_point():
             raise ValueError(f"codes of other types: {offsets.dtype}, {positions.dtype}, {values.dtype}.")
-        if any(part.ndim != 1 for part in self.arrays().values()) or len(positions) != len(values):
+        if any(array.ndim != 1 for array in self.arrays().values()) or len(positions) != len(values):
             raise ValueError("every entry of a code needs one position and one value.")
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(values) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"offsets must rise from 0 to the number of entries, {len(values)}.")
-        places = positions.numpy()
-        if len(places) and (places.min() < 0 or places.max() >= size):
+        ordered = positions.numpy()
+        if len(ordered) and (ordered.min() < 0 or ordered.max() >= size):
             raise ValueError(f"positions must lie in 0..{size - 1}.")
-        rises = np.append(places[1:] > places[:-1], True)
+        rises = np.append(ordered[1:] > ordered[:-1], True)
         rises[offsets[1:].numpy() - 1] = True
         if not rises.all():
             raise ValueError("positions must rise within an image.")
@@ -88,28 +88,28 @@ class CompactCodes:
         """
         counts, positions, values = list[Tensor](), list[Tensor](), list[Tensor]()
         shape: tuple[int, ...] = ()
-        taken = seen = 0
+        nbytes = count = 0
         channels_last = False
         for batch in batches:
             shape = tuple(batch.shape[1:])
-            if seen == 0:
+            if count == 0:
                 channels_last = _is_channels_last(batch)
             flat = (batch.permute(0, 2, 3, 1) if channels_last else batch).detach().flatten(1).cpu()
             active = flat != 0
             counts.append(active.sum(1))
             positions.append(active.nonzero()[:, 1].to(_position_type(math.prod(shape))))
             values.append(flat[active])
-            taken += sum(part[-1].nbytes for part in (counts, positions, values))
-            foreseen = taken * (images or 0) // max(len(batch), 1) if seen == 0 else 0
-            seen += len(batch)
-            if limit is not None and max(taken, foreseen) > limit:
-                size = f"{taken / MIB:,.1f} MiB and more" if taken > limit else f"about {foreseen / MIB:,.1f} MiB"
+            nbytes += sum(part[-1].nbytes for part in (counts, positions, values))
+            expected = nbytes * (images or 0) // max(len(batch), 1) if count == 0 else 0
+            count += len(batch)
+            if limit is not None and max(nbytes, expected) > limit:
+                size = f"{nbytes / MIB:,.1f} MiB and more" if nbytes > limit else f"about {expected / MIB:,.1f} MiB"
                 raise TooLargeError(f"its codes take {size}, and {limit / MIB:,.1f} MiB are allowed")
         ends = torch.cat(counts).cumsum(0)
         return cls(
             offsets=torch.cat([ends.new_zeros(1), ends]),
-            positions=_joined(positions),
-            values=_joined(values),
+            positions=_concatenate(positions),
+            values=_concatenate(values),
             shape=shape,
             channels_last=channels_last,
         )
@@ -120,7 +120,7 @@ class CompactCodes:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(part.nbytes for part in self.arrays().values())
+        return sum(array.nbytes for array in self.arrays().values())
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the arrays by name."""
@@ -134,7 +134,7 @@ class CompactCodes:
         entries = torch.arange(int(counts.sum())) + (starts - before).repeat_interleave(counts)
         rows = torch.arange(len(index)).repeat_interleave(counts)
         codes = self.values.new_zeros(len(index), math.prod(self.shape))
-        codes[rows, _picked(self.positions, entries)] = self.values[entries]
+        codes[rows, _select_positions(self.positions, entries)] = self.values[entries]
         if not self.channels_last:
             return codes.view(len(index), *self.shape)
         f, p, q = self.shape
@@ -143,9 +143,9 @@ class CompactCodes:
     def checksum(self) -> str:
         """Return the SHA-256 of shape, order and arrays."""
         digest = hashlib.sha256(repr((self.shape, self.channels_last)).encode())
-        for name, part in self.arrays().items():
-            digest.update(f"{name} {part.dtype} {len(part)}".encode())
-            digest.update(part.view(torch.uint8).numpy().data)
+        for name, array in self.arrays().items():
+            digest.update(f"{name} {array.dtype} {len(array)}".encode())
+            digest.update(array.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -157,18 +157,18 @@ def _position_type(size: int) -> torch.dtype:
     return torch.uint16 if size <= 1 << 16 else torch.int32
 
 
-def _picked(positions: Tensor, entries: Tensor) -> Tensor:
+def _select_positions(positions: Tensor, entries: Tensor) -> Tensor:
     if positions.dtype == torch.uint16:
         return positions.view(torch.int16)[entries].long() & 0xFFFF
     return positions[entries].long()
 
 
-def _joined(pieces: list[Tensor]) -> Tensor:
-    """Concatenate ``pieces`` and let go of each as soon as it is copied, so that they are not held twice."""
-    end = sum(len(piece) for piece in pieces)
-    joined = torch.empty(end, dtype=pieces[0].dtype)
-    while pieces:
-        piece = pieces.pop()
-        joined[end - len(piece) : end] = piece
-        end -= len(piece)
+def _concatenate(chunks: list[Tensor]) -> Tensor:
+    """Concatenate ``chunks`` and free each as soon as it is copied, so that memory holds them once."""
+    end = sum(len(chunk) for chunk in chunks)
+    joined = torch.empty(end, dtype=chunks[0].dtype)
+    while chunks:
+        chunk = chunks.pop()
+        joined[end - len(chunk) : end] = chunk
+        end -= len(chunk)
     return joined

@@ -1,4 +1,4 @@
-"""A folder in which codes are kept from one training to the next."""
+"""A folder of codes that trainings share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HEADER = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
-    """Where codes are kept, and how many bytes of them.
+class CodeCache:
+    """Where codes are stored, and how many bytes of them.
 
     Args:
-        folder: where a later training finds them again, in files that may be removed at any time; None: nowhere.
+        folder: folder that later trainings read; its files may be removed at any time; None: none.
         memory: most bytes to hold for one training; if they take more, the layer is run instead.
-        disk: most bytes of files in ``folder``; the ones not used for longest make room.
+        disk: most bytes of files in ``folder``; those not used for longest are removed first.
     """
 
     folder: Path | None = None
@@ -37,17 +37,17 @@ class Keep:
             return None
         try:
             arrays, meta = read_tensors(path)
-            found = CompactCodes(**arrays, shape=shape, channels_last=meta.get("channels_last") is True)
+            codes = CompactCodes(**arrays, shape=shape, channels_last=meta.get("channels_last") is True)
         except (StoreError, TypeError, ValueError):
             return None
-        if len(found) != count or meta.get("key") != key or meta.get("checksum") != found.checksum():
+        if len(codes) != count or meta.get("key") != key or meta.get("checksum") != codes.checksum():
             return None
         with suppress(OSError):
             os.utime(path)
-        return found
+        return codes
 
     def save(self, key: str, codes: CompactCodes) -> None:
-        """Keep codes under ``key``, if there is a folder and room in it can be made.
+        """Store codes under ``key``, if there is a folder and they fit into it.
 
         Raises:
             StoreError: when the folder cannot be written.
@@ -61,10 +61,10 @@ class Keep:
             with filelock.FileLock(self.folder / ".lock"):
                 remove_leftovers(self.folder)  # nobody else is writing
                 path.unlink(missing_ok=True)
-                self._make_room(self.folder, size)
+                self._evict(self.folder, size)
                 write_file(path, lambda aside: write_tensors(aside, codes.arrays(), meta))
 
-    def _make_room(self, folder: Path, needed: int) -> None:
+    def _evict(self, folder: Path, needed: int) -> None:
         states = {path: path.stat() for path in folder.glob("*.safetensors")}
         oldest_first = sorted((state.st_mtime, state.st_size, path) for path, state in states.items())
         held = sum(size for _, size, _ in oldest_first)
