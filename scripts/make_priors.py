@@ -64,7 +64,7 @@ def main() -> None:
     real = network.features(images.batch(order))
 
     def judge(fakes: torch.Tensor) -> float:
-        value = frechet_distance(real, network.features(fakes), network.minimum).value
+        value = frechet_distance(network.features(fakes), real, network.minimum).value
         print(f"{time.strftime('%H:%M:%S')} FD(fashion-net) {value:.2f}", flush=True)
         assert value is not None
         return value

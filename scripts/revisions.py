@@ -1,106 +1,103 @@
-"""Which source each declared revision stands for; run to accept the present state into ``tests/revisions.json``.
+"""Compare every component's source with its revision: ``python scripts/revisions.py``.
 
-Finished stages are kept under keys in which a component is named by its integer revision, not by its source. So when
-a component comes to give other results, its revision must be raised. `tests/test_revisions.py` fails when a source
-changed and its revision did not. The author then decides:
+A run keeps finished stages under keys that name a component by its integer revision, not by its source. When a
+component comes to give other results, its revision must therefore rise. ``tests/contracts/revisions.json`` has the
+digest of each component's source at its revision. The script records new components and raised revisions, and lists
+components whose source changed under the same revision. Then:
 
-- results may differ: raise the revision, then run ``python scripts/revisions.py``;
-- results are the same (renaming, typing): only run ``python scripts/revisions.py``.
+- if results may differ, raise the revision and run the script again;
+- if they are the same (a renamed variable, types), run ``python scripts/revisions.py --same-results``.
 
-Comments, docstrings, formatting, the revision itself and the one-line ``summary`` and ``source`` do not count.
+A component's source is its module with the modules it imports from its own package and from ``numerics`` (in ``core``
+and ``pipeline`` its module alone). ``sparse``, and a package with a ``REVISION`` in its ``__init__``, are one component.
+Comments, docstrings, formatting, the revision itself, and the one-line ``summary`` and ``source`` do not count.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sparseguard import bounds, checks, generators, metrics, sparse
-from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
-from sparseguard.attacks import access as leak
-from sparseguard.core import staged_model as stages
-from sparseguard.data import DATASETS
-from sparseguard.defenses import DEFENSES
-from sparseguard.defenses import combined as combine
-from sparseguard.pipeline.recipe import conditions as setting
-from sparseguard.pipeline.scoring import classes as class_scores
-from sparseguard.pipeline.scoring import evaluators
-from sparseguard.pipeline.scoring import images as score
-from sparseguard.pipeline.scoring import scorers as judging
-from sparseguard.targets import BACKBONES
-from sparseguard.targets.training import trainer as fit
+from sparseguard import ATTACKS, BACKBONES, CLASS_ATTACKS, DATASETS, DEFENSES
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "sparseguard"
-MAP = ROOT / "tests" / "contracts" / "revisions.json"
-TABLES: dict[str, Mapping[str, type[Any]]] = {
-    "attacks": {**ATTACKS, **CLASS_ATTACKS},
-    "targets": BACKBONES,
+REGISTER = ROOT / "tests" / "contracts" / "revisions.json"
+TABLES = {
+    "attacks": ATTACKS,
+    "backbones": BACKBONES,
+    "class_attacks": CLASS_ATTACKS,
     "data": DATASETS,
     "defenses": DEFENSES,
 }
-FITTING = ("batches", "compact_codes", "first_layer", "fit", "fitted", "kept_codes", "steps")
-CONDITIONAL = ("conditional_gan", "networks")
-IGNORED = {"revision", "REVISION", "summary", "source"}
+CONSTANTS = {"REVISION", "PRIOR_REVISION"}
+IGNORED = {"revision", "summary", "source", *CONSTANTS}
+ALSO = {
+    "pipeline/recipe/conditions": ["pipeline/tasks/attack", "pipeline/tasks/observe"],
+    "pipeline/scoring/classes": ["pipeline/tasks/attack_classes"],
+    "pipeline/scoring/images": ["pipeline/scoring/distributions", "pipeline/scoring/paired"],
+    "targets/training/trainer": ["core/checkpoint"],
+}
+"""Modules that a revision stands for besides its own."""
+
+ALONE = ("core", "pipeline")
+"""Packages of which a component is its module alone."""
+
+Entry = dict[str, int | str]
 
 
-def components() -> dict[str, tuple[int, list[Path]]]:
-    """Return every component's revision and the files it consists of."""
-    found: dict[str, tuple[int, list[Path]]] = {
-        "sparse": (sparse.REVISION, sorted((SOURCE / "sparse").glob("*.py"))),
-        "targets/fit": (
-            fit.REVISION,
-            [SOURCE / "checkpoint.py", *(SOURCE / "targets" / f"{name}.py" for name in FITTING)],
-        ),
-        "generators/conditional": (generators.REVISION, _generators(lambda name: name in CONDITIONAL)),
-        "generators/priors": (generators.PRIOR_REVISION, _generators(lambda name: name not in CONDITIONAL)),
-        "defenses/combined": (combine.REVISION, [SOURCE / "defenses" / "combine.py"]),
-        "leak": (leak.REVISION, [SOURCE / "leak.py"]),
-        "stages": (stages.REVISION, [SOURCE / "stages.py"]),
-        "bounds": (bounds.REVISION, sorted((SOURCE / "bounds").glob("*.py"))),
-        "bench/settings": (setting.REVISION, _bench("setting", "attacking", "observed")),
-        "bench/scores": (score.REVISION, _bench("score", "comparing", "set_scores")),
-        "bench/class_scores": (class_scores.REVISION, _bench("class_attacking", "class_measuring", "class_scores")),
-        "bench/judging": (judging.REVISION, _bench("judging")),
-        "bench/evaluators": (evaluators.REVISION, _bench("evaluators")),
-        "metrics": (metrics.REVISION, sorted((SOURCE / "metrics").glob("*.py"))),
-        "checks": (checks.REVISION, sorted((SOURCE / "checks").glob("*.py"))),
-    }
-    for room, table in TABLES.items():
-        for name, piece in table.items():
-            found[f"{room}/{name}"] = (piece.revision, files_of(Path(inspect.getfile(piece)).resolve()))
+class Component(NamedTuple):
+    """A revision and the files it stands for."""
+
+    revision: int
+    files: list[Path]
+
+
+def components() -> dict[str, Component]:
+    """Return every component by name: of the tables, and of modules and packages that declare a revision."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = path.relative_to(SOURCE).with_suffix("").as_posix()
+        for constant, revision in _constants(path).items():
+            if path.name == "__init__.py" or constant != "REVISION" or path.parent.name == "sparse":
+                package = path.parent.relative_to(SOURCE).as_posix()
+                found[f"{package} {constant}"] = Component(revision, _package(path.parent, constant))
+            else:
+                others = [SOURCE / f"{other}.py" for other in ALSO.get(name, [])]
+                found[name] = Component(revision, imported_files(path, *others))
+    for table, members in TABLES.items():
+        for name in members.builtin:
+            component = members[name]
+            path = Path(inspect.getfile(component)).resolve()
+            found[f"{table}/{name}"] = Component(component.revision, imported_files(path))
     return dict(sorted(found.items()))
 
 
-def _generators(wanted: Callable[[str], bool]) -> list[Path]:
-    return [path for path in sorted((SOURCE / "generators").glob("*.py")) if wanted(path.stem)]
+def imported_files(*paths: Path) -> list[Path]:
+    """Return files and those they import, directly or not, from their own package and from ``numerics``.
 
-
-def _bench(*names: str) -> list[Path]:
-    return [SOURCE / "bench" / f"{name}.py" for name in names]
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return a module's file and those of its room it imports, without the room's ``base.py``, the contract of all."""
-    found, waiting = set[Path](), [path]
+    Left out are base modules (the contract of all), and modules and packages with a revision of their own.
+    """
+    found, waiting = set(paths), list(paths)
     while waiting:
-        here = waiting.pop()
-        if here in found or here.name in ("base.py", "__init__.py"):
+        path = waiting.pop()
+        package = path.relative_to(SOURCE).parts[0]
+        if package in ALONE:
             continue
-        found.add(here)
-        waiting += [path.parent / f"{name}.py" for name in _imported(here, f"sparseguard.{path.parent.name}.")]
+        for other in _imports(path):
+            own = other.relative_to(SOURCE).parts[0] in (package, "numerics")
+            plain = other.stem not in ("base", "__init__") and not _constants(other)
+            if own and plain and other not in found:
+                found.add(other)
+                waiting.append(other)
     return sorted(found)
-
-
-def _imported(path: Path, prefix: str) -> list[str]:
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return [module.removeprefix(prefix) for module in modules if module.startswith(prefix)]
 
 
 def source_hash(paths: list[Path]) -> str:
@@ -111,11 +108,48 @@ def source_hash(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def current() -> dict[str, dict[str, int | str]]:
-    """Return the map of the present state."""
+def current() -> dict[str, Entry]:
+    """Return revision and digest of every component of the present tree."""
     return {
-        name: {"revision": revision, "source": source_hash(paths)} for name, (revision, paths) in components().items()
+        name: {"revision": revision, "source": source_hash(files)} for name, (revision, files) in components().items()
     }
+
+
+def changed(known: Mapping[str, Entry], now: Mapping[str, Entry]) -> list[str]:
+    """Return the components whose source changed under the same revision; new and raised ones may have any source."""
+    return [
+        name
+        for name in known.keys() & now.keys()
+        if known[name]["revision"] == now[name]["revision"] and known[name]["source"] != now[name]["source"]
+    ]
+
+
+def _package(folder: Path, constant: str) -> list[Path]:
+    """Return the files of a package; in ``generators``, priors and the conditional GAN have a revision each."""
+    files = sorted(folder.rglob("*.py"))
+    if folder.name != "generators":
+        return files
+    conditional = [file for file in files if "conditional_gan" in file.parts]
+    return conditional if constant == "REVISION" else [file for file in files if file not in conditional]
+
+
+def _constants(path: Path) -> dict[str, int]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
+    return {
+        target.id: node.value.value  # type: ignore[misc, attr-defined]
+        for node in assigned
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in CONSTANTS
+    }
+
+
+def _imports(path: Path) -> Iterator[Path]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparseguard."):
+            module = SOURCE.joinpath(*str(node.module).split(".")[1:])
+            names = [module, *(module / alias.name for alias in node.names)]
+            yield from (file for file in (name.with_suffix(".py") for name in names) if file.is_file())
 
 
 def _plain(node: Any) -> Any:
@@ -135,6 +169,19 @@ def _ignored(node: Any) -> bool:
     return bool(targets) and all(isinstance(target, ast.Name) and target.id in IGNORED for target in targets)
 
 
+def main() -> int:
+    """Record, or list what must not be recorded; return the exit code."""
+    parser = argparse.ArgumentParser(description="Compare every component's source with its revision.")
+    parser.add_argument("--same-results", action="store_true", help="record changed sources under their old revision")
+    same_results = parser.parse_args().same_results
+    known, now = json.loads(REGISTER.read_text(encoding="utf-8")), current()
+    kept = [] if same_results else sorted(changed(known, now))
+    entries = {name: known[name] if name in kept else entry for name, entry in now.items()}
+    REGISTER.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    for name in kept:
+        print(f"{name}: its source changed and its revision is still {now[name]['revision']}.")
+    return 1 if kept else 0
+
+
 if __name__ == "__main__":
-    MAP.write_text(json.dumps(current(), indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {MAP.relative_to(ROOT)}")
+    sys.exit(main())

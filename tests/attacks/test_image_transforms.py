@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as theirs
 
-from sparseguard.attacks._image_transforms import Crop, clipped, fitted, random_crop, resized
+from sparseguard.attacks._image_transforms import Crop, clip_straight_through, draw_crop, fit_to_shape, resize
 
 
 def images(count=3, channels=1, height=28, width=28):
@@ -19,7 +19,7 @@ def test_a_crop_is_torchvisions(box, mirrored):
     some = images()
     expected = theirs.resized_crop(some, *box, [28, 28], antialias=True)
     expected = theirs.horizontal_flip(expected) if mirrored else expected
-    torch.testing.assert_close(Crop(*box, mirrored).of(some), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(Crop(*box, mirrored).apply(some), expected, atol=1e-6, rtol=0)
 
 
 @given(
@@ -31,7 +31,7 @@ def test_a_crop_is_torchvisions(box, mirrored):
 )
 def test_a_random_crop_lies_inside_and_keeps_to_its_ranges(seed, size, low, share, ratio):
     high = low + share * (1 - low)
-    crop = random_crop(size, (low, high), ratio, True, torch.Generator().manual_seed(seed))
+    crop = draw_crop(size, (low, high), ratio, True, torch.Generator().manual_seed(seed))
     assert 0 <= crop.top <= size[0] - crop.height
     assert 0 <= crop.left <= size[1] - crop.width
     # what is taken after ten tries in vain
@@ -43,46 +43,46 @@ def test_a_random_crop_lies_inside_and_keeps_to_its_ranges(seed, size, low, shar
 
 
 def test_where_no_share_fits_the_middle_of_allowed_aspect_is_taken():
-    crop = random_crop((64, 48), (0.9, 1.0), (1.0, 1.0), False, torch.Generator().manual_seed(0))
+    crop = draw_crop((64, 48), (0.9, 1.0), (1.0, 1.0), False, torch.Generator().manual_seed(0))
     assert (crop.top, crop.left, crop.height, crop.width) == (8, 0, 48, 48)
 
 
 def test_random_crops_spread_over_their_range():
     source = torch.Generator().manual_seed(0)
-    crops = [random_crop((100, 100), (0.5, 0.9), (0.8, 1.2), True, source) for _ in range(400)]
+    crops = [draw_crop((100, 100), (0.5, 0.9), (0.8, 1.2), True, source) for _ in range(400)]
     shares = torch.tensor([crop.height * crop.width / 10_000 for crop in crops])
     assert float(shares.mean()) == pytest.approx(0.7, abs=0.03)  # uniform
     assert 0.4 < sum(crop.mirrored for crop in crops) / 400 < 0.6
-    assert not any(random_crop((9, 9), (0.5, 1.0), (1.0, 1.0), False, source).mirrored for _ in range(50))
+    assert not any(draw_crop((9, 9), (0.5, 1.0), (1.0, 1.0), False, source).mirrored for _ in range(50))
 
 
 @pytest.mark.parametrize("scale", [(0.9, 0.5), (0.0, 1.0)])
 def test_a_range_the_wrong_way_round_is_refused(scale):
     with pytest.raises(ValueError, match="low <= high"):
-        random_crop((8, 8), scale, (1.0, 1.0), False, torch.Generator())
+        draw_crop((8, 8), scale, (1.0, 1.0), False, torch.Generator())
 
 
 def test_colours_become_grey_as_torchvision_has_it_and_grey_is_repeated():
     colour = images(channels=3)
-    torch.testing.assert_close(fitted(colour, (1, 28, 28), 0), theirs.rgb_to_grayscale(colour), atol=2e-3, rtol=0)
+    torch.testing.assert_close(fit_to_shape(colour, (1, 28, 28), 0), theirs.rgb_to_grayscale(colour), atol=2e-3, rtol=0)
     grey = images()
-    assert (fitted(grey, (3, 28, 28), 0) == grey).all()
+    assert (fit_to_shape(grey, (3, 28, 28), 0) == grey).all()
 
 
 def test_the_middle_is_cut_out_and_resized():
     some = images(height=40, width=40)
     expected = theirs.resize(theirs.center_crop(some, [20, 20]), [28, 28], antialias=True)
-    torch.testing.assert_close(fitted(some, (1, 28, 28), 20), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fit_to_shape(some, (1, 28, 28), 20), expected, atol=1e-6, rtol=0)
 
 
 def test_an_image_of_the_right_size_is_left_as_it_is():
     some = images()
-    assert resized(some, (28, 28)) is some
+    assert resize(some, (28, 28)) is some
 
 
 def test_clipping_lets_gradients_pass():
     values = torch.tensor([[[[-0.5, 0.5, 1.5]]]], requires_grad=True)
-    out = clipped(values)
+    out = clip_straight_through(values)
     out.sum().backward()
     assert out.flatten().tolist() == [0.0, 0.5, 1.0]
     assert values.grad.flatten().tolist() == [1.0, 1.0, 1.0]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseguard.bounds import PixelRange, fit_linear
-from sparseguard.numerics.ridge import PENALTIES
+from sparseguard.bounds import PixelRange
+from sparseguard.numerics.ridge import LEAVE_ONE_OUT_PENALTIES, fit_ridge_leave_one_out
 from sparseguard.sparse import standardize
 
 
@@ -76,9 +76,9 @@ def test_linear_map_is_the_ridge_regression_with_the_least_leave_one_out_error()
             errors.append((features[i] @ found + offset - targets[i]).square().mean())
         return float(torch.stack(errors).mean())
 
-    errors = {penalty: left_out(penalty) for penalty in PENALTIES}
+    errors = {penalty: left_out(penalty) for penalty in LEAVE_ONE_OUT_PENALTIES}
     best = min(errors, key=lambda penalty: errors[penalty])
-    found = fit_linear(features, targets)
+    found = fit_ridge_leave_one_out(features, targets)
     weights, offset = ridge(features, targets, best)
     torch.testing.assert_close(found.weights, weights)
     torch.testing.assert_close(found(features), features @ weights + offset)
@@ -90,4 +90,4 @@ def test_linear_map_finds_a_linear_relation_in_fewer_samples_than_features() -> 
     hidden = torch.randn(30, 3, generator=generator)
     features = hidden @ torch.randn(3, 50, generator=generator)
     targets = hidden @ torch.randn(3, 2, generator=generator) + 5
-    torch.testing.assert_close(fit_linear(features, targets)(features).float(), targets, atol=1e-3, rtol=0)
+    torch.testing.assert_close(fit_ridge_leave_one_out(features, targets)(features).float(), targets, atol=1e-3, rtol=0)

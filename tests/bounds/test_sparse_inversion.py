@@ -83,6 +83,7 @@ def test_complete_active_span_gives_the_input_exactly() -> None:
     assert bool((hidden_fraction(z, code @ atoms) > 0.01).all())
 
 
+@pytest.mark.slow
 def test_lambda_to_zero_gives_the_image_and_more_lambda_hides_more() -> None:
     hidden = []
     for lambd in (5e-3, 0.2, 1.0, 2.0):

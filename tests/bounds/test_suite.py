@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparseguard.bounds import BOUNDS, Bound, Level, NoiseFacts, Waterfall, bounds_of, fit_linear, walls_until
+from sparseguard.bounds import BOUNDS, Bound, Level, NoiseFacts, Waterfall, compute_bounds, list_layers
 from sparseguard.bounds._layers import passed
 from sparseguard.bounds._noise_model import clean_features
 from sparseguard.bounds.base import mean_psnr
@@ -15,6 +15,7 @@ from sparseguard.bounds.layerwise import Descent
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
+from sparseguard.numerics.ridge import fit_ridge_leave_one_out
 from sparseguard.sparse import Lca, SparseCode2d
 from sparseguard.types import ImageSet
 
@@ -44,7 +45,7 @@ def _set(n: int, seed: int) -> ImageSet:
 
 
 def _decode(features: Tensor, images: Tensor, wanted: Tensor) -> Tensor:
-    found: Tensor = fit_linear(features, images.flatten(1))(wanted).float().view(-1, *images.shape[1:])
+    found: Tensor = fit_ridge_leave_one_out(features, images.flatten(1))(wanted).float().view(-1, *images.shape[1:])
     return found
 
 
@@ -93,7 +94,7 @@ def _plain(noise: nn.Module | None = None) -> StagedModel:
 
 
 def _bounds(model: StagedModel, tap: str, decode: Any = _decode, noise: NoiseFacts | None = None) -> list[Bound]:
-    return bounds_of(
+    return compute_bounds(
         model,
         tap_stage=tap,
         auxiliary=_set(200, 0),
@@ -121,7 +122,7 @@ def _reason(bounds: list[Bound], name: str) -> str:
 
 def test_walls_are_every_module_that_does_something_and_make_the_model() -> None:
     model, images = _sca(), _smooth(5, 0)
-    walls = walls_until(model, "first_relu")
+    walls = list_layers(model, "first_relu")
     names = ["input", "codes", "stem.0", "stem.1.0", "stem.1.1", "first", "first_relu"]
     assert [wall.name for wall in walls] == names
     seen = {here.wall.name: here for here in passed(walls, images, images[:2], device=CPU, seed=0)}
@@ -130,7 +131,7 @@ def test_walls_are_every_module_that_does_something_and_make_the_model() -> None
         torch.testing.assert_close(seen[wall].public_out, outputs[stage])
         torch.testing.assert_close(seen[wall].private_out, outputs[stage][:2])
     with pytest.raises(RecipeError, match="no stage 'frist'"):
-        walls_until(model, "frist")
+        list_layers(model, "frist")
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
@@ -188,7 +189,7 @@ def test_weak_attackers_show_as_rises() -> None:
     torch.manual_seed(0)
     bent = StagedModel({"bent": nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(64, 64)), "relu": nn.ReLU()}).eval()
     descent = Descent(auxiliary, private, only_behind_relu, CPU)
-    for here in passed(walls_until(bent, "relu"), auxiliary, private, device=CPU, seed=0):
+    for here in passed(list_layers(bent, "relu"), auxiliary, private, device=CPU, seed=0):
         descent.pass_wall(here)
     waterfall = descent.waterfall()
     assert [level.wall for level in waterfall.levels] == ["image", "bent.0", "bent.2", "relu"]
@@ -281,7 +282,7 @@ def test_a_bound_has_values_or_a_reason() -> None:
 def test_empty_images_are_refused() -> None:
     nothing = _set(1, 0).select(torch.arange(0))
     with pytest.raises(RecipeError, match="at least one"):
-        bounds_of(
+        compute_bounds(
             _plain(),
             tap_stage="first",
             auxiliary=nothing,

@@ -4,28 +4,27 @@ import math
 
 import pytest
 
-from sparseguard.attacks.feature_inversion._decoder_base import CURVE
-from sparseguard.attacks.feature_inversion.optimization import RULES
-from sparseguard.checks import CHECKS, Evidence, raised, target
-from sparseguard.checks import attacks as attackers
-from sparseguard.checks import controls as levels
+from sparseguard.checks import CHECKS, Evidence, controls, raised, target
+from sparseguard.checks import attacks as decoders
 from sparseguard.checks.evidence import late_gain
-from sparseguard.core.config import describe
-from sparseguard.pipeline.recipe.conditions import Setting
-from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.record import (
-    Attacker,
-    ClassAttacker,
-    ClassFacts,
+    AttackedClass,
+    Choice,
+    ClassInversionAttack,
     ClassScore,
     Comparison,
-    Leaked,
+    Conditions,
+    EvaluatorFacts,
+    FeatureFacts,
+    FeatureInversionAttack,
     PriorFacts,
+    Queries,
     Summary,
     TargetFacts,
+    TrainingCurves,
 )
 
-COSINE = f"cosine unrolled, {RULES[1]}"
+COSINE = "gradient_cosine_implicit"
 RISING = [0.3, 0.5, 0.6, 0.7, 0.8]
 
 
@@ -33,59 +32,74 @@ def summary(mean, std=1.0, n=100):
     return Summary(mean=mean, std=std, ci95=(mean, mean), quantiles=(mean, mean, mean), n=n)
 
 
-def attacker(name, psnr, *, piece=None, knowledge="black-box", floor=False, test=None, ssim=0.5, setting=None, **facts):
-    setting = setting or Setting()
-    named = NamedAttack(name=name, label=name, piece=None, setting=setting)
-    parts = {"private": psnr, "auxiliary_val": psnr, "test": psnr if test is None else test}
-    return Attacker(
+def attack(
+    name, psnr, *, component=None, knowledge="black-box", floor=False, test=None, ssim=0.5, conditions=None, **facts
+):
+    conditions = conditions or Conditions()
+    plain = conditions.model_copy(update={"queries": 1, "max_images": None}) == Conditions()
+    splits = {"private": psnr, "auxiliary_val": psnr, "test": psnr if test is None else test}
+    return FeatureInversionAttack(
         name=name,
-        settings={"name": piece or name},
-        setting=describe(setting),
-        level=f"{knowledge} ×{setting.repeats}" if setting.repeats > 1 else knowledge,  # noqa: RUF001
-        competes=not floor and named.setting.competes,
+        attack=component or name,
+        conditions=conditions,
+        queries=conditions.queries,
+        eligible=not floor and plain,
         knowledge="nothing" if floor else knowledge,
         floor=floor,
-        scores={part: {"psnr": summary(value), "ssim": summary(ssim)} for part, value in parts.items()},
-        **{"parameter_change": None, "outside_range": 0.0, "notes": {}, **facts},
+        scores={split: {"psnr": summary(value), "ssim": summary(ssim)} for split, value in splits.items()},
+        **{"parameter_change": None, "outside_range": 0.0, **facts},
     )
 
 
-def pair(kind, first, second, mean, *, half=0.02, metric="psnr", part="private"):
+def choices(knowledge, queries=1, **attacks):
+    return [
+        Choice(knowledge=knowledge, queries=queries, metric=metric, attack=name) for metric, name in attacks.items()
+    ]
+
+
+def pair(kind, first, second, mean, *, half=0.02, metric="psnr", split="private"):
     interval = (mean - half, mean + half)
-    return Comparison(kind=kind, first=first, second=second, metric=metric, part=part, mean=mean, ci95=interval, n=100)
+    return Comparison(
+        kind=kind, first=first, second=second, metric=metric, split=split, mean=mean, ci95=interval, n=100
+    )
 
 
 def prior(**changes):
     facts = {
         "name": "faces", "kind": "style", "fingerprint": "f", "shape": [1, 28, 28], "num_ws": 8, "w_dim": 4,
-        "trained_on": "faces", "images": 100, "classes": ["a"], "overlap": {"auxiliary": 100},
+        "trained_on": "faces", "training_images": 100, "classes": ["a"], "overlap": {"auxiliary": 100},
     }  # fmt: skip
     return PriorFacts(**{**facts, **changes})
 
 
-def class_attacker(*, prior_facts=None, confidence=0.9, best_start=0.6, notes=None, **changes):
-    notes = {"diversity": 0.7, "at_clamp": 0.0, "gradient_norm": 0.3, COSINE: 0.9, **(notes or {})}
-    notes = {"samples_far_from_private": 0.2, "samples_far_from_public": 0.2, **notes}
+def class_attack(*, prior_facts=None, confidence=0.9, best_start=0.6, diagnostics=None, **changes):
+    own = {"diversity": 0.7, "clamped_fraction": 0.0, "gradient_norm": 0.3, COSINE: 0.9, **(diagnostics or {})}
+    own = {"samples_far_from_private": 0.2, "samples_far_from_auxiliary": 0.2, **own}
     facts = {
-        "name": "pnp", "settings": {}, "knowledge": "white-box", "control": False, "prior": prior(**(prior_facts or {})),
+        "name": "pnp", "attack": "plug-and-play",
+        "knowledge": "white-box", "control": False, "prior": prior(**(prior_facts or {})),
         "classes": {
-            name: ClassFacts(
-                confidence=0.5, steady_confidence=0.5, start_confidence=0.4, best=confidence, best_start=best_start
+            name: AttackedClass(
+                confidence=0.5,
+                augmented_confidence=0.5,
+                start_confidence=0.4,
+                best_confidence=confidence,
+                best_start_confidence=best_start,
             )
             for name in ("b", "c")
         },
-        "scores": {}, "notes": notes, "curves": {},
+        "scores": {}, "diagnostics": own,
     }  # fmt: skip
-    return ClassAttacker(**{**facts, **changes})
+    return ClassInversionAttack(**{**facts, **changes})
 
 
 def accuracy_scores(value, other_class=None):
-    score = ClassScore(value=value, ci95=(0, 1), n=100, leaks="more", other_class=other_class)
+    score = ClassScore(value=value, ci95=(0, 1), n=100, other_class=other_class)
     return {"attack accuracy@1 (one)": score, "AUC (one)": score}
 
 
 def control(accuracy):
-    return class_attacker(name="noise", control=True, prior=None, scores=accuracy_scores(accuracy))
+    return class_attack(name="noise", control=True, prior=None, scores=accuracy_scores(accuracy))
 
 
 def evidence(
@@ -123,23 +137,31 @@ def evidence(
 ):
     """A case that every check has something to look at in, and that is sound."""
     all_of_them = [
-        attacker("floor", floor, floor=True),
-        attacker("mean-image", mean, floor=True),
-        attacker("shuffled", ridge + shuffled, piece="ridge", setting=Setting(control="shuffled-features")),
-        attacker("half", ridge + half, piece="ridge", setting=Setting(share=0.5)),
-        attacker("repeated", conv + repeated, piece="ridge", setting=Setting(repeats=8)),
-        attacker("ridge", ridge, parameter_change=3.0),
-        attacker(
+        attack("floor", floor, floor=True),
+        attack("mean-image", mean, floor=True),
+        attack("shuffled", ridge + shuffled, component="ridge", conditions=Conditions(control="shuffled-features")),
+        attack("half", ridge + half, component="ridge", conditions=Conditions(auxiliary_fraction=0.5)),
+        attack("repeated", conv + repeated, component="ridge", conditions=Conditions(queries=8)),
+        attack("ridge", ridge, parameter_change=3.0),
+        attack(
             "conv",
             conv,
-            **{"parameter_change": 0.2, "curves": {CURVE: [20, 22, 24, 25, 25.0, 25.05]}, **(conv_facts or {})},
+            **{
+                "parameter_change": 0.2,
+                "curves": {"auxiliary_val_psnr": [20, 22, 24, 25, 25.0, 25.05]},
+                **(conv_facts or {}),
+            },
         ),
-        attacker(
+        attack(
             "search",
             weights,
             knowledge="white-box",
-            index={"private": list(weights_index)} if weights_index else {},
-            notes={"gradient_norm": gradient_norm, COSINE: cosine, f"cosine unrolled, {RULES[2]}": 0.1},
+            indices={"private": list(weights_index)} if weights_index else {},
+            diagnostics={
+                "gradient_norm": gradient_norm,
+                COSINE: cosine,
+                "gradient_cosine_straight_through": 0.1,
+            },
             residuals={"private": summary(residual)},
             **(weights_facts or {}),
         ),
@@ -153,35 +175,35 @@ def evidence(
             parameters=5,
             epochs=5,
             best_epoch=4,
-            history=[{"train_loss": 1.0, "held_out_loss": 1.0, "held_out_accuracy": value} for value in history],
+            history=TrainingCurves(held_out_accuracy=list(history)),
             state_hash="a" * 64,
             state_hash_after=after,
         ),
-        leaked=Leaked(
-            shape=(4,), dimension=4, effective_rank=3.0, noise_ratio=noise, queries={"public": 8, "private": 4}
+        features=FeatureFacts(
+            shape=(4,), dimension=4, effective_rank=3.0, noise_ratio=noise, queries=Queries(auxiliary=8, private=4)
         ),
-        attackers=[attacker for attacker in all_of_them if attacker.name not in without],
-        chosen={
-            "black-box": {"psnr": chosen, "ssim": "ridge"},
-            "black-box ×8": {"psnr": "repeated", "ssim": "repeated"},  # noqa: RUF001
-            "white-box": {"psnr": "search", "ssim": "search"},
-        },
+        attacks=[attack for attack in all_of_them if attack.name not in without],
+        chosen=[
+            *choices("black-box", psnr=chosen, ssim="ridge"),
+            *choices("black-box", 8, psnr="repeated", ssim="repeated"),
+            *choices("white-box", psnr="search", ssim="search"),
+        ],
         comparisons=[
             pair("control", "shuffled", "ridge", shuffled),
             pair("control", "half", "ridge", half),
             pair("control", "repeated", "ridge", 3.0),
-            pair("level", "repeated", "conv", repeated),
-            pair("level", "search", "conv", informed),
+            pair("knowledge", "repeated", "conv", repeated),
+            pair("knowledge", "search", "conv", informed),
             *other,
         ],
         randomizes=randomizes,
         inactive=inactive,
         duplicates=duplicates or {},
-        class_attackers=[
-            class_attacker(**{"scores": accuracy_scores(0.9, other_class), **(pnp or {})}),
+        class_attacks=[
+            class_attack(**{"scores": accuracy_scores(0.9, other_class), **(pnp or {})}),
             control(fooled),
         ],
-        evaluators={"one": evaluator},
+        evaluators={"one": EvaluatorFacts(accuracy=evaluator)},
     )
 
 
@@ -190,9 +212,12 @@ BROKEN = {
     "target-at-majority": ({"accuracy": 0.1}, "0.100"),  # equal is not above
     "target-not-converged": ({"history": RISING}, "rose by 0.100 to 0.800"),
     "defense-inactive": ({"inactive": "layer 1 is dead"}, "layer 1 is dead"),
-    "duplicates-across-parts": ({"duplicates": {"test": 2, "tuning": 1}}, "2 in test, 1 in select"),
+    "duplicates-across-parts": ({"duplicates": {"test": 2, "tuning": 1}}, "2 in test, 1 in tuning"),
     "attacker-did-not-learn": ({"conv_facts": {"parameter_change": 0.0}}, "conv"),
-    "still-improving": ({"conv_facts": {"curves": {CURVE: [20, 21, 22, 23, 24, 24.5]}}}, "conv: gained 0.50 dB"),
+    "still-improving": (
+        {"conv_facts": {"curves": {"auxiliary_val_psnr": [20, 21, 22, 23, 24, 24.5]}}},
+        "conv: gained 0.50 dB",
+    ),
     "more-data-helps": ({"half": -0.5}, "half minus ridge: -0.50 dB (95 %: -0.52 to -0.48, 100 images)"),
     "no-better-than-mean": ({"mean": 25.0}, "mean image has 25.00 dB"),  # equal is not above
     "at-its-floor": ({"floor": 24.95}, "conv: 25.00 dB, less than 0.1 dB above floor with 24.95 dB"),
@@ -209,17 +234,23 @@ BROKEN = {
         "pnp: the prior 'faces' was trained on images of the data set: 3 of test",
     ),
     "prior-unknown": ({"pnp": {"prior_facts": {"overlap": None}}}, "pnp: what the prior 'faces' was trained on"),
-    "prior-knows-classes": ({"pnp": {"prior_facts": {"knows": ["b"]}}}, "pnp: the prior 'faces' has seen b"),
+    "prior-knows-classes": ({"pnp": {"prior_facts": {"known_classes": ["b"]}}}, "pnp: the prior 'faces' has seen b"),
     "prior-unrelated": (
-        {"pnp": {"notes": {"samples_far_from_private": 0.9, "samples_far_from_public": 0.8}}},
+        {"pnp": {"diagnostics": {"samples_far_from_private": 0.9, "samples_far_from_auxiliary": 0.8}}},
         "pnp: 90% of the prior's samples are far from all private images, 80% from all of the attacker's",
     ),
     "confidence-not-raised": (
         {"pnp": {"confidence": 0.6}},  # equal is not above
         "pnp: confidence 0.600 of the best image, 0.600 of the best candidate",
     ),
-    "mode-collapse": ({"pnp": {"notes": {"diversity": 0.05}}}, "pnp: images of a class differ 0.050 times as much"),
-    "loss-at-clamp": ({"pnp": {"notes": {"at_clamp": 0.25}}}, "pnp: the loss of 25% of the images is at its clamp"),
+    "mode-collapse": (
+        {"pnp": {"diagnostics": {"diversity": 0.05}}},
+        "pnp: images of a class differ 0.050 times as much",
+    ),
+    "loss-at-clamp": (
+        {"pnp": {"diagnostics": {"clamped_fraction": 0.25}}},
+        "pnp: the loss of 25% of the images is at its clamp",
+    ),
     "evaluators-fooled": (
         {"fooled": 0.75},  # two classes are attacked
         "noise: attack accuracy@1 (one) 0.75 of images without a prior, surely above 0.60",
@@ -267,12 +298,12 @@ def test_a_share_that_may_be_chance_fools_nobody():
 
 
 def test_samples_near_one_of_the_sets_are_related():
-    assert found(pnp={"notes": {"samples_far_from_private": 0.9}}) == set()
+    assert found(pnp={"diagnostics": {"samples_far_from_private": 0.9}}) == set()
 
 
 def test_gradients_of_attacks_on_classes_are_looked_at_too():
-    assert found(pnp={"notes": {"gradient_norm": 0.0}}) == {"hidden-gradients"}
-    assert found(pnp={"notes": {COSINE: 0.1}}) == {"gradient-cosine-low"}
+    assert found(pnp={"diagnostics": {"gradient_norm": 0.0}}) == {"hidden-gradients"}
+    assert found(pnp={"diagnostics": {COSINE: 0.1}}) == {"gradient-cosine-low"}
 
 
 def test_a_prior_that_keeps_its_classes_to_itself_may_know_the_attacked_ones():
@@ -280,7 +311,7 @@ def test_a_prior_that_keeps_its_classes_to_itself_may_know_the_attacked_ones():
 
 
 def test_priors_of_attacks_on_images_are_looked_at_too():
-    weak = attacker("with a prior", 5.0, prior=prior(overlap=None))
+    weak = attack("with a prior", 5.0, prior=prior(overlap=None))
     assert found(extra=(weak,)) == {"prior-unknown"}
 
 
@@ -299,7 +330,7 @@ def test_noise_that_is_not_there_is_noticed_and_noise_nobody_promised_is_not_mis
 
 
 def test_the_chosen_attacker_is_compared_not_the_others():
-    weak = attacker("weak", 5.0)
+    weak = attack("weak", 5.0)
     assert found(extra=(weak,)) == set()
     assert found(extra=(weak,), chosen="weak") == {"no-better-than-mean", "at-its-floor", "worse-than-ridge"}
 
@@ -311,16 +342,16 @@ def test_as_good_as_ridge_is_not_worse():
 @pytest.mark.parametrize(
     "other",
     [
-        attacker("other", 40.0, piece="ridge", setting=Setting(repeats=4)),
-        attacker("other", 40.0, piece="ridge", setting=Setting(share=0.5)),
-        attacker("other", 40.0, piece="ridge", setting=Setting(control="untrained-target")),
-        attacker("other", 40.0, piece="ridge", setting=Setting(images=2), index={"private": [1, 2]}),
+        attack("other", 40.0, component="ridge", conditions=Conditions(queries=4)),
+        attack("other", 40.0, component="ridge", conditions=Conditions(auxiliary_fraction=0.5)),
+        attack("other", 40.0, component="ridge", conditions=Conditions(control="untrained-target")),
+        attack("other", 40.0, component="ridge", conditions=Conditions(max_images=2), indices={"private": [1, 2]}),
     ],
-    ids=["repeats", "share", "control", "images"],
+    ids=["queries", "fraction", "control", "images"],
 )
 def test_ridge_under_another_setting_is_no_measure(other):
     assert found(without=("ridge",), extra=(other,)) == set()
-    assert found(without=("ridge",), extra=(other, attacker("plain", 30.0, piece="ridge"))) == {"worse-than-ridge"}
+    assert found(without=("ridge",), extra=(other, attack("plain", 30.0, component="ridge"))) == {"worse-than-ridge"}
 
 
 def test_means_over_few_images_are_not_held_against_means_over_all():
@@ -336,9 +367,9 @@ def test_without_floors_ridge_and_controls_there_is_nothing_to_compare_with():
     full = evidence(conv=1.0)
     alone = Evidence(
         target=full.target,
-        leaked=full.leaked,
-        attackers=[attacker for attacker in full.attackers if attacker.name == "conv"],
-        chosen={"black-box": {"psnr": "conv"}},
+        features=full.features,
+        attacks=[attack for attack in full.attacks if attack.name == "conv"],
+        chosen=choices("black-box", psnr="conv"),
         comparisons=[],
         randomizes=False,
         inactive=None,
@@ -377,9 +408,9 @@ def test_late_gain_is_of_the_best_so_far():
 
 
 def test_only_chosen_decoders_have_to_be_finished():
-    assert found(extra=(attacker("other", 20.0, curves={CURVE: [1, 2]}),)) == set()
-    assert found(conv_facts={"curves": {CURVE: [20, 25, 24]}}) == set()
-    assert found(conv_facts={"curves": {"loss": [1, 2]}}) == set()
+    assert found(extra=(attack("other", 20.0, curves={"auxiliary_val_psnr": [1, 2]}),)) == set()
+    assert found(conv_facts={"curves": {"auxiliary_val_psnr": [20, 25, 24]}}) == set()
+    assert found(conv_facts={"curves": {"extra": {"loss": [1, 2]}}}) == set()
 
 
 @pytest.mark.parametrize(
@@ -400,45 +431,45 @@ def test_differences_count_when_they_are_sure(changes, flags):
     assert found(**changes) == flags
 
 
-@pytest.mark.parametrize("elsewhere", [{"metric": "ssim"}, {"part": "test"}])
+@pytest.mark.parametrize("elsewhere", [{"metric": "ssim"}, {"split": "test"}])
 def test_other_metrics_and_parts_are_not_compared(elsewhere):
     other = [
         pair("control", "shuffled", "ridge", 1.0, **elsewhere),
         pair("control", "half", "ridge", -1.0, **elsewhere),
-        pair("level", "repeated", "conv", -1.0, **elsewhere),
-        pair("level", "search", "conv", -1.0, **elsewhere),
+        pair("knowledge", "repeated", "conv", -1.0, **elsewhere),
+        pair("knowledge", "search", "conv", -1.0, **elsewhere),
     ]
     assert found(other=other) == set()
 
 
 @pytest.mark.parametrize(
-    "setting",
+    "conditions",
     [
-        Setting(share=0.5, control="untrained-target"),
-        Setting(share=0.5, data="mnist"),
-        Setting(share=0.25),
-        Setting(control="untrained-target"),
-        Setting(data="mnist"),
+        Conditions(auxiliary_fraction=0.5, control="untrained-target"),
+        Conditions(auxiliary_fraction=0.5, dataset="mnist"),
+        Conditions(auxiliary_fraction=0.25),
+        Conditions(control="untrained-target"),
+        Conditions(dataset="mnist"),
     ],
 )
-def test_other_controls_may_be_worse(setting):
-    control = attacker("control", 12.0, piece="ridge", setting=setting)
+def test_other_controls_may_be_worse(conditions):
+    control = attack("control", 12.0, component="ridge", conditions=conditions)
     assert found(extra=(control,), other=[pair("control", "control", "ridge", -8.0)]) == set()
 
 
 def test_repeats_are_judged_between_attackers_that_know_the_same():
-    informed = attacker("informed", 25.0, knowledge="white-box", setting=Setting(repeats=8))
-    assert found(extra=(informed,), other=[pair("level", "informed", "conv", 0.0)]) == set()
+    informed = attack("informed", 25.0, knowledge="white-box", conditions=Conditions(queries=8))
+    assert found(extra=(informed,), other=[pair("knowledge", "informed", "conv", 0.0)]) == set()
 
 
 def test_gradients_of_zero_are_noticed_without_a_comparison():
     assert "search: gradients have norm 0" in raised(evidence(gradient_norm=0.0))["hidden-gradients"]
-    control = attacker(
+    control = attack(
         "control",
         20.0,
         knowledge="white-box",
-        setting=Setting(control="untrained-target"),
-        notes={"gradient_norm": 0.0, COSINE: 0.0},
+        conditions=Conditions(control="untrained-target"),
+        diagnostics={"gradient_norm": 0.0, COSINE: 0.0},
         residuals={"private": summary(0.9)},
     )
     assert found(extra=(control,)) == set()
@@ -448,7 +479,8 @@ def test_a_search_that_reached_features_image_or_noise_is_not_stuck():
     assert found(residual=0.4, weights=31.0) == set()
     assert found(residual=0.009, noise=0.001) == set()
     assert found(residual=0.011, noise=0.001) == {"optimizer-stuck"}
-    assert found(residual=0.2, weights_facts={"setting": Setting(repeats=8)}) == {"optimizer-stuck"}  # a third as noisy
+    often = {"conditions": Conditions(queries=8)}  # a third as noisy
+    assert found(residual=0.2, weights_facts=often) == {"optimizer-stuck"}
 
 
 @pytest.mark.parametrize(
@@ -464,7 +496,7 @@ def test_a_search_that_reached_features_image_or_noise_is_not_stuck():
     ],
 )
 def test_private_and_test_are_told_apart_by_a_large_and_sure_difference(difference, std, n, flags):
-    plain = attacker("other", 25.0)
+    plain = attack("other", 25.0)
     scores = {
         part: {"psnr": summary(value, std, n), "ssim": summary(0.5)}
         for part, value in {"private": 25.0, "test": 25.0 - difference}.items()
@@ -474,7 +506,7 @@ def test_private_and_test_are_told_apart_by_a_large_and_sure_difference(differen
 
 
 def test_in_the_paper_s_layout_there_is_no_test_part_to_compare_with():
-    plain = attacker("other", 25.0, test=1.0)
+    plain = attack("other", 25.0, test=1.0)
     scores = {part: values for part, values in plain.scores.items() if part != "test"}
     assert found(extra=(plain.model_copy(update={"scores": scores}),), chosen="other") == set()
 
@@ -488,16 +520,15 @@ def test_thresholds_are_those_of_the_docs():
     said = {name: check.raised_when for name, check in CHECKS.items()}
     for name, threshold in {
         "target-not-converged": target.TARGET_GAIN,
-        "still-improving": attackers.STILL_GAINING,
-        "at-its-floor": attackers.ABOVE_FLOOR,
-        "memorization": attackers.APART,
-        "unseen-leak-more": attackers.APART,
-        "more-data-helps": levels.LOST,
-        "gradient-cosine-low": levels.AGREE,
-        "optimizer-stuck": levels.RESIDUAL,
+        "still-improving": decoders.STILL_GAINING,
+        "at-its-floor": decoders.ABOVE_FLOOR,
+        "memorization": decoders.APART,
+        "unseen-leak-more": decoders.APART,
+        "more-data-helps": controls.LOST,
+        "gradient-cosine-low": controls.AGREE,
+        "optimizer-stuck": controls.RESIDUAL,
     }.items():
         assert f"{threshold} " in f"{said[name]} ", name
-    assert attackers.CURVE == CURVE
 
 
 def test_docs_of_every_check_are_written():

@@ -10,8 +10,8 @@ import pytest
 
 from sparseguard.core.errors import DataError
 from sparseguard.core.progress import Silent
+from sparseguard.data.image_files import read_images
 from sparseguard.data.preparation.decode_image import Look
-from sparseguard.model_audit.load_inputs import images_of
 from support.command_line import in_process
 
 FACTORY = """
@@ -54,6 +54,7 @@ def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
     assert all(f"<li>{html.escape(sentence)}</li>" in page.replace("&#39;", "&#x27;") for sentence in told["sentences"])
 
 
+@pytest.mark.slow
 def test_normalization_and_the_order_of_classes_are_the_models(given: Path) -> None:
     accuracies = []
     for classes in ("0,1", "1,0"):
@@ -106,9 +107,9 @@ def test_mistakes_end_with_their_code(given: Path, words: tuple[str, ...], code:
 
 
 def test_images_come_as_they_lie(given: Path) -> None:
-    read = images_of(given / "private.npz", Look(channels=1), Silent())
+    read = read_images(given / "private.npz", Look(channels=1), Silent())
     with np.load(given / "private.npz") as arrays:
         assert (read.pixels[:, 0].numpy() == arrays["images"]).all()
         assert read.labels.tolist() == arrays["labels"].tolist()
     with pytest.raises(DataError):
-        images_of(given / "nothing", Look(), Silent())
+        read_images(given / "nothing", Look(), Silent())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import ATTACKS, Attack, AttackContext
-from sparseguard.attacks.access import AccessError, Leak
+from sparseguard.attacks.access import AccessError, ModelAccess
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.core.config import describe, parse, settings
 from sparseguard.core.errors import RecipeError, TrainingError
@@ -13,7 +13,7 @@ from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, state_hash
-from sparseguard.types import FLOORS, Attacked, AttackResult, AuxiliaryData, ImageSet, Knowledge
+from sparseguard.types import FLOORS, AttackInput, AttackResult, AuxiliaryData, ImageSet, Knowledge
 from support.priors import tiny_prior
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def model(name="mean-image"):
 
 
 def leak_of(target, knowledge, **more):
-    return Leak(target, tap="t", stage="first", knowledge=knowledge, seed=0, device=CPU, released=target, **more)
+    return ModelAccess(target, tap="t", stage="first", knowledge=knowledge, seed=0, device=CPU, released=target, **more)
 
 
 def context(seed=0):
@@ -106,7 +106,7 @@ def goal_for(knowledge, target):
     for part, count in (("private", 9), ("auxiliary_val", 12)):
         private = images(count, 7) if part == "private" else context().auxiliary.val
         seen = None if knowledge in FLOORS else leak_of(target, knowledge).observe(private)
-        goal[part] = Attacked(
+        goal[part] = AttackInput(
             count=count, observation=seen, labels=None if knowledge is Knowledge.NOTHING else private.labels
         )
     return goal
@@ -168,17 +168,17 @@ def test_an_attack_says_so_where_it_has_nothing_to_offer(name):
 def test_only_weights_opens_the_box(level):
     leak = leak_of(sparse(), level)
     with pytest.raises(AccessError, match="may not have the weights"):
-        leak.white_box()
+        leak.copy_model()
     if level is Knowledge.GRAY_BOX:
-        assert list(leak.front().stages) == ["codes"]
+        assert list(leak.copy_untrained_stages().stages) == ["codes"]
     else:
         with pytest.raises(AccessError, match="may not know the defense"):
-            leak.front()
+            leak.copy_untrained_stages()
 
 
 def test_a_white_box_is_a_copy_up_to_the_tap():
     target = sparse()
-    box = leak_of(target, Knowledge.WHITE_BOX).white_box()
+    box = leak_of(target, Knowledge.WHITE_BOX).copy_model()
     assert list(box.stages) == ["codes", "first"]
     assert not any(parameter.requires_grad for parameter in box.parameters())
     before = state_hash(target)
@@ -190,7 +190,7 @@ def test_a_white_box_is_a_copy_up_to_the_tap():
 def test_what_was_trained_is_not_part_of_the_specification():
     target = sparse()
     target.stages["codes"].hebbian = True
-    assert list(leak_of(target, Knowledge.GRAY_BOX).front().stages) == []
+    assert list(leak_of(target, Knowledge.GRAY_BOX).copy_untrained_stages().stages) == []
 
 
 def test_repeated_queries_are_averaged_and_counted():
@@ -282,7 +282,7 @@ class Toy(Attack):
 
 
 def call(toy, parts=("private",)):
-    return toy(leak_of(model(), Knowledge.NOTHING), {part: Attacked(count=4) for part in parts}, context())
+    return toy(leak_of(model(), Knowledge.NOTHING), {part: AttackInput(count=4) for part in parts}, context())
 
 
 def test_reconstructions_that_are_not_finite_are_refused():

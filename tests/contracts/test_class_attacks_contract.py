@@ -5,20 +5,20 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import CLASS_ATTACKS, ClassAttack, ClassContext
-from sparseguard.attacks.access import AccessError, Leak
-from sparseguard.attacks.class_base import NothingKept
+from sparseguard.attacks.access import AccessError, ModelAccess
+from sparseguard.attacks.base import NoPartialResults
 from sparseguard.core.config import describe, parse, settings
 from sparseguard.core.errors import RecipeError, TrainingError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
-from sparseguard.types import Classes, ClassResult, Knowledge
+from sparseguard.types import TargetClasses, ClassResult, Knowledge
 from support.priors import tiny_prior
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
-GOAL = Classes(wanted=(0, 2), names=("a", "b", "c"), shape=SHAPE, flips_keep_class=True)
+GOAL = TargetClasses(indices=(0, 2), names=("a", "b", "c"), shape=SHAPE, flips_keep_class=True)
 QUICK = {
     "plug-and-play": {
         "prior": "tiny", "candidates": 12, "optimized": 4, "selected": 2, "steps": 3, "transforms": 2,
@@ -50,12 +50,12 @@ CASES = [(name, kind) for name in CLASS_ATTACKS for kind in TARGETS]
 
 
 def leak_of(target, knowledge):
-    return Leak(target, tap="logits", stage="head", knowledge=knowledge, seed=0, device=CPU, released=target)
+    return ModelAccess(target, tap="logits", stage="head", knowledge=knowledge, seed=0, device=CPU, released=target)
 
 
 def context(seed=0):
     return ClassContext(
-        prior=tiny_prior(SHAPE), seed=seed, device=CPU, progress=Silent(), label="toy attack", kept=NothingKept()
+        prior=tiny_prior(SHAPE), seed=seed, device=CPU, progress=Silent(), label="toy attack", partial_results=NoPartialResults()
     )
 
 
@@ -69,8 +69,8 @@ def test_images_of_every_wanted_class_and_of_no_other_come_back(name, kind):
     result = run(name, TARGETS[kind]())
     n = len(result.images)
     assert result.images.shape == result.starts.shape == (n, *SHAPE)
-    assert {int(label) for label in result.labels} == set(GOAL.wanted)
-    assert {int(label) for label in result.labels[result.selected]} == set(GOAL.wanted)
+    assert {int(label) for label in result.labels} == set(GOAL.indices)
+    assert {int(label) for label in result.labels[result.selected]} == set(GOAL.indices)
     for values in (result.confidence, result.steady_confidence, result.start_confidence):
         assert values.shape == (n,)
         assert bool(((values >= 0) & (values <= 1 + 1e-6)).all())

@@ -1,4 +1,4 @@
-"""What every defense promises, asked of all of them on all backbones."""
+"""Contract of every defense on all backbones: building, weights, taps, noise."""
 
 import functools
 import itertools
@@ -16,7 +16,7 @@ from sparseguard.defenses import DEFENSES, Budget, Context
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
-from support.defenses import quick
+from support.defenses import make_quick
 
 CLASSES = 3
 SHAPE = (1, 8, 8)
@@ -30,14 +30,14 @@ def images(count=4):
     return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def part(count=24):
+def image_set(count=24):
     return ImageSet(pixels=images(count), labels=torch.arange(count) % CLASSES, classes=("a", "b", "c"))
 
 
-def placed(defense, backbone):
-    piece = quick(defense)
+def edit(defense, backbone):
+    component = make_quick(defense)
     blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), tap="first_linear")
-    return piece, piece.edit_blueprint(blueprint, prepared(defense, backbone))
+    return component, component.edit_blueprint(blueprint, prepared(defense, backbone))
 
 
 @functools.cache
@@ -45,18 +45,18 @@ def prepared(defense, backbone):
     blueprint = replace(BACKBONES[backbone](width=20).blueprint(CLASSES), tap="first_linear")
     budget = Budget(images=24, batch_size=8, epochs=2)
     with torch.random.fork_rng(), torch.enable_grad():
-        return quick(defense).prepare(
-            Context(private=part(), auxiliary=part(), blueprint=blueprint, seed=0, budget=budget)
+        return make_quick(defense).prepare(
+            Context(private=image_set(), auxiliary=image_set(), blueprint=blueprint, seed=0, budget=budget)
         )
 
 
 def build(defense, backbone="linear-shallow", seed=0):
-    piece, blueprint = placed(defense, backbone)
-    return piece, blueprint, blueprint.build(SHAPE, lambda stage: zlib.crc32(f"{seed} {stage}".encode()))
+    component, blueprint = edit(defense, backbone)
+    return component, blueprint, blueprint.build(SHAPE, lambda stage: zlib.crc32(f"{seed} {stage}".encode()))
 
 
-def drawn(model):
-    """What it answers, its noise drawn from one seed."""
+def run_seeded(model):
+    """Its outputs, with noise of one seed."""
     torch.manual_seed(4)
     return model(images())
 
@@ -64,8 +64,8 @@ def drawn(model):
 @every
 @torch.no_grad()
 def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
-    piece, blueprint, model = build(defense, backbone)
-    piece.release(model)
+    component, blueprint, model = build(defense, backbone)
+    component.release(model)
     model.eval()
     assert model(images()).shape == (4, CLASSES)
     assert set(blueprint.taps) == set(BACKBONES[backbone]().blueprint(CLASSES).taps)
@@ -73,8 +73,10 @@ def test_it_builds_and_every_tap_gives_one_row_an_image(defense, backbone):
         released = model.forward_to(images(), blueprint.resolve_tap(tap))
         assert released.shape[0] == 4
         assert released.ndim == 2
-        if tap.endswith(".relu") and not piece.randomizes:
-            assert torch.equal(released, model.forward_to(images(), blueprint.resolve_tap(tap.removesuffix(".relu"))).relu())
+        if tap.endswith(".relu") and not component.randomizes:
+            assert torch.equal(
+                released, model.forward_to(images(), blueprint.resolve_tap(tap.removesuffix(".relu"))).relu()
+            )
 
 
 @every
@@ -102,8 +104,8 @@ def test_stages_it_leaves_alone_start_as_without_it(defense, backbone):
 
 @each_defense
 def test_its_settings_survive_being_written_down(defense):
-    piece = DEFENSES[defense]()
-    assert parse(DEFENSES[defense], describe(piece), "[defense]") == piece
+    component = DEFENSES[defense]()
+    assert parse(DEFENSES[defense], describe(component), "[defense]") == component
 
 
 @each_defense
@@ -121,44 +123,44 @@ def test_its_weights_can_be_written_and_read(defense, backbone):
     model(images())
     other.load_state_dict(model.state_dict())
     assert state_hash(other) == state_hash(model)
-    assert torch.equal(drawn(other), drawn(model))
+    assert torch.equal(run_seeded(other), run_seeded(model))
 
 
 @every
 @torch.no_grad()
 def test_two_queries_differ_exactly_when_it_promises_noise(defense, backbone):
-    piece, blueprint, model = build(defense, backbone)
-    piece.release(model)
+    component, blueprint, model = build(defense, backbone)
+    component.release(model)
     model.eval()
     for tap in blueprint.taps:
         first, second = (model.forward_to(images(), blueprint.resolve_tap(tap)) for _ in range(2))
-        assert torch.equal(first, second) is not piece.randomizes
+        assert torch.equal(first, second) is not component.randomizes
 
 
 @every
 @torch.no_grad()
 def test_it_finds_itself_at_work(defense, backbone):
-    piece, _, model = build(defense, backbone)
-    piece.release(model)
-    assert piece.find_inactivity(model.eval(), images(8)) is None
+    component, _, model = build(defense, backbone)
+    component.release(model)
+    assert component.find_inactivity(model.eval(), images(8)) is None
 
 
 @pytest.mark.parametrize("defense", ["standardize-only", "sparse-standard", "sca"])
 def test_it_notices_that_its_stages_are_gone(defense):
-    piece, _, model = build(defense)
+    component, _, model = build(defense)
     for stage in {"codes", "stem"} & set(model.stages):
         model.stages[stage] = nn.Identity()
-    assert piece.find_inactivity(model.eval(), images())
+    assert component.find_inactivity(model.eval(), images())
 
 
 @pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
 @torch.no_grad()
 def test_it_notices_a_dictionary_of_zeros(defense):
-    piece, _, model = build(defense)
+    component, _, model = build(defense)
     layers = [module for module in model.modules() if isinstance(module, SparseCode2d)]
     for number, layer in reversed(list(enumerate(layers, start=1))):
         layer.dictionary.zero_()
-        assert f"sparse layer {number} is dead" in piece.find_inactivity(model.eval(), images())
+        assert f"sparse layer {number} is dead" in component.find_inactivity(model.eval(), images())
 
 
 @every
@@ -182,7 +184,7 @@ def test_a_known_output_stands_for_its_stage(defense, backbone):
 @pytest.mark.parametrize("defense", ["sparse-standard", "sca"])
 @pytest.mark.parametrize("backbone", PLAIN)
 def test_its_first_sparse_layer_is_a_stage_that_does_not_learn(defense, backbone):
-    piece, blueprint, model = build(defense, backbone)
+    component, blueprint, model = build(defense, backbone)
     names = blueprint.stage_names()
     assert names.index("codes") + 1 == names.index("stem")
     assert [name for name, stage in model.stages.items() if isinstance(stage, FixedCode)] == ["codes"]
@@ -190,14 +192,14 @@ def test_its_first_sparse_layer_is_a_stage_that_does_not_learn(defense, backbone
     assert model.stages["codes"].fingerprint() == build(defense, backbone)[2].stages["codes"].fingerprint()
     assert model.stages["codes"].fingerprint() != build(defense, backbone, seed=1)[2].stages["codes"].fingerprint()
     with pytest.raises(RecipeError, match="a stage 'codes' already"):
-        piece.edit_blueprint(blueprint, {})
+        component.edit_blueprint(blueprint, {})
 
 
 @torch.no_grad()
-def test_gaussian_noise_has_the_promised_spread():
-    piece, _, model = build("gaussian-noise")
+def test_gaussian_noise_has_the_promised_standard_deviation():
+    component, _, model = build("gaussian-noise")
     clean = model.forward_to(images(200), "first")
-    piece.release(model)
+    component.release(model)
     noise = model.eval().forward_to(images(200), "first") - clean
-    assert noise.std().item() == pytest.approx(piece.sigma, rel=0.1)
-    assert abs(noise.mean().item()) < 0.1 * piece.sigma
+    assert noise.std().item() == pytest.approx(component.sigma, rel=0.1)
+    assert abs(noise.mean().item()) < 0.1 * component.sigma

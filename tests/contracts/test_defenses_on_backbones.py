@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.progress import Silent
 from sparseguard.defenses import DEFENSES, Budget, Context
 from sparseguard.targets import BACKBONES, Fit, Target, train
 from sparseguard.targets.backbones import torchvision as torchvision_model
 from sparseguard.types import ImageSet, Knowledge
-from support.defenses import QUICK, seed_of
+from support.defenses import make_quick, stage_seed
 
 CPU = torch.device("cpu")
 IMAGES = 8
@@ -26,7 +26,7 @@ FASTER = {"dp-sgd": {"noise_multiplier": 1.0, "accountant": "rdp"}, "sca": {"ste
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A backbone, small, and where it leaks."""
+    """A small backbone and a tap."""
 
     backbone: str
     tap: str
@@ -37,7 +37,7 @@ class Case:
         return f"{self.settings.get('model', self.backbone)}-{self.tap}"
 
     @property
-    def piece(self):
+    def component(self):
         return BACKBONES[self.backbone](**self.settings)
 
 
@@ -49,18 +49,18 @@ def rows(tap):
     return Case("row-linear", tap, settings={"width": 12, "narrow": 6})
 
 
-def of_torchvision(model, tap):
+def torchvision_case(model, tap):
     return Case("torchvision", tap, (3, 20, 20), {"model": model})
 
 
-SQUEEZENET = of_torchvision("squeezenet1_1", "features.4")
+SQUEEZENET = torchvision_case("squeezenet1_1", "features.4")
 FAST = [conv("block1"), rows("first_linear"), SQUEEZENET]
 """Together with `linear` and `linear-shallow` of the other contract tests, every backbone of the table."""
 ALL = [
     *(conv(tap) for tap in ("block1", "block2", "first_linear", "first_linear.relu", "last_hidden", "logits")),
     *(rows(tap) for tap in ("first_linear", "last_hidden", "logits")),
-    *(of_torchvision("squeezenet1_1", tap) for tap in ("features.4", "last_hidden", "logits")),
-    *(of_torchvision("resnet18", tap) for tap in ("layer2", "last_hidden")),
+    *(torchvision_case("squeezenet1_1", tap) for tap in ("features.4", "last_hidden", "logits")),
+    *(torchvision_case("resnet18", tap) for tap in ("layer2", "last_hidden")),
     Case("linear", "logits", settings={"width": 12}),
     Case("linear-shallow", "logits", settings={"width": 12}),
 ]
@@ -70,35 +70,35 @@ def refusal(defense, case):
     """What a pair that makes no sense is refused with; None for the others."""
     torchvision, block = case.backbone == "torchvision", case.tap.startswith("block")
     squeezenet, batches = case.settings.get("model") == "squeezenet1_1", case.settings.get("model") == "resnet18"
-    told = {
-        "gaussian-noise": "none of them. Name some in" if torchvision else "leaks before. Add" if block else None,
-        "low-rank": "is missing. Choose the backbone" if torchvision else "leaks before. Attack" if block else None,
+    reasons = {
+        "gaussian-noise": "none of them. Name some in" if torchvision else "comes before. Add" if block else None,
+        "low-rank": "is missing. Choose the backbone" if torchvision else "comes before. Attack" if block else None,
         "dp-sgd": 'mixes the images of a batch. Set normalization = "group"' if case.backbone == "conv" else None,
         "downsample": "Choose another image size or backbone" if squeezenet else None,
     }
-    return "choose a model of torchvision that has none" if batches and defense == "dp-sgd" else told.get(defense)
+    return "choose a model of torchvision that has none" if batches and defense == "dp-sgd" else reasons.get(defense)
 
 
 @functools.cache
-def few(shape):
+def image_set(shape):
     pixels = torch.rand(IMAGES, *shape, generator=torch.Generator().manual_seed(1))
     return ImageSet(pixels=pixels, labels=torch.arange(IMAGES) % len(CLASSES), classes=CLASSES)
 
 
 def released(defense, case, **settings):
     """The defense, its target after one step, the loss of that step, and what the defense learned."""
-    piece = DEFENSES[defense](**{**QUICK.get(defense, {}), **FASTER.get(defense, {}), **settings})
-    images = few(case.shape)
-    plain = replace(case.piece.blueprint(len(CLASSES)), tap=case.tap)
+    component = make_quick(defense, **{**FASTER.get(defense, {}), **settings})
+    images = image_set(case.shape)
+    plain = replace(case.component.blueprint(len(CLASSES)), tap=case.tap)
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         budget = Budget(images=IMAGES - 1, batch_size=IMAGES - 1, epochs=1)
-        state = piece.prepare(Context(private=images, auxiliary=images, blueprint=plain, seed=0, budget=budget))
-    blueprint = piece.edit_blueprint(plain, state)
-    model = blueprint.build(case.shape, seed_of)
+        state = component.prepare(Context(private=images, auxiliary=images, blueprint=plain, seed=0, budget=budget))
+    blueprint = component.edit_blueprint(plain, state)
+    model = blueprint.build(case.shape, stage_seed)
     run = train(
         model,
-        piece,
+        component,
         state,
         images,
         Fit(epochs=1, batch_size=IMAGES, patience=None),
@@ -108,58 +108,58 @@ def released(defense, case, **settings):
         label="t",
         tap_stage=blueprint.resolve_tap(case.tap),
     )
-    piece.release(model)
+    component.release(model)
     target = Target(model=model, taps=dict(blueprint.taps), epochs=1, best_epoch=1)
-    return piece, target, run.history[0], {**state}
+    return component, target, run.history[0], {**state}
 
 
 @functools.cache
 def shapes(case):
     """Of the undefended model's taps."""
-    plain = case.piece.blueprint(len(CLASSES))
-    outputs = plain.build(case.shape, seed_of).outputs(few(case.shape).images)
+    plain = case.component.blueprint(len(CLASSES))
+    outputs = plain.build(case.shape, stage_seed).outputs(image_set(case.shape).images)
     return {tap: outputs[stage].shape for tap, stage in plain.taps.items()}
 
 
-def seen(target, case, seed=7):
-    leak = Leak(
+def observe_twice(target, case, seed=7):
+    access = ModelAccess(
         target.model, tap=case.tap, stage=target.taps[case.tap], knowledge=Knowledge.BLACK_BOX, seed=seed, device=CPU
     )
-    return [leak.observe(few(case.shape)).features for _ in range(2)]
+    return [access.observe(image_set(case.shape)).features for _ in range(2)]
 
 
 def require_at_work(defense, case, **settings):
-    piece, target, losses, state = released(defense, case, **settings)
+    component, target, losses, state = released(defense, case, **settings)
     assert all(math.isfinite(value) for value in losses.values())
-    images = few(case.shape).images
+    images = image_set(case.shape).images
     with torch.no_grad():
         outputs = target.model.outputs(images)
     assert outputs[target.taps["logits"]].shape == (IMAGES, len(CLASSES))
     for tap, plain in shapes(case).items():
-        given = outputs[target.taps[tap]]
-        assert given.isfinite().all()
-        assert (len(given), given.ndim) == (IMAGES, len(plain)), tap
-    first, second = seen(target, case)
-    assert torch.equal(first, second) is not piece.randomizes
-    assert piece.find_inactivity(target.model, images) is None
-    assert all(math.isfinite(value) for value in piece.facts(target.model, images, state).values())
+        features = outputs[target.taps[tap]]
+        assert features.isfinite().all()
+        assert (len(features), features.ndim) == (IMAGES, len(plain)), tap
+    first, second = observe_twice(target, case)
+    assert torch.equal(first, second) is not component.randomizes
+    assert component.find_inactivity(target.model, images) is None
+    assert all(math.isfinite(value) for value in component.facts(target.model, images, state).values())
 
 
 def require(defense, case):
-    told = refusal(defense, case)
-    if told is None:
+    reason = refusal(defense, case)
+    if reason is None:
         require_at_work(defense, case)
         return
     with pytest.raises(RecipeError) as raised:
         released(defense, case)
-    assert told in str(raised.value)
+    assert reason in str(raised.value)
 
 
 @pytest.fixture
 def quickly_drawn(monkeypatch):
     """Torchvision's models are drawn once and copied, instead of once a stage."""
-    drawn = functools.cache(torchvision_model.made)
-    monkeypatch.setattr(torchvision_model, "made", lambda name, classes: copy.deepcopy(drawn(name, classes)))
+    drawn = functools.cache(torchvision_model.build_model)
+    monkeypatch.setattr(torchvision_model, "build_model", lambda name, classes: copy.deepcopy(drawn(name, classes)))
 
 
 @pytest.mark.usefixtures("quickly_drawn")
@@ -186,7 +186,7 @@ def test_it_is_trained_and_attacked_or_refused_at_every_kind_of_tap(defense, cas
         ("dp-sgd", conv("block1", normalization="group"), {}),
         ("mid", conv("logits"), {}),
         ("mid", rows("logits"), {}),
-        ("mid", of_torchvision("squeezenet1_1", "logits"), {}),
+        ("mid", torchvision_case("squeezenet1_1", "logits"), {}),
     ],
     ids=str,
 )

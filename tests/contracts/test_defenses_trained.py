@@ -1,4 +1,4 @@
-"""What every defense promises of a trained and released target, asked of all of them and of some combinations."""
+"""Contract of every defense and of combinations after training and release of the target."""
 
 import functools
 from contextlib import contextmanager
@@ -7,35 +7,57 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.checkpoint import load_weights
 from sparseguard.core.progress import Silent
 from sparseguard.defenses import DEFENSES
 from sparseguard.pipeline.store import Store
 from sparseguard.targets import Fit, Target, state_hash, train
 from sparseguard.types import Knowledge
-from support.defenses import COMBINED, few_private, few_public, plain, prepared, quick, seed_of
+from support.defenses import (
+    COMBINED,
+    auxiliary_images,
+    make_quick,
+    plain_blueprint,
+    prepare_quick,
+    private_images,
+    stage_seed,
+)
 
 TAP = "first_linear"
 FIT = Fit(epochs=2, batch_size=30, lr=3e-3, patience=None)
 CPU = torch.device("cpu")
-each = pytest.mark.parametrize("name", [*DEFENSES, *COMBINED])
+FAST = [*DEFENSES, "sca+laplace-noise"]
+each = pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in COMBINED if name not in FAST)]
+)
 
 
 def built(name):
-    piece = quick(name)
-    blueprint = piece.edit_blueprint(plain("linear-shallow", 16, 10), prepared(name, "linear-shallow"))
-    return piece, blueprint, blueprint.build(few_private().shape, seed_of)
+    component = make_quick(name)
+    blueprint = component.edit_blueprint(
+        plain_blueprint("linear-shallow", 16, 10), prepare_quick(name, "linear-shallow")
+    )
+    return component, blueprint, blueprint.build(private_images().shape, stage_seed)
 
 
 def fitted(name, **options):
-    piece, blueprint, model = built(name)
+    component, blueprint, model = built(name)
     options = {"progress": Silent(), **options}
-    state = prepared(name, "linear-shallow")
+    state = prepare_quick(name, "linear-shallow")
     run = train(
-        model, piece, state, few_private(), FIT, seed=1, device=CPU, label="t", tap_stage=blueprint.resolve_tap(TAP), **options
+        model,
+        component,
+        state,
+        private_images(),
+        FIT,
+        seed=1,
+        device=CPU,
+        label="t",
+        tap_stage=blueprint.resolve_tap(TAP),
+        **options,
     )
-    return piece, blueprint, model, run
+    return component, blueprint, model, run
 
 
 @functools.cache
@@ -44,50 +66,55 @@ def trained(name):
 
 
 def released(name, weights):
-    """The target as it leaves, from stored weights."""
-    piece, blueprint, model = built(name)
+    """The released target from stored weights."""
+    component, blueprint, model = built(name)
     load_weights(model, weights, Path("nowhere"))
-    piece.release(model)
-    return piece, Target(model=model, taps=dict(blueprint.taps), epochs=2, best_epoch=2)
+    component.release(model)
+    return component, Target(model=model, taps=dict(blueprint.taps), epochs=2, best_epoch=2)
 
 
-def leak_of(target, seed=7):
+def access(target, seed=7):
     stage = target.taps[TAP]
-    return Leak(target.model, tap=TAP, stage=stage, knowledge=Knowledge.BLACK_BOX, seed=seed, device=CPU)
+    return ModelAccess(target.model, tap=TAP, stage=stage, knowledge=Knowledge.BLACK_BOX, seed=seed, device=CPU)
 
 
 @each
-def test_it_changes_what_leaks(name):
+def test_it_changes_the_features(name):
     """Under the noise of one seed, so that a difference is the defense's."""
     _, target = released(name, trained(name)[2].state_dict())
     _, bare = released("none", trained("none")[2].state_dict())
-    ours, theirs = leak_of(target).observe(few_public()).features, leak_of(bare).observe(few_public()).features
+    ours, theirs = (
+        access(target).observe(auxiliary_images()).features,
+        access(bare).observe(auxiliary_images()).features,
+    )
     assert (name == "none") == (ours.shape == theirs.shape and torch.equal(ours, theirs))
 
 
 @each
 def test_it_is_on_when_attacked(name):
-    piece, target = released(name, trained(name)[2].state_dict())
+    component, target = released(name, trained(name)[2].state_dict())
     before = state_hash(target.model)
-    leak = leak_of(target)
-    first, second = leak.observe(few_public()).features, leak.observe(few_public()).features
-    assert torch.equal(first, second) is not piece.randomizes
-    assert torch.equal(first, leak_of(target).observe(few_public()).features)
-    assert piece.find_inactivity(target.model, few_public().images) is None
+    model_access = access(target)
+    first, second = model_access.observe(auxiliary_images()).features, model_access.observe(auxiliary_images()).features
+    assert torch.equal(first, second) is not component.randomizes
+    assert torch.equal(first, access(target).observe(auxiliary_images()).features)
+    assert component.find_inactivity(target.model, auxiliary_images().images) is None
     assert state_hash(target.model) == before
 
 
 @each
 def test_its_target_survives_being_stored(name, tmp_path):
     model, store = trained(name)[2], Store(tmp_path)
-    state = prepared(name, "linear-shallow")
+    state = prepare_quick(name, "linear-shallow")
     store.save_target("key", model.state_dict(), state, {})
-    weights, kept, _ = store.load_target("key")
-    assert kept.keys() == state.keys()
-    assert all(torch.equal(kept[key], value) for key, value in state.items())
+    weights, stored, _ = store.load_target("key")
+    assert stored.keys() == state.keys()
+    assert all(torch.equal(stored[key], value) for key, value in state.items())
     _, target = released(name, weights)
     _, same = released(name, model.state_dict())
-    assert torch.equal(leak_of(target).observe(few_public()).features, leak_of(same).observe(few_public()).features)
+    assert torch.equal(
+        access(target).observe(auxiliary_images()).features, access(same).observe(auxiliary_images()).features
+    )
 
 
 class KilledError(Exception):
@@ -123,9 +150,9 @@ def test_a_resumed_training_ends_with_the_same_weights(name, tmp_path):
 
 @each
 def test_its_figures_are_finite(name):
-    piece, target = released(name, trained(name)[2].state_dict())
-    told = piece.facts(target.model, few_public().images, prepared(name, "linear-shallow"))
-    assert all(torch.isfinite(torch.tensor(float(value))) for value in told.values())
+    component, target = released(name, trained(name)[2].state_dict())
+    facts = component.facts(target.model, auxiliary_images().images, prepare_quick(name, "linear-shallow"))
+    assert all(torch.isfinite(torch.tensor(float(value))) for value in facts.values())
 
 
 @each

@@ -22,15 +22,15 @@ def test_noise_has_its_distribution_and_is_fresh_at_every_query(kind, law):
 
 def test_the_first_noise_is_found_and_all_of_it_can_be_taken_out():
     model = StagedModel({"first": nn.Linear(3, 3), "last": nn.Linear(3, 2)})
-    assert model.noise() is None
+    assert model.find_noise() is None
     plain = model(torch.ones(1, 3))
     model.append_to("last", Noise("laplace", 0.2))
     model.append_to("first", Noise("gaussian", 0.1))
-    stage, noise = model.noise()
+    stage, noise = model.find_noise()
     assert (stage, noise.kind, noise.scale) == ("first", "gaussian", 0.1)
     assert not torch.equal(model(torch.ones(1, 3)), plain)
     assert torch.equal(remove_noise(model)(torch.ones(1, 3)), plain)
-    assert model.noise() is None
+    assert model.find_noise() is None
 
 
 def test_what_is_known_before_training_ends_where_training_begins():

@@ -196,7 +196,7 @@ def test_a_loss_of_its_own_or_two_ways_to_part_training_are_refused() -> None:
 
     with pytest.raises(RecipeError, match="whole replaces the loss"):
         Combined({"whole": Whole(), "none": DEFENSES["none"]()})
-    with pytest.raises(RecipeError, match="one and two each part the training"):
+    with pytest.raises(RecipeError, match="one and two each split the training"):
         Combined({"one": Parted(), "two": Parted()})
     assert Combined({"none": DEFENSES["none"](), "one": Parted()}).phases(3) == (Phase(name="other", epochs=3),)
 

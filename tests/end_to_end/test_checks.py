@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseguard import parse_recipe, run
 from sparseguard.attacks import ATTACKS
 from sparseguard.attacks._white_box import WhiteBox
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, released
 from sparseguard.attacks.feature_inversion import _train_decoder as training
 from sparseguard.core.config import settings
@@ -92,11 +92,11 @@ def test_a_defense_switched_off(case: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_noise_that_is_not_fresh(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def once(self: Leak, batch: Tensor) -> Tensor:
+    def once(self: ModelAccess, batch: Tensor) -> Tensor:
         answer: Tensor = self._model.forward_to(batch, self._stage).cpu()
         return answer
 
-    monkeypatch.setattr(Leak, "_answer", once)
+    monkeypatch.setattr(ModelAccess, "_answer", once)
     record = case(defenses=["gaussian-noise"], attacks=["mean-image", RIDGE, REPEATED])
     assert "repeats-no-better" in flags(record)
 
@@ -110,7 +110,7 @@ def test_a_decoder_that_learns_nothing(case: Any, monkeypatch: pytest.MonkeyPatc
 def test_a_shuffled_control_that_gets_the_true_features(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     leak = Observed.leak
 
-    def unshuffled(self: Observed, knowledge: Knowledge, purpose: str, setting: Any) -> Leak:
+    def unshuffled(self: Observed, knowledge: Knowledge, purpose: str, setting: Any) -> ModelAccess:
         return leak(self, knowledge, purpose, replace(setting, control="none"))
 
     monkeypatch.setattr(Observed, "leak", unshuffled)

@@ -36,7 +36,7 @@ def test_frechet_distance_of_gaussians_with_a_common_basis_has_a_closed_form():
     real = exactly(torch.zeros(4).double(), basis * first)
     made = exactly(shift, basis * second)
     expected = shift.square().sum() + (first - second).square().sum()
-    assert frechet_distance(real, made).value == pytest.approx(expected.item(), rel=1e-9)
+    assert frechet_distance(made, real).value == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_frechet_distance_is_that_of_scipys_square_root():
@@ -44,8 +44,8 @@ def test_frechet_distance_is_that_of_scipys_square_root():
     first, second = np.cov(real.numpy(), rowvar=False), np.cov(made.numpy(), rowvar=False)
     shift = real.mean(0) - made.mean(0)
     expected = float(shift @ shift) + np.trace(first + second - 2 * sqrtm(first @ second).real)
-    assert frechet_distance(real, made).value == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(made, real).value == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(real, made).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_distance_of_covariances_without_full_rank_is_that_of_singular_values():
@@ -54,7 +54,7 @@ def test_frechet_distance_of_covariances_without_full_rank_is_that_of_singular_v
     shift = real.mean(0) - made.mean(0)
     # the trace of the square root is the sum of the singular values of A B^T, whose squares are S_r S_m's eigenvalues
     expected = shift @ shift + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
-    assert frechet_distance(real, made, minimum=2).value == pytest.approx(expected.item(), rel=1e-6)
+    assert frechet_distance(made, real, minimum=2).value == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_frechet_distance_of_a_copy_is_zero():
@@ -67,7 +67,7 @@ def test_frechet_distance_of_a_copy_is_zero():
 
 def test_float32_features_are_computed_with_in_float64():
     real, made = (x.float() for x in pair())
-    assert frechet_distance(real, made).value == frechet_distance(real.double(), made.double()).value
+    assert frechet_distance(made, real).value == frechet_distance(made.double(), real.double()).value
 
 
 def slow_kernel_distance(real, made):
@@ -84,9 +84,9 @@ def slow_kernel_distance(real, made):
 def test_kernel_distance_is_the_slow_loop(monkeypatch):
     real, made = pair(25, 31, 4)
     expected = slow_kernel_distance(real.numpy(), made.numpy())
-    assert kernel_distance(real, made).value == pytest.approx(expected, rel=1e-10)
+    assert kernel_distance(made, real).value == pytest.approx(expected, rel=1e-10)
     monkeypatch.setattr(sets, "CHUNK", 10)
-    assert kernel_distance(real, made).value == pytest.approx(expected, rel=1e-10)
+    assert kernel_distance(made, real).value == pytest.approx(expected, rel=1e-10)
 
 
 def test_kernel_distance_of_one_distribution_is_zero_on_average():
@@ -101,9 +101,9 @@ def test_distances_are_those_of_torch_fidelity():
     real, made = pair(100, 100)
     first, second = (fid.fid_features_to_statistics(x) for x in (real, made))
     theirs = fid.fid_statistics_to_metric(first, second, verbose=False)[fid.KEY_METRIC_FID]
-    assert frechet_distance(real, made).value == pytest.approx(theirs, rel=1e-9)
+    assert frechet_distance(made, real).value == pytest.approx(theirs, rel=1e-9)
     theirs = kid.kernel_mmd(real.numpy(), made.numpy())
-    assert kernel_distance(real, made).value == pytest.approx(float(theirs), rel=1e-9)
+    assert kernel_distance(made, real).value == pytest.approx(float(theirs), rel=1e-9)
 
 
 def slow_prdc(real, made, k):
@@ -129,9 +129,9 @@ def test_prdc_is_the_slow_loop(k, monkeypatch):
     real, made = normal(40, 3), 0.6 * normal(30, 3, seed=2) + 0.7
     expected = slow_prdc(real.tolist(), made.tolist(), k)
     assert all(0 < value < 1.5 for value in expected.values())  # nothing trivial
-    assert {name: score.value for name, score in prdc(real, made, k).items()} == pytest.approx(expected)
+    assert {name: score.value for name, score in prdc(made, real, k).items()} == pytest.approx(expected)
     monkeypatch.setattr(sets, "CHUNK", 7)
-    assert {name: score.value for name, score in prdc(real, made, k).items()} == pytest.approx(expected)
+    assert {name: score.value for name, score in prdc(made, real, k).items()} == pytest.approx(expected)
 
 
 def test_prdc_of_copies_far_sets_and_a_single_answer():
@@ -139,22 +139,22 @@ def test_prdc_of_copies_far_sets_and_a_single_answer():
     # k + 1 of a set's points lie in each ball, so a copy's density is (k + 1) / k
     expected = {"precision": 1, "recall": 1, "density": 1.2, "coverage": 1}
     assert {name: score.value for name, score in prdc(real, real).items()} == pytest.approx(expected)
-    assert {score.value for score in prdc(real, real + 100).values()} == {0.0}
-    collapsed = prdc(real, real[:1].expand(50, -1) + 1e-3)
+    assert {score.value for score in prdc(real + 100, real).values()} == {0.0}
+    collapsed = prdc(real[:1].expand(50, -1) + 1e-3, real)
     assert collapsed["precision"].value == 1
     assert collapsed["recall"].value == 0
     assert collapsed["coverage"].value < 0.5
 
 
-def test_far_from_the_origin_neighbours_are_the_same():
+def test_far_from_the_origin_neighbors_are_the_same():
     real, made = normal(60, 5), 0.8 * normal(60, 5, seed=2) + 0.5
-    near = {name: score.value for name, score in prdc(real, made).items()}
-    assert {name: score.value for name, score in prdc(real + 1000, made + 1000).items()} == near
+    near = {name: score.value for name, score in prdc(made, real).items()}
+    assert {name: score.value for name, score in prdc(made + 1000, real + 1000).items()} == near
 
 
 def test_too_few_images_are_not_available_and_say_why():
     few = normal(7, 7)
-    score = frechet_distance(normal(100, 7), few)
+    score = frechet_distance(few, normal(100, 7))
     assert score == SetScore(
         value=None, reason="a Fréchet distance in these features needs 8 images of each kind, there are 7", n=7
     )

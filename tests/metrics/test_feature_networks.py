@@ -239,6 +239,7 @@ def inception(tmp_path_factory):
     return folder / "random.pth", folder / "random.safetensors"
 
 
+@pytest.mark.slow
 def test_fid_is_torch_fidelitys_on_one_random_state_dict(inception, monkeypatch):
     fidelity = pytest.importorskip("torch_fidelity")
     pickled, converted = inception
@@ -334,7 +335,7 @@ def slow_lpips(model, heads, first, second):
 def test_lpips_is_the_formula_on_the_backbone_given(alexnet):
     model, path = alexnet
     metric = Lpips(path)
-    heads = [head.model[-1].weight for head in metric.network.lins]
+    heads = [value for name, value in metric.metric.state_dict().items() if re.match(r"net\.lin\d", name)]
     first, second = draws(3, 3, 64, 80), draws(3, 3, 64, 80, seed=2)
     with torch.no_grad():
         expected = [slow_lpips(model, heads, x.clone(), y.clone()) for x, y in zip(first, second, strict=True)]
@@ -348,6 +349,22 @@ def test_lpips_enlarges_small_images_and_repeats_grey(alexnet):
     enlarged = [F.interpolate(x.repeat(1, 3, 1, 1), (64, 64), mode="bilinear") for x in (first, second)]
     assert torch.equal(metric(first, second), metric(*enlarged))
     assert metric(first, first).tolist() == [0, 0]
+    assert metric(first[:1], second[:1]).tolist() == pytest.approx(metric(first, second)[:1].tolist())
+    assert metric(first[:0], second[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(("backbone", "model"), [("vgg", "vgg16"), ("squeeze", "squeezenet1_1")])
+def test_every_backbone_reads_torchvisions_file_and_downloads_nothing(backbone, model, monkeypatch, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: pytest.fail("downloads"))
+    torch.manual_seed(0)
+    state = models.get_model(model, weights=None).features.state_dict()
+    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
+    metric = Lpips(tmp_path / "weights.safetensors", backbone)
+    loaded = list(metric.metric.net.net.parameters())
+    assert len(loaded) == len(state)
+    assert all(any(torch.equal(value, weight) for weight in loaded) for value in state.values())
+    assert float(metric(draws(1, 3, 64, 64), draws(1, 3, 64, 64, seed=2))) > 0
 
 
 def test_lpips_needs_its_own_backbone(alexnet):

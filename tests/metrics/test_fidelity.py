@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from sparseguard.metrics import METRICS, identified, psnr, ssim
+from sparseguard.metrics import METRICS, psnr, reidentification_at_1, ssim
 
 
 def draws(*shape, seed=1):
@@ -66,7 +66,7 @@ def test_ssim_of_a_copy_is_one():
     assert ssim(images, images).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 
 
-def slowly_identified(ours, theirs, pool, own):
+def slow_reidentification(ours, theirs, pool, own):
     scores = []
     for i in range(len(ours)):
         reference, nearer, ties = np.sum((ours[i] - theirs[i]) ** 2), False, 0
@@ -93,8 +93,8 @@ def test_identified_is_the_slow_double_loop(in_pool):
     ours = (originals + 2 * (draws(20, 1, 3, 3, seed=6) - 0.5)).clamp(0, 1)
     ours[0] = originals[0]
     places = own if in_pool else None
-    scores = identified(ours, originals, pool, places)
-    expected = slowly_identified(
+    scores = reidentification_at_1(ours, originals, pool, places)
+    expected = slow_reidentification(
         ours.double().numpy(),
         originals.double().numpy(),
         pool.double().numpy(),
@@ -106,21 +106,21 @@ def test_identified_is_the_slow_double_loop(in_pool):
 
 def test_copies_in_the_pool_share_the_point():
     pool = torch.stack([torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
-    assert identified(pool[:1], pool[:1], pool, torch.tensor([0])).tolist() == [0.5]
-    assert identified(pool[:1], pool[:1], pool, None).tolist() == pytest.approx([1 / 3])
-    assert identified(pool[2:], pool[2:], pool, torch.tensor([2])).tolist() == [1.0]
-    assert identified(pool[2:], pool[:1], pool, torch.tensor([0])).tolist() == [0.0]
+    assert reidentification_at_1(pool[:1], pool[:1], pool, torch.tensor([0])).tolist() == [0.5]
+    assert reidentification_at_1(pool[:1], pool[:1], pool, None).tolist() == pytest.approx([1 / 3])
+    assert reidentification_at_1(pool[2:], pool[2:], pool, torch.tensor([2])).tolist() == [1.0]
+    assert reidentification_at_1(pool[2:], pool[:1], pool, torch.tensor([0])).tolist() == [0.0]
 
 
 def test_a_constant_answer_scores_chance_exactly():
     pool = draws(25, 1, 4, 4)
     constant = pool.mean(0, keepdim=True).expand_as(pool)
-    assert identified(constant, pool, pool, torch.arange(25)).mean().item() == pytest.approx(1 / 25)
+    assert reidentification_at_1(constant, pool, pool, torch.arange(25)).mean().item() == pytest.approx(1 / 25)
 
 
 def test_random_answers_score_about_chance():
     rounds = [
-        identified(
+        reidentification_at_1(
             draws(100, 1, 4, 4, seed=s),
             draws(100, 1, 4, 4, seed=500 + s),
             draws(100, 1, 4, 4, seed=500 + s),

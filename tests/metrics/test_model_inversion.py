@@ -11,14 +11,14 @@ from sparseguard.core.errors import DataError
 from sparseguard.metrics.model_inversion import (
     agreement,
     attack_accuracy,
-    collapse,
-    equal_pools,
-    far_from,
+    balanced_indices,
+    class_mean_interval,
+    cohen_kappa,
     feature_distance,
-    kappa,
-    mean_interval,
-    nearer_to_private,
-    nearest_of_class,
+    nearest_in_class,
+    outlier_fraction,
+    private_auc,
+    relative_diversity,
 )
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=30).map(torch.tensor)
@@ -51,14 +51,14 @@ def test_agreement_and_kappa_are_scikit_learns(seed):
     first, second = (torch.rand(30, generator=source) < 0.6 for _ in range(2))
     first, second = first.float(), second.float()
     assert agreement(first, second) == pytest.approx(float((first == second).float().mean()))
-    assert kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
+    assert cohen_kappa(first, second) == pytest.approx(cohen_kappa_score(first, second))
 
 
 def test_kappa_of_constant_judgements_is_not_defined():
-    assert kappa(torch.ones(4), torch.ones(4)) is None
-    assert kappa(torch.ones(4), torch.zeros(4)) == 0
+    assert cohen_kappa(torch.ones(4), torch.ones(4)) is None
+    assert cohen_kappa(torch.ones(4), torch.zeros(4)) == 0
     with pytest.raises(ValueError, match="at least one"):
-        kappa(torch.ones(0), torch.ones(0))
+        cohen_kappa(torch.ones(0), torch.ones(0))
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -66,7 +66,7 @@ def test_distances_and_pairs_are_scikit_learns(k):
     (made, labels), (real, real_labels) = cloud(12, 0), cloud(40, 1)
     found, places = (
         feature_distance(made, labels, real, real_labels, k),
-        nearest_of_class(made, labels, real, real_labels),
+        nearest_in_class(made, labels, real, real_labels),
     )
     for row, label in enumerate(labels.tolist()):
         own = (real_labels == label).nonzero().squeeze(1)
@@ -77,14 +77,14 @@ def test_distances_and_pairs_are_scikit_learns(k):
 
 def test_of_equally_near_images_the_first_is_taken():
     real = torch.zeros(4, 2)
-    assert nearest_of_class(torch.zeros(1, 2), torch.tensor([1]), real, torch.tensor([0, 1, 1, 1])).tolist() == [1]
+    assert nearest_in_class(torch.zeros(1, 2), torch.tensor([1]), real, torch.tensor([0, 1, 1, 1])).tolist() == [1]
 
 
 def test_classes_without_enough_real_images_are_named():
     made, labels = cloud(3, 0)
     real, real_labels = cloud(2, 1)
     with pytest.raises(DataError, match="class 2 has no real images"):
-        nearest_of_class(made, labels, real, real_labels)
+        nearest_in_class(made, labels, real, real_labels)
     with pytest.raises(DataError, match="class 0 has 1 real images, a mean over 2"):
         feature_distance(made, labels, real, real_labels, 2)
     with pytest.raises(DataError, match="finite"):
@@ -93,13 +93,13 @@ def test_classes_without_enough_real_images_are_named():
 
 @given(first=LABELS, second=LABELS, seed=st.integers(0, 100))
 def test_pools_hold_every_class_equally_often(first, second, seed):
-    one, other = equal_pools(first, second, torch.Generator().manual_seed(seed))
+    one, other = balanced_indices(first, second, torch.Generator().manual_seed(seed))
     for label in range(4):
         count = min(int((first == label).sum()), int((second == label).sum()))
         assert int((first[one] == label).sum()) == int((second[other] == label).sum()) == count
     for places in (one, other):
         assert places.tolist() == sorted(set(places.tolist()))
-    again = equal_pools(first, second, torch.Generator().manual_seed(seed))
+    again = balanced_indices(first, second, torch.Generator().manual_seed(seed))
     assert torch.equal(again[0], one)
     assert torch.equal(again[1], other)
 
@@ -111,7 +111,7 @@ def test_the_auc_is_scikit_learns_averaged_over_classes():
         own = NearestNeighbors(n_neighbors=1).fit(made[labels == label].numpy())
         near, far = (own.kneighbors(x[y == label].numpy())[0][:, 0] for x, y in ((private, ours), (unseen, theirs)))
         expected.append(roc_auc_score([1] * len(near) + [0] * len(far), -np.concatenate([near, far])))
-    found = nearer_to_private(made, labels, private, ours, unseen, theirs)
+    found = private_auc(made, labels, private, ours, unseen, theirs)
     assert found.value == pytest.approx(np.mean(expected))
     assert found.ci95[0] <= found.value <= found.ci95[1]
     assert (found.n_private, found.n_unseen) == (30, 24)
@@ -119,9 +119,9 @@ def test_the_auc_is_scikit_learns_averaged_over_classes():
 
 def test_copies_of_private_images_give_an_auc_of_one():
     (private, ours), (unseen, theirs) = cloud(30, 1), cloud(30, 2)
-    found = nearer_to_private(private, ours, private, ours, unseen, theirs)
+    found = private_auc(private, ours, private, ours, unseen, theirs)
     assert (found.value, *found.ci95) == pytest.approx((1, 1, 1))
-    assert nearer_to_private(private, ours, unseen, theirs, private, ours).value == 0
+    assert private_auc(private, ours, unseen, theirs, private, ours).value == 0
 
 
 def test_the_interval_covers_one_half_when_nothing_is_to_be_told():
@@ -130,7 +130,7 @@ def test_the_interval_covers_one_half_when_nothing_is_to_be_told():
         (made, labels), (private, ours), (unseen, theirs) = (
             cloud(count, 3 * seed + i) for i, count in enumerate((9, 60, 60))
         )
-        low, high = nearer_to_private(made, labels, private, ours, unseen, theirs).ci95
+        low, high = private_auc(made, labels, private, ours, unseen, theirs).ci95
         covered += low <= 0.5 <= high
     assert 51 <= covered <= 60  # 95 % of 60 is 57
 
@@ -138,7 +138,7 @@ def test_the_interval_covers_one_half_when_nothing_is_to_be_told():
 def test_an_auc_needs_all_three_kinds_in_one_class():
     made, labels = cloud(3, 0, classes=1)
     with pytest.raises(DataError, match="no class has"):
-        nearer_to_private(made, labels, made, labels + 1, made, labels + 1)
+        private_auc(made, labels, made, labels + 1, made, labels + 1)
 
 
 def test_far_from_is_the_obvious_count():
@@ -149,29 +149,29 @@ def test_far_from_is_the_obvious_count():
         usual.append(np.sqrt(((others - row) ** 2).sum(1)).min())
     limit = np.quantile(usual, 0.95)
     nearest = [np.sqrt(((real.double().numpy() - row) ** 2).sum(1)).min() for row in made.double().numpy()]
-    assert far_from(made, real) == pytest.approx(np.mean(np.array(nearest) > limit))
-    assert far_from(made + 1000, real) == 1
-    assert far_from(cloud(500, 3)[0], cloud(500, 4)[0]) == pytest.approx(0.05, abs=0.06)
+    assert outlier_fraction(made, real) == pytest.approx(np.mean(np.array(nearest) > limit))
+    assert outlier_fraction(made + 1000, real) == 1
+    assert outlier_fraction(cloud(500, 3)[0], cloud(500, 4)[0]) == pytest.approx(0.05, abs=0.06)
     with pytest.raises(DataError, match="at least two"):
-        far_from(made, real[:1])
+        outlier_fraction(made, real[:1])
 
 
 def test_collapse_is_one_for_real_images_and_zero_for_copies():
     source = torch.Generator().manual_seed(0)
     real, labels = torch.rand(12, 1, 4, 4, generator=source), torch.arange(12) % 3
-    assert collapse(real, labels, real, labels) == pytest.approx(1)
+    assert relative_diversity(real, labels, real, labels) == pytest.approx(1)
     copies = real[:3].repeat(4, 1, 1, 1)
-    assert collapse(copies, labels, real, labels) == 0
-    assert collapse(real.mean((2, 3), keepdim=True) + (real - 0.5) / 2, labels, real, labels) < 1
+    assert relative_diversity(copies, labels, real, labels) == 0
+    assert relative_diversity(real.mean((2, 3), keepdim=True) + (real - 0.5) / 2, labels, real, labels) < 1
     with pytest.raises(ValueError, match="no class"):
-        collapse(real[:3], labels[:3], real, labels)
+        relative_diversity(real[:3], labels[:3], real, labels)
 
 
 def test_an_interval_is_of_group_means_where_there_are_three():
     values, groups = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.5, 0.5]), torch.tensor([0, 0, 1, 1, 2, 2])
     half = stats.t.ppf(0.975, 2) * np.std([0, 1, 0.5], ddof=1) / np.sqrt(3)
-    assert mean_interval(values, groups) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    assert class_mean_interval(values, groups) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     two = values[:4], groups[:4]
     half = stats.t.ppf(0.975, 3) * np.std([0, 0, 1, 1], ddof=1) / 2
-    assert mean_interval(*two) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
-    assert mean_interval(values[:1], groups[:1]) == (0, 0, 0)
+    assert class_mean_interval(*two) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    assert class_mean_interval(values[:1], groups[:1]) == (0, 0, 0)

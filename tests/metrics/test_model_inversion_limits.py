@@ -12,15 +12,15 @@ from sparseguard.metrics import model_inversion as class_level
 from sparseguard.metrics.model_inversion import (
     agreement,
     attack_accuracy,
-    collapse,
-    equal_pools,
-    far_from,
+    balanced_indices,
+    class_mean_interval,
     feature_distance,
-    mean_interval,
-    nearer_to_private,
-    nearest_of_class,
+    nearest_in_class,
+    outlier_fraction,
+    private_auc,
+    relative_diversity,
 )
-from sparseguard.numerics import nearest_neighbors as neighbours
+from sparseguard.numerics import nearest_neighbors
 
 NONE = torch.zeros(0, dtype=torch.int64)
 
@@ -50,7 +50,7 @@ def test_a_tie_counts_only_where_all_that_tie_are_among_the_k():
 @given(seed=st.integers(0, 500))
 def test_the_nearest_is_the_first_of_the_slow_loop(seed):
     (made, labels), (real, real_labels) = grid(9, seed), grid(30, seed + 1)
-    places = nearest_of_class(made, labels, real, real_labels)
+    places = nearest_in_class(made, labels, real, real_labels)
     for row, label, place in zip(made.numpy(), labels.tolist(), places.tolist(), strict=True):
         own = np.flatnonzero(real_labels.numpy() == label)
         assert place == own[((real.numpy()[own] - row) ** 2).sum(1).argmin()]  # numpy's argmin is the first
@@ -60,7 +60,7 @@ def test_the_nearest_is_the_first_of_the_slow_loop(seed):
 def test_copies_are_equally_far_however_many_there_are(offset):
     (made, _), (few, _) = cloud(40, 0, d=33), cloud(7, 1, d=33)
     real = few.repeat(30, 1) + offset
-    places = nearest_of_class(made + offset, torch.zeros_like(torch.arange(40)), real, torch.zeros(210).long())
+    places = nearest_in_class(made + offset, torch.zeros_like(torch.arange(40)), real, torch.zeros(210).long())
     assert int(places.max()) < 7
 
 
@@ -83,15 +83,15 @@ def test_parts_of_a_set_give_what_the_whole_gives(monkeypatch):
     def everything():
         return [
             *feature_distance(*made, *private, 2).tolist(),
-            *nearest_of_class(*made, *private).tolist(),
-            far_from(made[0] + 0.5, private[0]),
-            collapse(images, made[1][:20], real, private[1]),
-            (found := nearer_to_private(*made, *private, *unseen)).value,
+            *nearest_in_class(*made, *private).tolist(),
+            outlier_fraction(made[0] + 0.5, private[0]),
+            relative_diversity(images, made[1][:20], real, private[1]),
+            (found := private_auc(*made, *private, *unseen)).value,
             *found.ci95,
         ]
 
     whole = everything()
-    for module in (class_level, neighbours):
+    for module in (class_level, nearest_neighbors):
         monkeypatch.setattr(module, "CHUNK", 4)
     assert everything() == pytest.approx(whole, rel=1e-6)
 
@@ -108,23 +108,23 @@ def test_the_auc_with_many_ties_is_scikit_learns(seed):
             for x, y in ((private, ours), (unseen, theirs))
         )
         expected.append(roc_auc_score([1] * len(near) + [0] * len(far), -np.concatenate([near, far])))
-    found = nearer_to_private(made, labels, private, ours, unseen, theirs)
+    found = private_auc(made, labels, private, ours, unseen, theirs)
     assert found.value == pytest.approx(np.mean(expected))
-    back = nearer_to_private(made, labels, unseen, theirs, private, ours)
+    back = private_auc(made, labels, unseen, theirs, private, ours)
     assert found.value + back.value == pytest.approx(1)
 
 
 def test_the_same_images_on_both_sides_give_one_half():
     (made, labels), (real, ours) = cloud(30, 0, d=40), cloud(64, 1, d=40)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(2))
-    assert nearer_to_private(made + 50, labels, real + 50, ours, real[order] + 50, ours[order]).value == 0.5
+    assert private_auc(made + 50, labels, real + 50, ours, real[order] + 50, ours[order]).value == 0.5
 
 
 def test_classes_weigh_equally_in_the_auc_whatever_their_size():
     made, labels = torch.tensor([[0.0], [100.0]]), torch.tensor([0, 1])
     private, ours = torch.tensor([[1.0]] * 9 + [[109.0]]), torch.tensor([0] * 9 + [1])
     unseen, theirs = torch.tensor([[2.0]] * 9 + [[101.0]]), torch.tensor([0] * 9 + [1])
-    assert nearer_to_private(made, labels, private, ours, unseen, theirs).value == 0.5  # 1 and 0, not 81 of 82
+    assert private_auc(made, labels, private, ours, unseen, theirs).value == 0.5  # 1 and 0, not 81 of 82
 
 
 def test_the_aucs_interval_is_that_of_a_slow_bootstrap():
@@ -144,20 +144,20 @@ def test_the_aucs_interval_is_that_of_a_slow_bootstrap():
     for _ in range(4000):
         drawn = [[random.choice(side, len(side)) for side in pair] for pair in sides]
         slow.append(np.mean([np.mean(near[:, None] < far) for near, far in drawn]))
-    found = nearer_to_private(made, labels, private, ours, unseen, theirs).ci95
+    found = private_auc(made, labels, private, ours, unseen, theirs).ci95
     width = np.subtract(*np.quantile(slow, [0.975, 0.025]))
     assert found == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.1 * width)
 
 
 def test_the_auc_is_reproducible():
     made, private, unseen = cloud(9, 0), cloud(30, 1), cloud(30, 2)
-    assert nearer_to_private(*made, *private, *unseen) == nearer_to_private(*made, *private, *unseen)
+    assert private_auc(*made, *private, *unseen) == private_auc(*made, *private, *unseen)
 
 
 def test_every_image_of_a_class_is_drawn_as_often():
     first, second = torch.zeros(12, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
     source = torch.Generator().manual_seed(0)
-    drawn = torch.cat([equal_pools(first, second, source)[0] for _ in range(1200)]).bincount(minlength=12)
+    drawn = torch.cat([balanced_indices(first, second, source)[0] for _ in range(1200)]).bincount(minlength=12)
     # 1,200 draws of 4 of 12: mean 400, deviation sqrt(1,200 / 3 * 2 / 3) = 16.3
     assert drawn.min() > 400 - 4.5 * 16.3
     assert drawn.max() < 400 + 4.5 * 16.3
@@ -166,8 +166,8 @@ def test_every_image_of_a_class_is_drawn_as_often():
 def test_far_from_is_the_same_far_from_the_origin():
     (made, _), (real, _) = (cloud(count, seed) for seed, count in enumerate((40, 60)))
     made, real = made.double() * 1.5, real.double()
-    assert 0 < far_from(made, real) < 1
-    assert far_from(made + 10_000, real + 10_000) == far_from(made, real)
+    assert 0 < outlier_fraction(made, real) < 1
+    assert outlier_fraction(made + 10_000, real + 10_000) == outlier_fraction(made, real)
 
 
 def test_collapse_is_the_slow_loop():
@@ -181,7 +181,7 @@ def test_collapse_is_the_slow_loop():
     expected = np.min(
         [spread(images[labels == c].double().numpy()) / spread(real[real_labels == c].double().numpy()) for c in (0, 1)]
     )
-    assert collapse(images, labels, real, real_labels) == pytest.approx(expected)
+    assert relative_diversity(images, labels, real, real_labels) == pytest.approx(expected)
 
 
 def test_classes_whose_real_images_are_all_the_same_do_not_count():
@@ -189,20 +189,20 @@ def test_classes_whose_real_images_are_all_the_same_do_not_count():
     images, labels = torch.rand(8, 1, 2, 2, generator=source), torch.arange(8) % 2
     real = images.clone()
     real[labels == 0] = 0.5
-    assert collapse(images, labels, real, labels) == pytest.approx(1)
+    assert relative_diversity(images, labels, real, labels) == pytest.approx(1)
     with pytest.raises(ValueError, match="real ones that differ"):
-        collapse(images, labels, torch.full_like(images, 0.5), labels)
+        relative_diversity(images, labels, torch.full_like(images, 0.5), labels)
     with pytest.raises(DataError, match="finite"):
-        collapse(images * torch.nan, labels, images, labels)
+        relative_diversity(images * torch.nan, labels, images, labels)
 
 
 def test_an_interval_of_broken_values_is_refused():
     with pytest.raises(DataError, match="1 are not"):
-        mean_interval(torch.tensor([torch.nan, 1.0]), torch.tensor([0, 1]))
+        class_mean_interval(torch.tensor([torch.nan, 1.0]), torch.tensor([0, 1]))
 
 
 def test_groups_weigh_equally_in_the_mean():
-    assert mean_interval(torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 0, 1]))[0] == 0.5
+    assert class_mean_interval(torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([0, 0, 0, 1]))[0] == 0.5
 
 
 def test_nothing_is_refused():
@@ -212,25 +212,25 @@ def test_nothing_is_refused():
         lambda: attack_accuracy(empty, NONE),
         lambda: agreement(torch.zeros(0), torch.zeros(0)),
         lambda: feature_distance(empty, NONE, features, labels),
-        lambda: nearest_of_class(empty, NONE, features, labels),
-        lambda: nearer_to_private(empty, NONE, features, labels, features, labels),
-        lambda: far_from(empty, features),
-        lambda: collapse(torch.zeros(0, 1, 2, 2), NONE, torch.zeros(0, 1, 2, 2), NONE),
-        lambda: mean_interval(torch.zeros(0), NONE),
+        lambda: nearest_in_class(empty, NONE, features, labels),
+        lambda: private_auc(empty, NONE, features, labels, features, labels),
+        lambda: outlier_fraction(empty, features),
+        lambda: relative_diversity(torch.zeros(0, 1, 2, 2), NONE, torch.zeros(0, 1, 2, 2), NONE),
+        lambda: class_mean_interval(torch.zeros(0), NONE),
     )
     for call in calls:
         with pytest.raises((ValueError, DataError)):
             call()
-    assert [len(side) for side in equal_pools(NONE, labels, torch.Generator())] == [0, 0]
+    assert [len(side) for side in balanced_indices(NONE, labels, torch.Generator())] == [0, 0]
 
 
 def test_what_cannot_be_compared_is_refused():
     (features, labels), (others, _) = cloud(6, 0), cloud(6, 1, d=4)
     calls = (
         lambda real: feature_distance(features, labels, real, labels),
-        lambda real: nearest_of_class(features, labels, real, labels),
-        lambda real: nearer_to_private(features, labels, features, labels, real, labels),
-        lambda real: far_from(features, real),
+        lambda real: nearest_in_class(features, labels, real, labels),
+        lambda real: private_auc(features, labels, features, labels, real, labels),
+        lambda real: outlier_fraction(features, real),
     )
     for call in calls:
         with pytest.raises(DataError, match="4 and of 5 dimensions"):

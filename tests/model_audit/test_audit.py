@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from sparseguard.core.errors import DataError, RecipeError
-from sparseguard.core.model_copy import copy_of
+from sparseguard.core.model_copy import copy_model
 from sparseguard.data import DATASETS
 from sparseguard.model_audit.hooked_model import HookedModel
-from sparseguard.model_audit.runner import ATTACKS, audit
+from sparseguard.model_audit import DEFAULT_ATTACKS, audit
 from sparseguard.record import read_record
 from sparseguard.report.verdict import verdict
 from sparseguard.targets import state_hash
@@ -50,7 +50,7 @@ def test_every_tap_is_attacked_and_told_in_words(model, tmp_path):
 
 
 def test_every_control_has_an_attack_it_is_compared_with(model, tmp_path):
-    quick = [one for one in ATTACKS if one["name"] in ("mean-image", "ridge")]
+    quick = [one for one in DEFAULT_ATTACKS if one["name"] in ("mean-image", "ridge")]
     (record,) = run(model, tmp_path, taps=["logits"], attacks=quick).records
     controls = {one.name for one in record.attackers if not one.competes and not one.floor}
     assert controls == {"ridge, shuffled features"}
@@ -190,7 +190,7 @@ def test_the_same_tap_twice_is_one_record_and_a_tap_run_twice_is_told(tmp_path):
     model = nn.Sequential(shared, nn.Flatten(), nn.Linear(784, 10), shared)
     found = run(model, tmp_path / "out", taps=["0", "0"], progress=told)
     assert len(found.records) == 1
-    assert any("is run 2 times" in line for line in told.lines)
+    assert any("2 times for an image" in line for line in told.lines)
 
 
 def test_images_that_do_not_fit_each_other_or_are_too_few_are_told_apart(model, tmp_path):
@@ -211,4 +211,4 @@ def test_a_model_that_fails_or_is_none_is_told(tmp_path):
     with pytest.raises(DataError, match="KeyError: 'no'"):
         run(Broken(), str(tmp_path))
     with pytest.raises(DataError, match="is a function"):
-        copy_of(lambda images: images)
+        copy_model(lambda images: images)

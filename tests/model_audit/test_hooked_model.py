@@ -6,8 +6,8 @@ from torch import nn
 
 from sparseguard.core.errors import DataError, RecipeError, TrainingError
 from sparseguard.core.progress import Silent
-from sparseguard.model_audit.hooked_model import HookedModel, UpTo, check_taps, copied, times_run
-from sparseguard.model_audit.load_inputs import in_one_order, model_of
+from sparseguard.model_audit.hooked_model import HookedModel, TapOutput, check_taps, copy_frozen, count_calls
+from sparseguard.model_audit.load_inputs import align_classes, load_model
 from sparseguard.model_audit.preprocessing import Preprocessed
 from sparseguard.targets import state_hash
 from sparseguard.types import ImageSet
@@ -41,7 +41,7 @@ def hooks(model):
 
 @pytest.mark.parametrize("tap", ["body", "body.0", "body.2", "head", "logits"])
 def test_a_tap_is_what_the_module_puts_out_and_logits_are_the_models_own(net, tap):
-    frozen = copied(net)
+    frozen = copy_frozen(net)
     hooked = HookedModel(frozen, tap)
     kept = []
     if tap == "logits":
@@ -60,7 +60,7 @@ def test_a_tap_is_what_the_module_puts_out_and_logits_are_the_models_own(net, ta
 
 def test_gradients_of_a_tap_reach_the_image(net):
     torch.manual_seed(1)
-    tap = UpTo(copied(net).double(), "body")
+    tap = TapOutput(copy_frozen(net).double(), "body")
     images = IMAGES[:2].double().requires_grad_()
     assert torch.autograd.gradcheck(tap, (images,))
 
@@ -69,7 +69,7 @@ def test_the_model_handed_over_is_left_as_it_was(net):
     net.train()
     net.body[1].eval()
     before, modes = state_hash(net), [module.training for module in net.modules()]
-    frozen = copied(net)
+    frozen = copy_frozen(net)
     HookedModel(frozen, "body")(IMAGES)
     assert state_hash(net) == before
     assert [module.training for module in net.modules()] == modes
@@ -91,7 +91,7 @@ class Broken(nn.Module):
 def test_hooks_are_gone_after_an_error_too():
     broken = Broken()
     with pytest.raises(TrainingError, match=r"failed on images \(5, 1, 8, 8\) with ValueError: broken on purpose"):
-        UpTo(broken, "second")(IMAGES)
+        TapOutput(broken, "second")(IMAGES)
     assert hooks(broken) == 0
 
 
@@ -155,7 +155,7 @@ def test_outputs_without_a_row_an_image_are_refused(what, message):
 
 @pytest.mark.parametrize("tap", ["values", "alias"])
 def test_a_models_own_handlers_and_names_do_not_hide_a_tap(tap):
-    hooked = HookedModel(copied(Beside(lambda images: (images * 9).long())), tap)
+    hooked = HookedModel(copy_frozen(Beside(lambda images: (images * 9).long())), tap)
     leaked = hooked.forward_to(IMAGES, f"tap {tap}")
     assert leaked.dtype == torch.float32
     torch.testing.assert_close(leaked, (IMAGES * 9).floor())
@@ -165,14 +165,14 @@ def test_a_shape_that_follows_the_images_is_refused():
     model = Beside(lambda images: images[:, :, : len(images)])
     (shape,) = check_taps(model, ["values"], IMAGES[:2]).values()
     with pytest.raises(TrainingError, match="attacks need one shape"):
-        UpTo(model, "values", shape)(IMAGES)
+        TapOutput(model, "values", shape)(IMAGES)
 
 
 def test_how_often_a_module_is_run_is_counted(net):
-    assert times_run(net, "body.0", IMAGES) == 1
+    assert count_calls(net, "body.0", IMAGES) == 1
     twice = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     twice.append(twice[0])
-    assert times_run(twice, "3", IMAGES) == 2
+    assert count_calls(twice, "3", IMAGES) == 2
     assert hooks(twice) == 0
 
 
@@ -186,8 +186,8 @@ def test_taps_are_named_as_in_the_users_own_model(net):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_of_a_scripted_model_only_the_logits_are_seen(net):
-    scripted = copied(torch.jit.script(net))
-    torch.testing.assert_close(HookedModel(scripted, "logits")(IMAGES), copied(net)(IMAGES))
+    scripted = copy_frozen(torch.jit.script(net))
+    torch.testing.assert_close(HookedModel(scripted, "logits")(IMAGES), copy_frozen(net)(IMAGES))
     with pytest.raises(RecipeError, match="scripted or traced model"):
         check_taps(scripted, ["body"], IMAGES[:2])
 
@@ -196,9 +196,9 @@ def test_of_a_scripted_model_only_the_logits_are_seen(net):
 def test_models_with_kept_results_are_copied_and_compiled_ones_opened(net):
     net.kept = net(IMAGES)
     nn.utils.weight_norm(net.head)
-    torch.testing.assert_close(copied(net)(IMAGES), net.eval()(IMAGES))
+    torch.testing.assert_close(copy_frozen(net)(IMAGES), net.eval()(IMAGES))
     assert net.kept.grad_fn is not None
-    opened = copied(torch.compile(nn.Sequential(net)))
+    opened = copy_frozen(torch.compile(nn.Sequential(net)))
     assert check_taps(opened, ["0.body"], IMAGES[:2]) == {"0.body": (4, 8, 8)}
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_copied_is_refused():
             raise TypeError("no copies")
 
     with pytest.raises(DataError, match="cannot be copied"):
-        copied(Stubborn())
+        copy_frozen(Stubborn())
 
 
 def test_normalization_is_part_of_the_model(net):
@@ -247,31 +247,31 @@ def test_a_model_is_made_by_a_factory_and_gets_its_weights(tmp_path):
     (tmp_path / "mine.py").write_text(FACTORY)
     own = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     torch.save(own.state_dict(), tmp_path / "weights.pth")
-    model = model_of(f"{tmp_path / 'mine.py'}:make", tmp_path / "weights.pth", mean=[0.5], std=[2], progress=Silent())
+    model = load_model(f"{tmp_path / 'mine.py'}:make", tmp_path / "weights.pth", mean=[0.5], std=[2], progress=Silent())
     torch.testing.assert_close(model(IMAGES), own((IMAGES - 0.5) / 2))
     for prefix in ("module.", "_orig_mod.", "_orig_mod.module."):
         torch.save({f"{prefix}{name}": value for name, value in own.state_dict().items()}, tmp_path / "wrapped.pth")
-        same = model_of(f"{tmp_path / 'mine.py'}:make", tmp_path / "wrapped.pth", progress=Silent())
+        same = load_model(f"{tmp_path / 'mine.py'}:make", tmp_path / "wrapped.pth", progress=Silent())
         torch.testing.assert_close(same(IMAGES), own(IMAGES))
     torch.save({"other": torch.zeros(1)}, tmp_path / "wrong.pth")
     with pytest.raises(DataError):
-        model_of(f"{tmp_path / 'mine.py'}:make", tmp_path / "wrong.pth", progress=Silent())
+        load_model(f"{tmp_path / 'mine.py'}:make", tmp_path / "wrong.pth", progress=Silent())
     with pytest.raises(RecipeError, match="1 and 0 values"):
-        model_of(f"{tmp_path / 'mine.py'}:make", None, mean=[0.5], progress=Silent())
+        load_model(f"{tmp_path / 'mine.py'}:make", None, mean=[0.5], progress=Silent())
 
 
 def test_an_exported_program_has_the_modules_it_was_exported_from(net, tmp_path):
     net.eval()
     shapes = ({0: torch.export.Dim("n", min=1)},)
     torch.export.save(torch.export.export(net, (IMAGES,), dynamic_shapes=shapes), tmp_path / "net.pt2")
-    loaded = copied(model_of(str(tmp_path / "net.pt2"), None, progress=Silent()))
+    loaded = copy_frozen(load_model(str(tmp_path / "net.pt2"), None, progress=Silent()))
     torch.testing.assert_close(loaded(IMAGES[:3]), net(IMAGES[:3]))
-    torch.testing.assert_close(UpTo(loaded, "body")(IMAGES[:3]), net.body(IMAGES[:3]))
+    torch.testing.assert_close(TapOutput(loaded, "body")(IMAGES[:3]), net.body(IMAGES[:3]))
     with pytest.raises(RecipeError, match="its own weights"):
-        model_of(str(tmp_path / "net.pt2"), tmp_path / "w.pth", progress=Silent())
+        load_model(str(tmp_path / "net.pt2"), tmp_path / "w.pth", progress=Silent())
     (tmp_path / "bad.pt2").write_bytes(b"no program")
     with pytest.raises(DataError, match="not a program"):
-        model_of(str(tmp_path / "bad.pt2"), None, progress=Silent())
+        load_model(str(tmp_path / "bad.pt2"), None, progress=Silent())
 
 
 def of_classes(classes, labels):
@@ -280,12 +280,12 @@ def of_classes(classes, labels):
 
 def test_labels_are_places_among_the_classes_of_both_sets_or_the_models_own():
     sets = [of_classes(("9", "10"), [0, 1]), of_classes(("8", "10"), [1, 0])]
-    first, second = in_one_order(sets)
+    first, second = align_classes(sets)
     assert first.classes == second.classes == ("8", "9", "10")
     assert (first.labels.tolist(), second.labels.tolist()) == ([1, 2], [2, 0])
-    first, second = in_one_order(sets, ["10", "7", "8", "9"])
+    first, second = align_classes(sets, ["10", "7", "8", "9"])
     assert (first.labels.tolist(), second.labels.tolist()) == ([3, 0], [0, 2])
     with pytest.raises(DataError, match="images of '9', not among 8, 10"):
-        in_one_order(sets, ["8", "10"])
+        align_classes(sets, ["8", "10"])
     with pytest.raises(DataError, match="twice"):
-        in_one_order(sets, ["8", "9", "10", "8"])
+        align_classes(sets, ["8", "9", "10", "8"])

@@ -116,6 +116,7 @@ def test_measures_agree_with_textbook_forms(m: int, d: int, e: int, seed: int, s
     assert distance_correlation(x, z).item() == pytest.approx(slow_dcor(x.numpy(), z.numpy()), rel=1e-7, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_distance_correlation_agrees_with_dcor() -> None:
     source = np.random.default_rng(0)
     drawings = [(*source.integers((2, 1, 1), (13, 10, 10)), seed, 10 ** source.uniform(-2, 1.3)) for seed in range(200)]

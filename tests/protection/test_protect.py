@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import sparseguard
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.core.progress import Silent
-from sparseguard.model_audit.hooked_model import check_taps, copied
-from sparseguard.model_audit.load_inputs import model_of
-from sparseguard.protection import Reconstructed, apply_updates
-from sparseguard.protection.insertion import check_given
+from sparseguard.model_audit.hooked_model import check_taps, copy_frozen
+from sparseguard.model_audit.load_inputs import load_model
+from sparseguard.protection import ReconstructionLayer, apply_updates
+from sparseguard.protection.insertion import check_arguments
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
 
@@ -63,13 +63,13 @@ def test_at_a_tiny_lambda_reconstructions_are_what_came_in(channels: int, before
     coarse = sparseguard.protect(model, before=before, example=few, lambd=1.0, emit="reconstruction")
     assert not torch.allclose(coarse.model(few), model(few), atol=1e-4)
     assert done.changes.reinitialized == ()
-    assert done.changes.enters == done.changes.leaves
+    assert done.changes.front_input == done.changes.front_output
 
 
 def test_a_reconstruction_is_mean_plus_deviation_times_atoms_weighted_by_the_code() -> None:
     layer = SparseCode2d(3, 5, 3, lambd=0.2)
     few = torch.cat([images() * 7 - 2, torch.full((1, 3, 9, 8), 0.4)])
-    code, made = layer(few), Reconstructed(layer)(few)
+    code, made = layer(few), ReconstructionLayer(layer)(few)
     for image, own, result in zip(few, code, made, strict=True):
         padded = torch.zeros(3, 11, 10)
         for feature, row, column in product(range(5), range(9), range(8)):
@@ -96,8 +96,8 @@ def test_codes_go_through_the_pairs_into_a_new_convolution() -> None:
 def test_a_sequence_that_begins_with_a_convolution_takes_codes() -> None:
     done = sparseguard.protect(net(), before="body", example=images(), features=(7,), steps=(3,))
     assert done.changes.reinitialized == ("body.layer.0.0.weight",)
-    assert done.changes.enters == (6, 9, 8)
-    assert done.changes.leaves == (7, 9, 8)
+    assert done.changes.front_input == (6, 9, 8)
+    assert done.changes.front_output == (7, 9, 8)
     assert done.model(images()).shape == (4, 4)
 
 
@@ -175,7 +175,7 @@ def test_it_can_be_exported_and_audited_as_a_program(emit: str, tmp_path: Path) 
     program = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},), strict=False)
     torch.testing.assert_close(program.module()(images(count=7)), expected, atol=1e-5, rtol=1e-4)
     torch.export.save(program, tmp_path / "net.pt2")
-    loaded = copied(model_of(str(tmp_path / "net.pt2"), None, progress=Silent()))
+    loaded = copy_frozen(load_model(str(tmp_path / "net.pt2"), None, progress=Silent()))
     shapes = check_taps(loaded, ["conv1", "logits"], images())
     assert set(shapes) == {"conv1", "logits"}
     torch.testing.assert_close(loaded(images(count=7)), expected, atol=1e-5, rtol=1e-4)
@@ -201,8 +201,8 @@ def test_the_models_precision_stays(dtype: torch.dtype, emit: str) -> None:
         ({"before": "conv"}, r"no module 'conv'. Did you mean 'conv1'\? Known: body, body.0, body.0.0, conv1\."),
         ({"before": ""}, "no module ''"),
         ({"before": "unused"}, "runs no module 'unused'"),
-        ({"before": "twice", "emit": "reconstruction"}, "is run 2 times"),
-        ({"before": "fc", "emit": "reconstruction"}, r"not given one tensor \(n, c, h, w\).*Possible: .*bn1"),
+        ({"before": "twice", "emit": "reconstruction"}, "runs 2 times"),
+        ({"before": "fc", "emit": "reconstruction"}, r"another input than one tensor \(n, c, h, w\).*Possible: .*bn1"),
         ({"before": "bn1"}, "does not begin with a convolution.*reconstruction.*Possible: .*conv1"),
         ({"features": (16,)}, "one entry for each layer"),
         ({"features": (), "steps": ()}, "one entry for each layer"),
@@ -339,6 +339,56 @@ def test_scripted_models_are_refused() -> None:
 )
 def test_what_is_of_another_kind_is_refused(change: dict[str, object], error: type[Exception], message: str) -> None:
     given = {"features": (16, 28), "steps": (20, 8), "emit": "codes", "learn": "both", "example": images()}
-    check_given(**given)
+    check_arguments(**given)
     with pytest.raises(error, match=message):
-        check_given(**{**given, **change})
+        check_arguments(**{**given, **change})
+
+
+def _train(protected, optimizers, steps: int, *, by_hand: bool) -> str:
+    model = protected.model.train()
+    torch.manual_seed(5)
+    for _ in range(steps):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        F.cross_entropy(model(images()), torch.arange(4)).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            if by_hand:
+                protected.apply_updates()
+    return state_hash(model)
+
+
+def _optimizers(model: nn.Module, count: int) -> list[torch.optim.Optimizer]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return [torch.optim.Adam(weights[start::count], lr=1e-2) for start in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("learn", ["both", "local"])
+def test_attach_gives_the_weights_of_updates_by_hand(count: int, learn: str) -> None:
+    results = {}
+    for kind in ("by hand", "attached", "attached twice", "none"):
+        protected = sparseguard.protect(net(), before="conv1", example=images(), learn=learn, lambd=0.1)
+        optimizers = _optimizers(protected.model, count)
+        if kind.startswith("attached"):
+            protected.attach(*optimizers)
+        if kind == "attached twice":
+            protected.attach(*optimizers)
+        results[kind] = _train(protected, optimizers, 3, by_hand=kind == "by hand")
+    assert results["attached"] == results["attached twice"] == results["by hand"] != results["none"]
+
+
+def test_a_removed_handle_ends_the_updates() -> None:
+    protected = sparseguard.protect(net(), before="conv1", example=images(), lambd=0.1)
+    (optimizer,) = _optimizers(protected.model, 1)
+    layer = [module for module in protected.model.modules() if isinstance(module, SparseCode2d)][1]
+    with protected.attach(optimizer) as handle:
+        _train(protected, [optimizer], 1, by_hand=False)
+    updated = layer.dictionary.detach().clone()
+    handle.remove()  # a second time does nothing
+    _train(protected, [optimizer], 1, by_hand=False)
+    assert layer.gathered is not None  # collected, not applied
+    protected.attach(optimizer)
+    _train(protected, [optimizer], 1, by_hand=False)
+    assert layer.gathered is None
+    assert not torch.equal(layer.dictionary, updated)

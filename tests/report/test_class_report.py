@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from test_report_page import Balance, words_of
 
-from sparseguard.record import ClassScore, Flag
+from sparseguard.record import ClassInversionDiagnostics, ClassScore, EvaluatorFacts, Flag
 from sparseguard.report import matched, render, rows, to_json, write_page
 from sparseguard.report.analysis import pareto
 from sparseguard.report.analysis.class_summary import class_rows
 from sparseguard.report.analysis.grouping import of_classes
 from support import class_records as own
 from support import synthetic_records as made
+from support.html_pages import Balance, words_of
 
 INSTANCE_ONLY = ("level and attackers", "Private minus test", "Every attacker and floor", "id@1 was not measured")
 
@@ -60,7 +60,7 @@ def test_rows_are_means_and_deviations_over_seeds():
     assert row.agreement["share"].mean == pytest.approx(0.91)
     assert row.classes["Coat"].accuracy["striding"].mean == pytest.approx(0.85)
     assert row.rules == {"implicit": 2}
-    assert "rule: implicit" not in row.notes
+    assert "gradient_rule" not in row.diagnostics
     assert (row.seeds, row.accuracy.mean) == (2, 0.8)
 
 
@@ -71,7 +71,7 @@ def test_one_seed_has_its_interval_and_no_deviation():
 
 
 def test_controls_follow_attacks_and_defenses_keep_the_recipes_order():
-    order = {"fit": {"epochs": 6}, "threats": own.THREATS, "defense_order": ["zeta", "none"]}
+    order = made.config(["zeta", "none"])
     found = class_rows([own.record("none", config=order), own.record("zeta", config=order)])
     expected = ["plug-and-play", "knowing", "pixel-inversion"]
     assert [(row.defense, row.attack) for row in found] == [
@@ -89,12 +89,12 @@ def test_failed_seeds_keep_the_others_and_failed_defenses_keep_a_row():
 
 
 def test_values_that_are_no_numbers_are_not_available():
-    broken = own.attacker("a", given=own.prior())
-    nan = ClassScore(value=float("nan"), ci95=(float("nan"), 1.0), n=3, leaks="more", chance=float("inf"))
-    broken = broken.model_copy(update={"scores": {"FID": nan}, "notes": {"diversity": float("nan")}})
-    record = own.record(class_attackers=[broken])
+    broken = own.attack("a", given=own.prior())
+    nan = ClassScore(value=float("nan"), ci95=(float("nan"), 1.0), n=3, chance=float("inf"))
+    broken = broken.model_copy(update={"scores": {"FID": nan}, "diagnostics": ClassInversionDiagnostics(diversity=float("nan"))})
+    record = own.record(attacks=[broken])
     row = of_attack([record], "a")
-    assert (row.scores["FID"].value, row.scores["FID"].beside, row.notes) == (None, {}, {})
+    assert (row.scores["FID"].value, row.scores["FID"].beside, row.diagnostics) == (None, {}, {})
     assert row.scores["FID"].reasons == ("its value is not a finite number",)
     json.dumps(to_json([record]), allow_nan=False)
 
@@ -166,9 +166,8 @@ def test_terminal_has_the_numbers_and_fits():
 def test_ten_classes_fit_in_the_terminal_and_more_have_no_table():
     for count, tables in ((10, 5), (11, 4)):
         names = [f"a long class {at}" for at in range(count)]
-        facts = dict.fromkeys(names, own.attacker("a").classes["Bag"])
-        goal = own.record().class_goal.model_copy(update={"classes": names})
-        records = [own.record(class_goal=goal, class_attackers=[own.attacker("a", given=own.prior(), classes=facts)])]
+        facts = dict.fromkeys(names, own.attack("a").classes["Bag"])
+        records = [own.record(classes=names, attacks=[own.attack("a", given=own.prior(), classes=facts)])]
         assert len(render(records)) == tables
         lines = terminal(records)
         assert max(len(line.rstrip()) for line in lines.splitlines()) <= 100
@@ -220,10 +219,9 @@ def test_classes_alone_have_no_empty_tables_of_instances(tmp_path):
     assert rows([own.record()]) == []
 
 
-def test_failed_cases_are_told_apart_by_the_recipe():
+def test_failed_cases_are_told_apart_by_the_threat():
     assert of_classes(own.failed())
-    assert not of_classes(made.failed(threat="split", config={"threats": own.THREATS}))
-    assert not of_classes(made.failed(threat="plug-and-play"))
+    assert not of_classes(made.failed(threat="split"))
     assert rows([own.failed()]) == []
 
 
@@ -231,12 +229,12 @@ def test_failed_cases_are_told_apart_by_the_recipe():
     "records",
     [
         [own.failed()],
-        [own.record(class_attackers=[])],
-        [own.record(class_attackers=[own.attacker("bare", scores={}, classes={}, notes={}, curves={}, settings={})])],
-        [own.record(evaluators={}, agreement={}, target=None, leaked=None, provenance={})],
-        [own.record(class_goal=None)],
+        [own.record(attacks=[])],
+        [own.record(attacks=[own.attack("bare", scores={}, classes={}, diagnostics={}, loss_curves={}, hyperparameters={})])],
+        [own.record(evaluators={}, target=None, features=None, provenance={})],
+        [own.record(outcome=None)],
     ],
-    ids=["failed", "no attack", "bare attack", "bare record", "no goal"],
+    ids=["failed", "no attack", "bare attack", "bare record", "no outcome"],
 )
 def test_incomplete_records_still_make_a_report(tmp_path, records):
     held = {record.case.slug: own.pictures(record) for record in records}
@@ -246,12 +244,12 @@ def test_incomplete_records_still_make_a_report(tmp_path, records):
 
 
 def test_rules_are_told_only_where_there_are_sparse_layers_to_compare_them_in(tmp_path):
-    bare = own.attacker("a", given=own.prior(), notes={"rule: unrolled": 1.0, "lr": 0.05})
-    text = words_of(page(tmp_path, [own.record(class_attackers=[bare])]))
+    bare = own.attack("a", given=own.prior(), diagnostics={"gradient_rule": "unrolled", "learning_rate": 0.05})
+    text = words_of(page(tmp_path, [own.record(attacks=[bare])]))
     assert "gradients pass sparse layers" not in text
     assert "rate: 0.05" in text
-    other = own.attacker("a", given=own.prior(), notes={"rule: unrolled": 1.0, "cosine unrolled, implicit": 0.5})
-    records = [own.record(seed=0), own.record(seed=1, class_attackers=[other.model_copy(update={"name": "knowing"})])]
+    other = own.attack("a", given=own.prior(), diagnostics={"gradient_rule": "unrolled", "gradient_cosine_implicit": 0.5})
+    records = [own.record(seed=0), own.record(seed=1, attacks=[other.model_copy(update={"name": "knowing"})])]
     assert of_attack(records, "knowing").rules == {"implicit": 1, "unrolled": 1}
     assert "implicit (1 of 2 seeds), unrolled (1 of 2 seeds)" in words_of(page(tmp_path, records))
 
@@ -308,23 +306,25 @@ def test_images_without_an_attack_are_shown_by_defense_where_they_differ(tmp_pat
 def test_hostile_names_are_escaped_and_markup_is_not_obeyed(tmp_path):
     hostile = '<script>alert("x")</script>'
     names = {"Bag": hostile, "Coat": "[red]x[/red]"}
-    facts = {names[label]: one for label, one in own.attacker("a").classes.items()}
-    score = ClassScore(value=None, reason=hostile, n=3, leaks="more")
-    attacker = own.attacker(
+    facts = {names[label]: one for label, one in own.attack("a").classes.items()}
+    score = ClassScore(value=None, reason=hostile, n=3)
+    attacker = own.attack(
         hostile,
         given=own.prior(hostile, (hostile,), trained_on=hostile, kind=hostile),
         classes=facts,
         scores={**own.scores(), hostile: score},
-        notes={hostile: 1.0},
-        settings={hostile: hostile},
-    )
-    goal = own.record().class_goal.model_copy(
-        update={"classes": list(names.values()), "pairing": hostile, "foreign": {hostile: 0.1}}
+        diagnostics={"gradient_rule": hostile, "extra": {hostile: 1.0}},
+        hyperparameters={hostile: hostile},
     )
     flag = Flag(name=hostile, message=hostile, expected=hostile)
     record = own.record(
-        hostile, class_attackers=[attacker], class_goal=goal, evaluators={hostile: 0.5}, flags=[flag], agreement={}
+        hostile,
+        attacks=[attacker],
+        classes=list(names.values()),
+        evaluators={hostile: EvaluatorFacts(accuracy=0.5, shuffled_patches=0.1)},
+        flags=[flag],
     )
+    record = record.model_copy(update={"outcome": record.outcome.model_copy(update={"pairing": hostile})})
     held = {record.case.slug: own.pictures(record)}
     text = page(tmp_path, [record], True, held)
     assert "<script" not in text

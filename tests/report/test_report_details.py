@@ -7,9 +7,8 @@ import re
 import pytest
 from PIL import Image
 from rich.console import Console
-from test_report_page import Balance, words_of
 
-from sparseguard.record import Attacker, Bound, Record
+from sparseguard.record import Bound, FeatureInversionAttack, Record
 from sparseguard.report import render, write_page
 from sparseguard.report.analysis.bounds import bound_tables
 from sparseguard.report.charts.axis import linear, logarithmic
@@ -17,6 +16,7 @@ from sparseguard.report.charts.learning_curves import curve_charts
 from sparseguard.report.html.gallery import sheet
 from support import full_records as full
 from support import synthetic_records as made
+from support.html_pages import Balance, words_of
 
 HOSTILE = '<img src="https://example.org/x.png"><script>alert(1)</script>'
 
@@ -74,7 +74,7 @@ def test_everything_recorded_is_on_the_page(tmp_path):
         "shuffled features",
         "not available: too few images for a covariance",
         "0.0123",
-        "recognized by pooling-net",
+        "evaluator accuracy (pooling-net)",
         "pooling-net recognizes 0.871",
         "What a perfect attacker could know",
         "not available: the model adds no noise",
@@ -93,21 +93,22 @@ def test_everything_recorded_is_on_the_page(tmp_path):
 def hostile_record() -> Record:
     plain = full.record().model_dump(mode="json")
     name = {"ridge-conv": HOSTILE}
-    for attacker in plain["attackers"]:
-        attacker["name"] = name.get(attacker["name"], attacker["name"])
-        attacker["setting"]["data"] = HOSTILE
-        attacker["setting"]["control"] = HOSTILE
-        attacker["curves"] = {"auxiliary_val PSNR": [1.0, 2.0], f"{HOSTILE} misfit": [1.0, 0.1]}
-        attacker["sets"] = {HOSTILE: {HOSTILE: {"value": None, "reason": HOSTILE, "n": 3}}}
-    for comparison in plain["comparisons"]:
+    outcome = plain["outcome"]
+    for attack in outcome["attacks"]:
+        attack["name"] = name.get(attack["name"], attack["name"])
+        attack["conditions"]["dataset"] = HOSTILE
+        attack["curves"] = {"auxiliary_val_psnr": [1.0, 2.0], "feature_loss": {HOSTILE: [1.0, 0.1]}}
+        attack["set_scores"] = {HOSTILE: {HOSTILE: {"value": None, "reason": HOSTILE, "n": 3}}}
+        attack["diagnostics"] = {"extra": {HOSTILE: 1.0}}
+    for comparison in outcome["comparisons"]:
         comparison["second"] = name.get(comparison["second"], comparison["second"])
-    plain["chosen"] = {level: dict.fromkeys(own, HOSTILE) for level, own in plain["chosen"].items()}
-    plain["chosen"][HOSTILE] = {"psnr": HOSTILE}
-    for bound in plain["bounds"]:
-        bound.update(name=HOSTILE, meaning=HOSTILE)
-        bound["values"] = {f"{HOSTILE}_psnr": 3.0, f"{HOSTILE}_corrected_psnr": 4.0, HOSTILE: 2.0}
-    plain["skipped"] = {HOSTILE: HOSTILE}
-    plain["evaluators"] = {HOSTILE: 0.5}
+    for choice in outcome["chosen"]:
+        choice["attack"] = HOSTILE
+    for bound in outcome["bounds"]:
+        bound.update(name=HOSTILE, layer=HOSTILE, meaning=HOSTILE, values={HOSTILE: 2.0})
+        bound["layers"] = [{"layer": HOSTILE, "psnr": 3.0, "corrected_psnr": 4.0}]
+    outcome["skipped"] = {HOSTILE: HOSTILE}
+    plain["evaluators"] = {HOSTILE: {"accuracy": 0.5}}
     plain["case"]["defense"] = HOSTILE
     return Record.model_validate(plain)
 
@@ -128,7 +129,7 @@ def test_a_sheet_shows_best_median_and_worst_under_none():
     records, pictures = pair()
     found = sheet(records, pictures)
     psnr = full.scores()["ridge-conv/private/psnr"]
-    gallery = records[0].data["gallery_index"]
+    gallery = records[0].data.gallery_indices
     ranked = sorted(gallery, key=lambda place: -psnr[place])
     middle = (len(ranked) - 3) // 2
     expected = [*ranked[:3], *ranked[middle : middle + 3], *ranked[-3:]]
@@ -157,7 +158,7 @@ def test_every_strip_shows_the_same_images_and_a_dash_where_none_was_attacked():
 
 
 def test_few_images_are_shown_once_each():
-    record = full.record(data={"sizes": full.COUNTS, "gallery_index": [3, 9, 4]})
+    record = full.record(data={"sizes": full.COUNTS, "gallery_indices": [3, 9, 4]})
     pictures = full.pictures()
     for name in list(pictures.gallery):
         pictures.gallery[name] = pictures.gallery[name][:3]
@@ -169,9 +170,9 @@ def test_few_images_are_shown_once_each():
 def test_curves_share_one_scale():
     low, high = full.record(), full.record("sca")
     plain = high.model_dump()
-    for attacker in plain["attackers"]:
-        if attacker["curves"].get("auxiliary_val PSNR"):
-            attacker["curves"] = {"auxiliary_val PSNR": [5.0, float("nan"), 18.0]}
+    for attack in plain["outcome"]["attacks"]:
+        if attack["curves"]["auxiliary_val_psnr"]:
+            attack["curves"] = {"auxiliary_val_psnr": [5.0, float("nan"), 18.0]}
     learned, searched, trained = curve_charts([low, Record.model_validate(plain)])
     assert [panel.title for panel in learned.panels] == ["none", "sca"]
     assert [words for _, words in learned.y_ticks][:1] == ["5"]
@@ -210,7 +211,7 @@ def test_bounds_of_several_seeds_are_averaged():
 def test_bounds_that_differ_between_seeds_still_make_a_table():
     other = [Bound(name="else", meaning="m", values={"a": 1.0})]
     (table,) = bound_tables([full.record(seed=0), full.record(seed=1, bounds=other)])
-    assert [row.name for row in table.rows] == ["waterfall", "noise-pool", "null-space"]
+    assert [row.name for row in table.rows] == ["layer-wise reconstruction (last)", "noise-pool", "null-space"]
 
 
 def test_terminal_has_a_row_a_level_and_fits():
@@ -227,7 +228,7 @@ def test_terminal_has_a_row_a_level_and_fits():
         "none: white-box minus black-box",
         "sca minus none",
         "-4.00",
-    ):  # noqa: RUF001
+    ):
         assert piece in joined, piece
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
@@ -242,17 +243,16 @@ def test_without_pictures_the_terminal_compares_levels_alone():
     assert len(render([made.record()])) == 1
 
 
-def test_a_bare_attacker_of_a_new_record_is_shown(tmp_path):
-    bare = Attacker(
+def test_a_bare_attack_is_shown(tmp_path):
+    bare = FeatureInversionAttack(
         name="x",
-        settings={},
+        attack="x",
         knowledge="gray-box",
         floor=False,
         parameter_change=None,
         outside_range=0.0,
-        notes={},
         scores={},
     )
-    record = full.record(attackers=[bare], chosen={"gray-box": {"psnr": "x"}})
+    record = full.record(attacks=[bare], chosen={"gray-box": {"psnr": "x"}})
     text = page(tmp_path, [record], {record.case.slug: full.pictures()})
     assert text.endswith("</html>\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparseguard.record import Record
-from sparseguard.report import between_defenses, bootstrap_interval, cell_controls, rows, to_json
+from sparseguard.report import between_defenses, cell_controls, rows, to_json
 from sparseguard.report.analysis.threat_levels import chosen_at, level_of
 from support import full_records as full
 from support import synthetic_records as made
@@ -24,19 +24,6 @@ def test_levels_come_in_the_order_of_what_is_known():
     found = rows([full.record()])
     assert [row.level for row in found] == LEVELS
     assert [(row.knowledge, row.repeats) for row in found] == [("black-box", 1), ("black-box", 16), ("white-box", 1)]
-
-
-def test_old_records_level_is_their_knowledge():
-    old = made.record()
-    assert {level_of(attacker) for attacker in old.attackers} == {"nothing", "black-box"}
-    plain = old.model_dump(mode="json")
-    for attacker in plain["attackers"]:
-        for new in ("setting", "level", "competes", "index", "curves", "residuals", "sets"):
-            del attacker[new]
-    for new in ("skipped", "comparisons", "bounds", "evaluators"):
-        del plain[new]
-    del plain["target"]["history"]
-    assert rows([Record.model_validate_json(json.dumps(plain | {"schema_version": 1}))]) == rows([old])
 
 
 def test_a_row_of_some_images_says_how_many_and_compares_on_these():
@@ -69,7 +56,7 @@ def test_rows_of_all_images_need_no_pictures():
     record = full.record()
     for with_pictures in ({}, held(record)):
         measure = rows([record], with_pictures)[0].measures["psnr"]["private"]
-        assert measure.floor == pytest.approx(record.attacker("mean-image").scores["private"]["psnr"].mean)
+        assert measure.floor == pytest.approx(record.outcome.attack("mean-image").scores["private"]["psnr"].mean)
         assert (measure.partial, measure.to_outputs) == (False, None)
 
 
@@ -77,7 +64,7 @@ def test_intervals_are_by_the_bootstrap_where_scores_are_at_hand():
     record = full.record()
     values = full.scores()["ridge-conv/private/psnr"].astype(float)
     assert rows([record], held(record))[0].measures["psnr"]["private"].ci95 == bootstrap_interval(values)
-    summary = record.attacker("ridge-conv").scores["private"]["psnr"]
+    summary = record.outcome.attack("ridge-conv").scores["private"]["psnr"]
     assert rows([record])[0].measures["psnr"]["private"].ci95 == summary.ci95
 
 
@@ -98,7 +85,7 @@ def test_controls_stand_beside_the_attack_they_belong_to():
     assert (control.name, control.belongs_to, control.level) == ("ridge shuffled", ("ridge",), "black-box")
     assert control.words[0].startswith("shuffled features")
     found = control.measures["psnr"]["private"]
-    assert found.attack.mean == pytest.approx(record.attacker("ridge").scores["private"]["psnr"].mean)
+    assert found.attack.mean == pytest.approx(record.outcome.attack("ridge").scores["private"]["psnr"].mean)
     assert found.difference.mean == pytest.approx(found.control.mean - found.attack.mean)
 
 
@@ -122,9 +109,9 @@ def test_defenses_are_compared_image_by_image():
 def test_a_difference_pairs_images_by_their_place():
     base, other = full.record(), full.record("sca", shift=2.0)
     changed = other.model_dump()
-    for attacker in changed["attackers"]:
-        if attacker["name"] == "search":
-            attacker["index"]["private"] = [43, 11, 50, 7, 2]
+    for attack in changed["outcome"]["attacks"]:
+        if attack["name"] == "search":
+            attack["indices"]["private"] = [43, 11, 50, 7, 2]
     other = Record.model_validate(changed)
     pictures = held(base, other, shifts={"sca": 2.0})
     (found,) = (one for one in between_defenses([base, other], pictures) if one.level == "white-box")
@@ -155,7 +142,7 @@ def test_the_spread_over_seeds_is_told_apart_from_the_interval_over_images():
 
 def test_other_images_are_not_compared():
     base, other = full.record(), full.record("sca", shift=4.0)
-    other = other.model_copy(update={"data": {**other.data, "fingerprints": {"private": "else", "test": "same"}}})
+    other = other.model_copy(update={"data": other.data.model_copy(update={"fingerprints": {"private": "else", "test": "same"}})})
     found = between_defenses([base, other], held(base, other, shifts={"sca": 4.0}))
     assert {part for one in found for part in one.measures["psnr"]} == {"test"}
 

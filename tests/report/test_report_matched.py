@@ -7,17 +7,20 @@ import sys
 
 import pytest
 from rich.console import Console
-from test_report_page import Balance, words_of
-from test_report_terminal import words
 
 from sparseguard.cli import app as cli
 from sparseguard.core.errors import RecipeError
-from sparseguard.record import Attacker
+from sparseguard.record import FeatureInversionAttack
 from sparseguard.report import MAX_DROP, matched, render, rows, to_json, write_page
 from sparseguard.report.analysis.defense_cost import columns, target_rows
-from sparseguard.stats import noninferiority
+from sparseguard.stats import noninferiority_test
 from support import many_defenses as many
 from support import synthetic_records as made
+from support.html_pages import Balance, words_of
+
+
+def words(text):
+    return " ".join(text.split())
 
 
 def tables(records, max_drop=0.05):
@@ -67,7 +70,7 @@ def test_the_setting_that_leaks_least_among_those_that_keep_the_accuracy_is_pick
 
 def test_the_test_is_on_the_images_of_select_and_auxiliary_val():
     (first, *_) = family(table([many.record(), *ladder()]), "sca").tried
-    assert first.evidence == noninferiority(6.0, 0.0, 600, 0.05)
+    assert first.evidence == noninferiority_test(6.0, 0.0, 600, 0.05)
     kept = many.record("sca", lost=3, gained=5)
     (only,) = family(table([many.record(), kept]), "sca").tried
     assert (only.evidence.lost, only.evidence.gained, only.evidence.drop) == (6, 10, pytest.approx(-4 / 600))
@@ -78,9 +81,9 @@ def test_the_choice_reads_neither_test_nor_private():
     base = family(table(records), "sca").pick.label
     worse = [one.model_copy(update={"target": one.target.model_copy(update={"accuracy": 0.1})}) for one in records[1:]]
     assert family(table([records[0], *worse]), "sca").pick.label == base
-    other = [many.record("sca", one.case.defense, attackers=made.attackers(9.0, many.PARTS)) for one in records[1:3]]
+    other = [many.record("sca", one.case.defense, attacks=made.attacks(9.0, many.PARTS)) for one in records[1:3]]
     plain = [one.model_dump() for one in other]
-    for attacker in (one for record in plain for one in record["attackers"]):
+    for attacker in (one for record in plain for one in record["outcome"]["attacks"]):
         attacker["scores"]["auxiliary_val"]["psnr"]["mean"] = 1.0 if attacker["name"] == "ridge" else 2.0
     changed = [type(other[0]).model_validate(one) for one in plain]
     leaks = [one.leak for one in family(table([records[0], *changed]), "sca").tried]
@@ -113,7 +116,8 @@ def test_combined_defenses_are_a_family_and_controls_are_marked():
 
 
 def test_without_a_recorded_name_each_label_is_its_own_family():
-    found = table([many.record(), many.record("x", "sca 1", config={}), many.record("x", "sca 2", config={})])
+    bare = made.config([])
+    found = table([many.record(), many.record("x", "sca 1", config=bare), many.record("x", "sca 2", config=bare)])
     assert [row.family for row in found.rows] == ["none", "sca 1", "sca 2"]
 
 
@@ -157,7 +161,7 @@ def test_seeds_are_averaged_because_their_images_are_the_same():
         for seed, lost, shift in ((0, 4, -1.0), (1, 9, -2.0), (2, 200, -9.0))
     ]
     (tried,) = family(table([*base, *own[:2]]), "sca").tried
-    assert tried.evidence == noninferiority((8 + 18) / 2, 0.0, 600, 0.05)
+    assert tried.evidence == noninferiority_test((8 + 18) / 2, 0.0, 600, 0.05)
     assert (tried.leak, tried.seeds) == (pytest.approx(16.5), 2)
     assert tried.accuracy.std > 0
     (more,) = family(table([*base, *own]), "sca").tried
@@ -176,7 +180,7 @@ def test_without_none_the_reason_is_given(tmp_path):
 
 
 def test_records_before_schema_3_say_what_is_missing(tmp_path):
-    old = [many.record(name, facts={"wrong": {}}) for name in ("none", "sca")]
+    old = [many.record(name, facts={"misclassified": {}}) for name in ("none", "sca")]
     assert table(old).reason.startswith("accuracy on select was not recorded")
     assert "accuracy on select was not recorded" in page(tmp_path, old)
     assert len(render(old)) == 1
@@ -199,28 +203,28 @@ def test_a_setting_that_was_not_attacked_at_outputs_cannot_be_picked():
 
 def test_what_other_levels_reach_is_told_beside_the_pick():
     plain = many.record("sca").model_dump()
-    search = dict(plain["attackers"][2], name="search", knowledge="white-box")
-    plain["attackers"].append(search)
-    plain["chosen"]["white-box"] = {"psnr": "search"}
-    plain["comparisons"] = [
+    outcome = plain["outcome"]
+    outcome["attacks"].append(dict(outcome["attacks"][2], name="search", knowledge="white-box"))
+    outcome["chosen"].append({"knowledge": "white-box", "metric": "psnr", "attack": "search"})
+    outcome["comparisons"] = [
         {
-            "kind": "level",
+            "kind": "knowledge",
             "first": "search",
             "second": "ridge",
             "metric": "psnr",
-            "part": "private",
+            "split": "private",
             "mean": 2.5,
             "ci95": (2.0, 3.0),
             "n": 9,
         }
     ]
     record = type(many.record()).model_validate(plain)
-    assert isinstance(record.attackers[-1], Attacker)
+    assert isinstance(record.attacks[-1], FeatureInversionAttack)
     assert family(table([many.record(), record]), "sca").pick.gains == {"white-box": 2.5}
 
 
 def test_failed_settings_are_counted_apart(tmp_path):
-    gone = [made.failed(f"{name} 9", config={"case_defense": {"name": name}}) for name in ("sca", "cem")]
+    gone = [made.failed(f"{name} 9", config=made.config([f"{name} 9"])) for name in ("sca", "cem")]
     records = [many.record(), *ladder()[:1], *gone]
     found = table(records)
     assert (len(family(found, "sca").tried), family(found, "sca").failed) == (1, 1)
@@ -277,7 +281,7 @@ def test_what_a_defense_costs_is_on_the_page(tmp_path):
         many.record("old", facts={"relative_cost": None, "step_flops": None}),
     ]
     found = target_rows(records)
-    assert list(columns(found)) == ["epsilon", "delta", "rero_bound"]
+    assert list(columns(found)) == ["epsilon", "delta", "reconstruction_bound"]
     assert columns(found[2:]) == {}
     assert found[1].relative_cost.mean == 3.25
     text = words_of(page(tmp_path, records))

@@ -1,5 +1,4 @@
 import base64
-import html.parser
 import io
 import os
 import re
@@ -14,26 +13,7 @@ from sparseguard.record import Flag
 from sparseguard.record.claims import find_claim
 from sparseguard.report import write_page
 from support import synthetic_records as made
-
-VOID = {"meta", "img", "br"}
-
-
-class Balance(html.parser.HTMLParser):
-    """Collects what is opened and not closed, and every attribute that could load something."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.wrong, self.tags, self.loads = [], [], set(), []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
+from support.html_pages import Balance, words_of
 
 
 def written(tmp_path, records, with_images=False, pictures=None):
@@ -54,10 +34,6 @@ def grid():
         *(made.record("sca lambd=0.5", "split", seed, shift=-9.0, flags=flags) for seed in (0, 1)),
         made.failed("sca lambd=0.5", "end-to-end"),
     ]
-
-
-def words_of(text):
-    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
 
 
 @pytest.mark.parametrize("with_images", [False, True])
@@ -83,9 +59,9 @@ def test_numbers_claims_flags_and_failures_are_on_the_page(tmp_path):
         "it is 0.61",
         "failed: fit: TrainingError: the loss is not finite at epoch 3.",
         "effective rank 40.0",
-        "queries: 3,600 public, 3,000 private",
+        "queries: 3,000 private, 3,600 auxiliary",
         "[19.90, 20.10] 18.00 / 20.00 / 22.00",
-        "host.name somewhere",
+        "device somewhere",
         "the private images' features",
     ):
         assert piece in text
@@ -97,9 +73,9 @@ def test_hostile_names_are_escaped(tmp_path):
     text = written(
         tmp_path,
         [
-            made.record(hostile, flags=[flag], recipe=hostile, provenance={hostile: hostile}),
+            made.record(hostile, flags=[flag], recipe=hostile, provenance={"device": hostile}),
             made.failed(hostile, hostile),
-            made.record(data={"sizes": {hostile: 3}, "layout": hostile}, chosen={hostile: {"psnr": hostile}}),
+            made.record(data={"sizes": {hostile: 3}, "layout": hostile}, chosen={"black-box": {"psnr": hostile}}),
         ],
         with_images=True,
     )
@@ -149,8 +125,8 @@ def test_cases_without_pictures_are_named(tmp_path):
     [
         [made.failed()],
         [made.record(chosen={})],
-        [made.record(attackers=[], chosen={}, identification={}, leaked=None, target=None, provenance={})],
-        [made.record(attackers=made.attackers(parts={"private": 0.0}))],
+        [made.record(attacks=[], chosen={}, pools={}, features=None, target=None, provenance={})],
+        [made.record(attacks=made.attacks(parts={"private": 0.0}))],
         [made.record(threat="something-else")],
         [made.record(defense="a-name-much-too-long-for-the-chart-that-goes-on-and-on")],
         [],
@@ -190,7 +166,7 @@ def test_reports_need_no_torch():
     code = (
         "import sys, sparseguard.report, sparseguard.record.claims; assert 'torch' not in sys.modules; "
         "own = {name.split('.')[1] for name in sys.modules if name.startswith('sparseguard.')} - {'report'}; "
-        "read = {'record', 'class_record', 'claims', 'errors'}; "
+        "read = {'record', 'core', 'stats'}; "
         "assert own <= read, own"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

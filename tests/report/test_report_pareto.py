@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_report_page import Balance, words_of
 
 from sparseguard.report import frontier, rows, to_json, write_page
 from sparseguard.report.analysis import pareto
@@ -15,6 +14,7 @@ from sparseguard.report.charts.label_placement import LETTER, LINE, names, share
 from sparseguard.report.charts.pareto import BOTTOM, EDGE, LEFT, RIGHT, TOP, draw_pareto
 from support import many_defenses as many
 from support import synthetic_records as made
+from support.html_pages import Balance, words_of
 
 EDGES = (LEFT, TOP, EDGE, BOTTOM)
 coarse = st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(float))
@@ -105,7 +105,7 @@ def test_every_name_is_placed_inside(points):
 
 def test_floors_that_use_the_leak_make_a_band():
     plain = many.record("sca", lost=9, shift=-1.0).model_dump()
-    plain["attackers"][1]["scores"]["private"]["psnr"]["mean"] = 13.5
+    plain["outcome"]["attacks"][1]["scores"]["private"]["psnr"]["mean"] = 13.5
     found = one([many.record(), type(many.record()).model_validate(plain)])
     assert found.floors == (12.0, 13.5)
     chart = draw_pareto(found, 0.05)
@@ -125,8 +125,8 @@ def test_long_names_are_cut_and_whole_when_pointed_at():
 
 def test_an_attack_on_some_images_says_so():
     plain = many.record("sca", shift=-1.0).model_dump()
-    for attacker in plain["attackers"]:
-        attacker["index"] = {"private": [0, 1]}
+    for attacker in plain["outcome"]["attacks"]:
+        attacker["indices"] = {"private": [0, 1]}
         attacker["scores"]["private"]["psnr"]["n"] = 2
     chart = draw_pareto(one([many.record(), type(many.record()).model_validate(plain)]), 0.05)
     assert chart.partial

@@ -53,12 +53,12 @@ def test_private_minus_test_needs_equal_numbers_for_identification():
     (row,) = rows([made.record()])
     assert row.memorization == {"psnr": 1.0, "ssim": 0.0, "id@1": None}
     assert row.memorization_of_floors == {"psnr": 1.0, "ssim": 0.0, "id@1": None}
-    (row,) = rows([made.record(identification={"private": 900, "test": 900})])
+    (row,) = rows([made.record(pools={"private": 900, "test": 900})])
     assert row.memorization["id@1"] == 0.0
 
 
 def test_a_missing_part_is_absent_not_zero():
-    (row,) = rows([made.record(attackers=made.attackers(parts={"private": 0.0}))])
+    (row,) = rows([made.record(attacks=made.attacks(parts={"private": 0.0}))])
     assert list(row.measures["psnr"]) == ["private"]
     assert row.memorization["psnr"] is None
 
@@ -69,8 +69,8 @@ def test_a_leak_below_the_floor_is_negative():
 
 
 def test_without_floors_there_is_a_score_but_no_leak():
-    attackers = [one for one in made.attackers() if not one.floor]
-    (row,) = rows([made.record(attackers=attackers)])
+    attackers = [one for one in made.attacks() if not one.floor]
+    (row,) = rows([made.record(attacks=attackers)])
     private = row.measures["psnr"]["private"]
     assert (private.leaked.mean, private.floor, private.floor_names, private.leak) == (20.0, None, (), None)
 
@@ -112,10 +112,10 @@ def test_without_an_order_none_comes_first():
 
 def test_scale_is_one_sentence():
     assert scale([made.record(seed=seed) for seed in (1, 0)]) == (
-        "fashion-mini: 3,000 private, 1,500 attacker-train, 300 attacker-val, 900 test images; "
+        "fashion-mini: 3,000 private, 1,500 auxiliary, 300 auxiliary-val, 900 test images; "
         "6 epochs at most; seeds 0, 1."
     )
-    assert scale([made.failed(data={}, config={})]) == "fashion-mini: sizes not recorded; seed 0."
+    assert scale([made.failed(data={}, config=made.config([], training=None))]) == "fashion-mini: sizes not recorded; seed 0."
 
 
 def test_json_round_trips():

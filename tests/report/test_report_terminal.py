@@ -57,7 +57,7 @@ def test_caption_is_whole_and_says_which_direction_leaks():
 
 
 def test_missing_test_part_is_named():
-    joined = words(shown([made.record(attackers=made.attackers(parts={"private": 0.0}))]))
+    joined = words(shown([made.record(attacks=made.attacks(parts={"private": 0.0}))]))
     assert "20.00/n/a" in joined
     assert "n/a: not available." in joined
 

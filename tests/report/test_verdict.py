@@ -4,7 +4,7 @@ import pytest
 
 from sparseguard.record import Comparison, Flag
 from sparseguard.report.verdict import verdict
-from support.synthetic_records import FLOORS, attacker, record
+from support.synthetic_records import FLOORS, attack, record
 
 CHANCE = 1 / 2000
 """Of the made-up records."""
@@ -12,10 +12,10 @@ CHANCE = 1 / 2000
 
 def told(psnr: float, identified: float, **changes):
     """Return the verdict on one attack of so many dB above the best floor, 12 dB."""
-    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
-    one = attacker("ridge", {"psnr": psnr, "ssim": 0.5, "id@1": identified}, False)
+    floors = [attack(name, means, True) for name, means in FLOORS.items()]
+    one = attack("ridge", {"psnr": psnr, "ssim": 0.5, "id@1": identified}, False)
     chosen = {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
-    return verdict(record(attackers=[*floors, one], chosen=chosen, **changes))
+    return verdict(record(attacks=[*floors, one], chosen=chosen, **changes))
 
 
 @pytest.mark.parametrize(
@@ -40,75 +40,75 @@ def test_severity_follows_the_thresholds(psnr, identified, severity):
 
 
 def test_among_few_images_chance_is_no_leak():
-    few = {"identification": {"private": 8, "test": 8}}  # chance .125; ten times that cannot be reached
+    few = {"pools": {"private": 8, "test": 8}}  # chance .125; ten times that cannot be reached
     assert told(9.0, 0.2, **few).severity == "none found"
     assert told(9.0, 0.6, **few).severity == "severe"
 
 
 def test_what_luck_does_among_a_handful_is_no_leak():
-    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
-    one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
+    floors = [attack(name, means, True) for name, means in FLOORS.items()]
+    one = attack("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
     chosen = {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
     for count, severity in ((1, "none found"), (2, "none found"), (30, "severe")):
         summaries = {metric: kept.model_copy(update={"n": count}) for metric, kept in one.scores["private"].items()}
         few = one.model_copy(update={"scores": {**one.scores, "private": summaries}})
         found = verdict(
-            record(attackers=[*floors, few], chosen=chosen, identification={"private": count, "test": count})
+            record(attacks=[*floors, few], chosen=chosen, pools={"private": count, "test": count})
         )
         assert found.severity == severity
         assert ("one image" in found.sentences[1]) is (count == 1)
 
 
 def test_an_attack_on_few_images_is_measured_against_another_on_the_same_ones():
-    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
-    whole = attacker("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.0}, False)
-    search = attacker("search", {"psnr": 18.0, "ssim": 0.5, "id@1": 0.0}, False)
-    easy = search.model_copy(update={"index": {"private": [0, 1, 2]}})
+    floors = [attack(name, means, True) for name, means in FLOORS.items()]
+    whole = attack("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.0}, False)
+    search = attack("search", {"psnr": 18.0, "ssim": 0.5, "id@1": 0.0}, False)
+    easy = search.model_copy(update={"indices": {"private": [0, 1, 2]}})
     chosen = {
         name: dict.fromkeys(("psnr", "ssim", "id@1"), one)
         for name, one in (("black-box", "ridge"), ("white-box", "search"))
     }
     beside = Comparison(
-        kind="level", first="search", second="ridge", metric="psnr", part="private", mean=1.0, ci95=(0.5, 1.5), n=3
+        kind="knowledge", first="search", second="ridge", metric="psnr", split="private", mean=1.0, ci95=(0.5, 1.5), n=3
     )
     for comparisons, severity, said in (
         ([beside], "partial", "18.0 dB (+1.0 dB beside 'ridge' on the same images, which has 12.5 dB on all of them)"),
         ([], "severe", "18.0 dB; "),
     ):
-        found = verdict(record(attackers=[*floors, whole, easy], chosen=chosen, comparisons=comparisons))
+        found = verdict(record(attacks=[*floors, whole, easy], chosen=chosen, comparisons=comparisons))
         assert found.severity == severity
         assert said in found.sentences[1]
 
 
 def test_without_a_floor_nothing_is_measured():
-    one = attacker("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
-    found = verdict(record(attackers=[one], chosen={"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}))
+    one = attack("ridge", {"psnr": 12.0, "ssim": 0.5, "id@1": 1.0}, False)
+    found = verdict(record(attacks=[one], chosen={"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}))
     assert found.severity == "not measured"
     assert "mean-image" in found.sentences[1]
 
 
 def test_who_tells_images_apart_best_is_asked_for_that_not_who_has_the_most_decibels():
-    strong = attacker("ridge", {"psnr": 14.0, "ssim": 0.5, "id@1": 0.02}, False)
-    sharp = attacker("sharp", {"psnr": 11.0, "ssim": 0.5, "id@1": 0.7}, False)
-    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    strong = attack("ridge", {"psnr": 14.0, "ssim": 0.5, "id@1": 0.02}, False)
+    sharp = attack("sharp", {"psnr": 11.0, "ssim": 0.5, "id@1": 0.7}, False)
+    floors = [attack(name, means, True) for name, means in FLOORS.items()]
     chosen = {"black-box": {"psnr": "ridge", "ssim": "ridge", "id@1": "sharp"}}
-    one = verdict(record(attackers=[*floors, strong, sharp], chosen=chosen))
+    one = verdict(record(attacks=[*floors, strong, sharp], chosen=chosen))
     assert one.severity == "severe"
     assert "'ridge'" in one.sentences[1]
     assert "70% of those by 'sharp' (3,000 images)" in one.sentences[1]
 
 
 def test_a_share_of_a_handful_of_images_does_not_count():
-    strong = attacker("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.02}, False)
-    few = attacker("search", {"psnr": 12.2, "ssim": 0.5, "id@1": 0.25}, False)
+    strong = attack("ridge", {"psnr": 12.5, "ssim": 0.5, "id@1": 0.02}, False)
+    few = attack("search", {"psnr": 12.2, "ssim": 0.5, "id@1": 0.25}, False)
     few.scores["private"] = {metric: one.model_copy(update={"n": 8}) for metric, one in few.scores["private"].items()}
-    floors = [attacker(name, means, True) for name, means in FLOORS.items()]
+    floors = [attack(name, means, True) for name, means in FLOORS.items()]
     metrics = ("psnr", "ssim", "id@1")
     chosen = {"black-box": dict.fromkeys(metrics, "ridge"), "white-box": dict.fromkeys(metrics, "search")}
-    one = verdict(record(attackers=[*floors, strong, few], chosen=chosen))
+    one = verdict(record(attacks=[*floors, strong, few], chosen=chosen))
     assert one.severity == "faint"
     assert "2% of them" in one.sentences[1]
-    alone = verdict(record(attackers=[*floors, few], chosen={"white-box": chosen["white-box"]}))
+    alone = verdict(record(attacks=[*floors, few], chosen={"white-box": chosen["white-box"]}))
     assert alone.severity == "partial"
 
 
@@ -126,7 +126,7 @@ def test_flags_and_a_model_that_does_not_work_are_told():
 
 def test_few_images_and_attacks_not_run_are_told():
     sizes = {"private": 8, "auxiliary": 60, "auxiliary_val": 10, "test": 25}
-    one = told(16.0, 0.9, data={"sizes": sizes}, skipped={"search": "there is no gradient"})
+    one = told(16.0, 0.9, data={"sizes": sizes, "reidentification_pools": {"private": 8}}, skipped={"search": "there is no gradient"})
     said = " ".join(one.sentences)
     for words in ("from 60 images only", "over 8 private images", "'search' was not run: there is no gradient."):
         assert words in said

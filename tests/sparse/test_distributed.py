@@ -21,6 +21,8 @@ from sparseguard.sparse import SparseCode2d, SparseCodeDense
 UPDATES, BATCHES, EACH = 4, 2, 3
 """Updates, batches gathered for each, images of a process in each."""
 
+pytestmark = pytest.mark.slow  # processes are started
+
 
 class Net(nn.Module):
     def __init__(self, seed, backprop):

@@ -48,7 +48,12 @@ def similarity(atoms: Tensor, others: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"stride": 2, "kernel_size": 7}, {"padding": "valid", "stride": 2, "kernel_size": 6}]
+    "settings",
+    [
+        {},
+        pytest.param({"stride": 2, "kernel_size": 7}, marks=pytest.mark.slow),
+        {"padding": "valid", "stride": 2, "kernel_size": 6},
+    ],
 )
 def test_energy_falls_on_real_images_and_on_others(clothes: tuple[Tensor, Tensor], settings: dict[str, Any]) -> None:
     images, others = clothes
@@ -79,7 +84,7 @@ def test_the_rate_fits_images_of_any_scale(clothes: tuple[Tensor, Tensor], scale
     assert history[-1].energy / scale**2 == pytest.approx(expected[-1].energy, rel=0.01)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_planted_atoms_are_found(channels: int) -> None:
     planted = random_atoms(6, channels, (5, 5), seeded(channels))
     places = draws(100, 6, 20, 20) < 0.003
@@ -149,6 +154,7 @@ def test_dead_atoms_are_redrawn_if_asked(dense: bool) -> None:
     assert drawn[-1].energy < kept[-1].energy
 
 
+@pytest.mark.slow
 def test_redrawing_helps_where_atoms_die_on_real_images(clothes: tuple[Tensor, Tensor]) -> None:
     def learned(redraw: bool) -> tuple[int, float]:
         layer = SparseCode2d(1, 32, 11, stride=4, lambd=5.0, steps=10, generator=seeded())

@@ -329,6 +329,7 @@ def run_compiled(backend, folder):
     assert done.stdout.strip() == "same"
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_outputs_and_gradients_of_the_model(tmp_path):
     run_compiled("aot_eager", tmp_path)
 

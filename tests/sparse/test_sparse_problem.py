@@ -182,7 +182,10 @@ def test_the_bound_of_the_step_size_holds_for_any_geometry(dictionary):
     assert float(np.linalg.norm(matrix, 2)) ** 2 < float(lipschitz_bound(dictionary))
 
 
-@pytest.mark.parametrize(("features", "channels", "kernel", "stride"), [(16, 1, 5, 1), (8, 3, 7, 2), (70, 70, 3, 1)])
+@pytest.mark.parametrize(
+    ("features", "channels", "kernel", "stride"),
+    [(16, 1, 5, 1), (8, 3, 7, 2), pytest.param(70, 70, 3, 1, marks=pytest.mark.slow)],
+)
 def test_the_bound_of_the_step_size_is_close_for_images_much_larger_than_atoms(features, channels, kernel, stride):
     dictionary = make(features, channels, (kernel, kernel), stride, "same", (64, 64))
     start = draws(1, *dictionary.code_shape)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sparseguard.attacks import Attack, AttackContext
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Attacked, AttackResult, AuxiliaryData, ImageSet
+from sparseguard.types import AttackInput, AttackResult, AuxiliaryData, ImageSet
 
 CPU = torch.device("cpu")
 
@@ -53,9 +53,9 @@ def attacked(
 ) -> tuple[AttackResult, dict[str, Tensor]]:
     """Run an attack on ``target``; return its result and the originals."""
     auxiliary = AuxiliaryData(train=images(train, 1), val=images(20, 2))
-    leak = Leak(target, tap="t", stage=stage, knowledge=attack.knowledge, seed=0, device=CPU, released=target)
+    leak = ModelAccess(target, tap="t", stage=stage, knowledge=attack.knowledge, seed=0, device=CPU, released=target)
     parts = {"private": private or images(10, 3), "auxiliary_val": auxiliary.val}
-    goal = {part: Attacked(count=len(images), observation=leak.observe(images)) for part, images in parts.items()}
+    goal = {part: AttackInput(count=len(images), observation=leak.observe(images)) for part, images in parts.items()}
     context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", **more)
     result, _ = attack(leak, goal, context)
     return result, {part: some.images for part, some in parts.items()}

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.class_base import ClassAttack, ClassContext, NothingKept
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import ClassAttack, ClassContext, NoPartialResults
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Classes, ClassResult
+from sparseguard.types import ClassResult, TargetClasses
 from support.attacks import CPU
 from support.priors import tiny_prior
 
 SHAPE = (1, 12, 12)
-GOAL = Classes(wanted=(0, 2), names=("a", "b", "c"), shape=SHAPE, flips_keep_class=True)
+GOAL = TargetClasses(indices=(0, 2), names=("a", "b", "c"), shape=SHAPE, flips_keep_class=True)
 
 
 def classifier(*front: nn.Module, features: int = 144, seed: int = 0) -> StagedModel:
@@ -28,8 +28,10 @@ def classifier(*front: nn.Module, features: int = 144, seed: int = 0) -> StagedM
 
 def run(attack: ClassAttack, target: StagedModel, **more: Any) -> ClassResult:
     goal = more.pop("goal", GOAL)
-    leak = Leak(target, tap="logits", stage="head", knowledge=attack.knowledge, seed=0, device=CPU, released=target)
-    given = {"prior": tiny_prior(), "seed": 0, "kept": NothingKept(), **more}
+    leak = ModelAccess(
+        target, tap="logits", stage="head", knowledge=attack.knowledge, seed=0, device=CPU, released=target
+    )
+    given = {"prior": tiny_prior(), "seed": 0, "partial_results": NoPartialResults(), **more}
     return attack(leak, goal, ClassContext(device=CPU, progress=Silent(), label="toy", **given))
 
 

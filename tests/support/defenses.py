@@ -1,4 +1,4 @@
-"""Settings with which every defense is trained in a second, and what the contract tests share."""
+"""Small inputs for the contract tests of defenses, and every defense with quick settings."""
 
 import functools
 import zlib
@@ -9,17 +9,8 @@ import torch
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES, Budget, Context, Defense
 from sparseguard.defenses.combined import Combined
+from sparseguard.targets import BACKBONES
 from sparseguard.types import ImageSet
-
-QUICK: dict[str, dict[str, object]] = {
-    "low-rank": {"rank": 4},
-    "downsample": {"factor": 2},
-    "negative-label-smoothing": {"start": 0.0, "full": 0.25},
-    "gan": {"epochs": 1},
-    "gong": {"epochs": 1, "inverted": 20, "steps": 5, "draws": 2},
-    "gong++": {"epochs": 1, "inverted": 20, "steps": 5, "draws": 2},
-}
-"""Settings of defenses that would take long with their defaults."""
 
 COMBINED = {
     "sca+laplace-noise": {},
@@ -27,56 +18,53 @@ COMBINED = {
     "sca+low-rank": {},
     "sca+dp-sgd": {"sca": {"hebbian": False, "backprop": False, "normalization": "group"}},
 }
-"""Combinations that users are told of."""
+"""Combinations in the documentation, and the settings that they need."""
 
 
-def quick(name: str) -> Defense:
-    """A defense of the table, or a combination, with quick settings."""
+def make_quick(name: str, **settings: object) -> Defense:
+    """A defense of the table with its quick settings, or a combination of such defenses."""
     if name in COMBINED:
-        parts = name.split("+")
-        return Combined(
-            {part: DEFENSES[part](**{**QUICK.get(part, {}), **COMBINED[name].get(part, {})}) for part in parts}
-        )
-    return DEFENSES[name](**QUICK.get(name, {}))
+        return Combined({part: make_quick(part, **COMBINED[name].get(part, {})) for part in name.split("+")})
+    return DEFENSES[name](**{**DEFENSES[name].quick_settings, **settings})
 
 
 @functools.cache
-def few_private() -> ImageSet:
+def private_images() -> ImageSet:
     """100 private images of 14 x 14 pixels."""
-    whole = DATASETS["fashion-mini"](private=100).load().private
-    return ImageSet(pixels=whole.pixels[:, :, ::2, ::2].contiguous(), labels=whole.labels, classes=whole.classes)
+    return _shrink(DATASETS["fashion-mini"](private=100).load().private)
 
 
 @functools.cache
-def few_public() -> ImageSet:
+def auxiliary_images() -> ImageSet:
     """100 attacker-side images of the same size."""
-    whole = DATASETS["fashion-mini"](auxiliary=100).load().auxiliary
-    return ImageSet(pixels=whole.pixels[:, :, ::2, ::2].contiguous(), labels=whole.labels, classes=whole.classes)
+    return _shrink(DATASETS["fashion-mini"](auxiliary=100).load().auxiliary)
 
 
-def seed_of(stage: str) -> int:
+def _shrink(images: ImageSet) -> ImageSet:
+    return ImageSet(pixels=images.pixels[:, :, ::2, ::2].contiguous(), labels=images.labels, classes=images.classes)
+
+
+def stage_seed(stage: str) -> int:
     """A stage's seed."""
     return zlib.crc32(stage.encode())
 
 
-def context_of(blueprint, private, auxiliary, epochs=2):
-    """What a defense is given beforehand."""
-    budget = Budget(images=90, batch_size=30, epochs=epochs)
-    return Context(private=private, auxiliary=auxiliary, blueprint=blueprint, seed=3, budget=budget)
-
-
 @functools.cache
-def plain(backbone, width, classes, tap="first_linear"):
-    """An undefended model that knows where it is attacked."""
-    from sparseguard.targets import BACKBONES
-
+def plain_blueprint(backbone, width, classes, tap="first_linear"):
+    """An undefended model with a named tap."""
     return replace(BACKBONES[backbone](width=width).blueprint(classes), tap=tap)
 
 
 @functools.cache
-def prepared(name: str, backbone: str, tap: str = "first_linear"):
-    """What a defense learns beforehand."""
+def prepare_quick(name: str, backbone: str, tap: str = "first_linear"):
+    """The state that a defense with quick settings learns in advance."""
+    context = Context(
+        private=private_images(),
+        auxiliary=auxiliary_images(),
+        blueprint=plain_blueprint(backbone, 16, 10, tap),
+        seed=3,
+        budget=Budget(images=90, batch_size=30, epochs=2),
+    )
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
-        blueprint = plain(backbone, 16, 10, tap)
-        return quick(name).prepare(context_of(blueprint, few_private(), few_public()))
+        return make_quick(name).prepare(context)

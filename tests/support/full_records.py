@@ -1,18 +1,25 @@
-"""Records with everything in them: levels, a control, an attacker of some images, curves, bounds, sets, skipped."""
+"""Records with everything in them: knowledge, a control, an attack of some images, curves, bounds, sets, skipped."""
 
 from typing import Any, Literal
 
 import numpy as np
 
 from sparseguard.record import (
-    Attacker,
     Bound,
     Comparison,
+    Conditions,
+    Curves,
+    DataFacts,
+    EvaluatorFacts,
+    FeatureInversionAttack,
+    LayerBound,
+    MetricDescription,
     Pictures,
     Record,
     SetScore,
     Summary,
     TargetFacts,
+    TrainingCurves,
 )
 from support import synthetic_records as made
 
@@ -23,6 +30,14 @@ MEANS = {"mean-image": 10.0, "ridge": 20.0, "ridge-conv": 21.0, "ridge shuffled"
 LEVELS = {"mean-image": "nothing", "ridge K=16": "black-box ×16", "search": "white-box"}  # noqa: RUF001
 CHOSEN = {"white-box": "search", "black-box ×16": "ridge K=16", "black-box": "ridge-conv"}  # noqa: RUF001
 MISSING = "too few images for a covariance"
+ACCURACY = "evaluator accuracy (pooling-net)"
+METRICS = {
+    ACCURACY: MetricDescription(label="evaluator accuracy", digits=3, direction="higher", network="pooling-net"),
+    **{
+        f"{label}(fashion-net)": MetricDescription(label=label, direction="lower", network="fashion-net", of_set=True)
+        for label in ("FD", "KID")
+    },
+}
 
 
 def scores(seed: int = 0, shift: float = 0.0) -> dict[str, np.ndarray[Any, Any]]:
@@ -36,7 +51,7 @@ def scores(seed: int = 0, shift: float = 0.0) -> dict[str, np.ndarray[Any, Any]]
         psnr["search"] = psnr["ridge-conv"][SUBSET[part]] + 2.0 + rng.normal(0.0, 0.1, len(SUBSET[part]))
         for name, values in psnr.items():
             own = {"psnr": values, "ssim": values / 40.0, "id@1": (values > 19.0).astype(float)}
-            own["recognized by pooling-net"] = (values > 15.0).astype(float)
+            own[ACCURACY] = (values > 15.0).astype(float)
             found |= {f"{name}/{part}/{metric}": each.astype(np.float32) for metric, each in own.items()}
     return found
 
@@ -54,7 +69,7 @@ def summarize(values: np.ndarray[Any, Any]) -> Summary:
     )
 
 
-def attacker(name: str, found: dict[str, np.ndarray[Any, Any]]) -> Attacker:
+def attack(name: str, found: dict[str, np.ndarray[Any, Any]]) -> FeatureInversionAttack:
     level = LEVELS.get(name, "black-box")
     control = name == "ridge shuffled"
     parts: dict[str, dict[str, Summary]] = {part: {} for part in COUNTS}
@@ -64,42 +79,35 @@ def attacker(name: str, found: dict[str, np.ndarray[Any, Any]]) -> Attacker:
             parts[part][metric] = summarize(values)
     values: dict[str, Any] = {}
     if name == "ridge-conv":
-        values["curves"] = {"auxiliary_val PSNR": [18.0, 19.5, 20.5, 20.8]}
-        values["sets"] = {
+        values["curves"] = Curves(auxiliary_val_psnr=[18.0, 19.5, 20.5, 20.8])
+        values["set_scores"] = {
             "private": {
                 "FD(fashion-net)": SetScore(value=None, reason=MISSING, n=60),
                 "KID(fashion-net)": SetScore(value=0.0123, n=60),
             }
         }
     if name == "search":
-        values["curves"] = {f"{part} misfit": [0.1, 0.01, 0.002] for part in COUNTS}
+        values["curves"] = Curves(feature_loss={part: [0.1, 0.01, 0.002] for part in COUNTS})
         values["residuals"] = {part: summarize(np.array([0.004, 0.005, 0.009])) for part in COUNTS}
-        values["index"] = SUBSET
-    return Attacker(
+        values["indices"] = SUBSET
+    queries = 16 if name == "ridge K=16" else 1
+    return FeatureInversionAttack(
         name=name,
-        settings={},
-        setting={
-            "repeats": 16 if name == "ridge K=16" else 1,
-            "control": "shuffled-features" if control else "none",
-            "share": 1.0,
-            "data": None,
-            "path": None,
-            "images": None,
-        },
-        level=level,
-        competes=not control,
+        attack=name.split(" ")[0],
+        conditions=Conditions(queries=queries, control="shuffled-features" if control else "none"),
+        queries=queries,
+        eligible=not control and name != "mean-image",
         knowledge=level.partition(" ")[0],  # type: ignore[arg-type]
         floor=name == "mean-image",
         parameter_change=None,
         outside_range=0.0,
-        notes={},
         scores=parts,
         **values,
     )
 
 
 def comparison(
-    kind: Literal["level", "control"], first: str, second: str, found: dict[str, np.ndarray[Any, Any]]
+    kind: Literal["knowledge", "control"], first: str, second: str, found: dict[str, np.ndarray[Any, Any]]
 ) -> list[Comparison]:
     pairs = []
     for part in COUNTS:
@@ -109,7 +117,7 @@ def comparison(
             ends = (mean - 0.25, mean + 0.25)
             pairs.append(
                 Comparison(
-                    kind=kind, first=first, second=second, metric=metric, part=part, mean=mean, ci95=ends, n=len(ours)
+                    kind=kind, first=first, second=second, metric=metric, split=part, mean=mean, ci95=ends, n=len(ours)
                 )
             )
     return pairs
@@ -118,20 +126,16 @@ def comparison(
 def bounds(best: float = 30.0) -> list[Bound]:
     return [
         Bound(
-            name="waterfall",
-            meaning="possible at least: an attacker at that wall gets this much",
-            values={
-                "image_psnr": 100.0,
-                "codes_psnr": best,
-                "first_psnr": best - 8.0,
-                "last_psnr": best - 6.0,
-                "image_corrected_psnr": 100.0,
-                "codes_corrected_psnr": best,
-                "first_corrected_psnr": best - 6.0,
-                "last_corrected_psnr": best - 6.0,
-                "codes_by_decode_psnr": best - 1.0,
-                "last_rise": 2.0,
-            },
+            name="layer-wise reconstruction",
+            layer="last",
+            meaning="possible at least: an attacker at that layer gets this much",
+            values={"codes_by_decode_psnr": best - 1.0},
+            layers=[
+                LayerBound(layer="image", psnr=100.0, corrected_psnr=100.0),
+                LayerBound(layer="codes", psnr=best, corrected_psnr=best),
+                LayerBound(layer="first", psnr=best - 8.0, corrected_psnr=best - 6.0),
+                LayerBound(layer="last", psnr=best - 6.0, corrected_psnr=best - 6.0, rise=2.0),
+            ],
             n=60,
         ),
         Bound(name="noise-pool", meaning="lower bound on every attacker's error", reason="the model adds no noise"),
@@ -148,22 +152,23 @@ def record(defense: str = "none", seed: int = 0, shift: float = 0.0, **changes: 
     """Make a record with everything in it; its pictures are `pictures` of the same seed and shift."""
     found = scores(seed, shift)
     values: dict[str, Any] = {
-        "attackers": [attacker(name, found) for name in (*MEANS, "search")],
+        "attacks": [attack(name, found) for name in (*MEANS, "search")],
         "chosen": {level: dict.fromkeys(("psnr", "ssim", "id@1"), name) for level, name in CHOSEN.items()},
         "comparisons": [
-            *comparison("level", "search", "ridge-conv", found),
-            *comparison("level", "ridge K=16", "ridge-conv", found),
+            *comparison("knowledge", "search", "ridge-conv", found),
+            *comparison("knowledge", "ridge K=16", "ridge-conv", found),
             *comparison("control", "ridge shuffled", "ridge", found),
         ],
         "bounds": bounds(30.0 - shift),
         "skipped": {"code-decoder": "there is no sparse layer"},
-        "evaluators": {"pooling-net": 0.871},
-        "identification": COUNTS,
-        "data": {
-            "sizes": COUNTS,
-            "gallery_index": [place for place in range(60) if place % 3 or place in SUBSET["private"]],
-            "fingerprints": dict.fromkeys(COUNTS, "same"),
-        },
+        "evaluators": {"pooling-net": EvaluatorFacts(accuracy=0.871)},
+        "metrics": METRICS,
+        "data": DataFacts(
+            sizes=COUNTS,
+            gallery_indices=[place for place in range(60) if place % 3 or place in SUBSET["private"]],
+            fingerprints=dict.fromkeys(COUNTS, "same"),
+            reidentification_pools=COUNTS,
+        ),
         "target": TargetFacts(
             accuracy=0.8,
             accuracy_n=40,
@@ -171,7 +176,7 @@ def record(defense: str = "none", seed: int = 0, shift: float = 0.0, **changes: 
             parameters=10,
             epochs=2,
             best_epoch=1,
-            history=[{"train_loss": 1.0, "held_out_loss": 1.1, "held_out_accuracy": 0.7 + 0.1 * at} for at in range(2)],
+            history=TrainingCurves(train_loss=[1.0, 1.0], held_out_loss=[1.1, 1.1], held_out_accuracy=[0.7, 0.8]),
             state_hash="a",
             state_hash_after="a",
         ),

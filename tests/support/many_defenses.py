@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseguard.record import Record, TargetFacts
+from sparseguard.record import DataFacts, DefenseFacts, LabeledComponent, Record, TargetFacts, figure_fields
 from support import synthetic_records as made
 
 SIZES = {"private": 3000, "auxiliary": 1500, "auxiliary_val": 300, "tuning": 300, "test": 900}
@@ -29,15 +29,19 @@ def record(
     Args:
         family: the defense's name.
         label: the setting's, by default the name.
-        lost: images of select, and as many of auxiliary_val, that only none classifies right.
+        lost: images of tuning, and as many of auxiliary_val, that only none classifies right.
         gained: the same, that only this setting classifies right.
         shift: added to the PSNR of the attacks.
         order: labels in the recipe's order.
         changes: other fields of the record; ``facts`` are those of the target.
     """
     facts = dict(changes.pop("facts", {}))
+    figures = figure_fields(facts.pop("defense", {}), DefenseFacts.model_fields)
     answers = sorted({*BASE[gained:], *range(100, 100 + lost)})
     accuracy = facts.pop("accuracy", 1 - len(answers) / 300)
+    label = label or family
+    own = LabeledComponent(label=label, name=family)
+    listed = [own if name == label else LabeledComponent(label=name, name=name) for name in order]
     values: dict[str, Any] = {
         "target": TargetFacts.model_validate(
             {
@@ -47,7 +51,8 @@ def record(
                 "parameters": 652_510,
                 "epochs": 6,
                 "best_epoch": 5,
-                "wrong": dict.fromkeys(("test", "tuning", "auxiliary_val"), answers),
+                "defense": figures,
+                "misclassified": dict.fromkeys(("test", "tuning", "auxiliary_val"), answers),
                 "step_flops": 2_000_000,
                 "relative_cost": 1.0,
                 "state_hash": "a",
@@ -55,11 +60,11 @@ def record(
             }
             | facts
         ),
-        "config": {"fit": {"epochs": 6}, "case_defense": {"name": family}, "defense_order": list(order)},
-        "data": {"sizes": SIZES, "layout": "sparseguard", "fingerprints": dict.fromkeys(SIZES, "same")},
-        "attackers": made.attackers(shift, PARTS),
+        "config": made.config([], defenses=[*listed, *([] if label in order else [own])]),
+        "data": DataFacts(sizes=SIZES, layout="sparseguard", fingerprints=dict.fromkeys(SIZES, "same")),
+        "attacks": made.attacks(shift, PARTS),
     }
-    return made.record(label or family, **(values | changes))
+    return made.record(label, **(values | changes))
 
 
 NAMES = (

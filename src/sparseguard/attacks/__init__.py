@@ -1,46 +1,39 @@
-"""Attacks: one file each, all holding a `Leak` and never the model."""
+"""Attacks: floors, feature inversion and class inversion. An attack holds a `ModelAccess`, never the model."""
 
-from sparseguard.attacks.base import Attack, AttackContext
-from sparseguard.attacks.baselines.class_mean import ClassMean
-from sparseguard.attacks.baselines.mean_image import MeanImage
-from sparseguard.attacks.baselines.nearest_neighbor import NearestPublicImage
-from sparseguard.attacks.class_base import ClassAttack, ClassContext
-from sparseguard.attacks.feature_inversion.decoder import RidgeConv, RidgeMLP
-from sparseguard.attacks.feature_inversion.gan_inversion import PriorInversion
-from sparseguard.attacks.feature_inversion.local_ridge import LocalRidge
-from sparseguard.attacks.feature_inversion.optimization import GradientInversion
-from sparseguard.attacks.feature_inversion.ridge import Ridge
-from sparseguard.attacks.feature_inversion.sparse_code_decoder import CodeDecoder
-from sparseguard.attacks.feature_inversion.two_stage import TwoStage
-from sparseguard.attacks.model_inversion.pixel_inversion import PixelInversion
-from sparseguard.attacks.model_inversion.plug_and_play import PlugAndPlay
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import (
+    Attack,
+    AttackContext,
+    ClassAttack,
+    ClassContext,
+    NoPartialResults,
+    NotApplicable,
+    PartialResults,
+)
+from sparseguard.attacks.baselines import FLOOR_ATTACKS
+from sparseguard.attacks.feature_inversion import FEATURE_ATTACKS
+from sparseguard.attacks.model_inversion import MODEL_INVERSION_ATTACKS
 from sparseguard.core.component_table import ComponentTable
 
 ATTACKS: ComponentTable[type[Attack]] = ComponentTable(
-    "sparseguard.attacks",
-    Attack,
-    {
-        "mean-image": MeanImage,
-        "class-mean": ClassMean,
-        "nearest-public": NearestPublicImage,
-        "ridge": Ridge,
-        "local-ridge": LocalRidge,
-        "ridge-mlp": RidgeMLP,
-        "ridge-conv": RidgeConv,
-        "two-stage": TwoStage,
-        "code-decoder": CodeDecoder,
-        "gradient-inversion": GradientInversion,
-        "prior-inversion": PriorInversion,
-    },
+    "sparseguard.attacks", Attack, {**FLOOR_ATTACKS, **FEATURE_ATTACKS}
 )
+"""Floors and feature inversions by name."""
 
 CLASS_ATTACKS: ComponentTable[type[ClassAttack]] = ComponentTable(
-    "sparseguard.class_attacks",
-    ClassAttack,
-    {
-        "plug-and-play": PlugAndPlay,
-        "pixel-inversion": PixelInversion,
-    },
+    "sparseguard.class_attacks", ClassAttack, MODEL_INVERSION_ATTACKS
 )
+"""Class inversions by name."""
 
-__all__ = ["ATTACKS", "CLASS_ATTACKS", "Attack", "AttackContext", "ClassAttack", "ClassContext"]
+__all__ = [
+    "ATTACKS",
+    "CLASS_ATTACKS",
+    "Attack",
+    "AttackContext",
+    "ClassAttack",
+    "ClassContext",
+    "ModelAccess",
+    "NoPartialResults",
+    "NotApplicable",
+    "PartialResults",
+]

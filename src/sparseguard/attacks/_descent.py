@@ -41,7 +41,10 @@ class Descent:
 
 
 def descend_to_lowest(
-    evaluate: Callable[[int], Evaluation], optimizer: torch.optim.Optimizer, steps: int
+    evaluate: Callable[[int], Evaluation],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    start: tuple[Tensor, ...] | None = None,
 ) -> Descent:
     """Take ``steps`` steps with cosine decay of the rate; every image keeps its iterate of lowest objective.
 
@@ -49,6 +52,7 @@ def descend_to_lowest(
         evaluate: from the number of the step to the objective there; called once more at the end.
         optimizer: of the leaves that ``evaluate`` reads.
         steps: how many; 0 evaluates the start.
+        start: the iterate of an image whose objective is never finite; by default that of the first evaluation.
     """
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     lowest: Tensor | None = None
@@ -59,7 +63,7 @@ def descend_to_lowest(
         with torch.no_grad():
             if lowest is None:
                 lowest = torch.full_like(here.objective, torch.inf)
-                iterate = tuple(value.detach().clone() for value in here.iterate)
+                iterate = tuple(value.detach() for value in here.iterate) if start is None else start
             better = (here.objective < lowest) & here.eligible
             lowest = torch.where(better, here.objective, lowest)
             iterate = tuple(_choose(better, new, old) for new, old in zip(here.iterate, iterate, strict=True))

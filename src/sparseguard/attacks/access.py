@@ -1,4 +1,4 @@
-"""What a released model gives away: one tap, seen through counted queries, and what more an attack is told."""
+"""Access of an attack to a released model: counted queries of one tap, and copies of what its knowledge includes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import torch
 from torch import nn
 
 from sparseguard.core.errors import SparseguardError, TrainingError
-from sparseguard.core.out_of_core import gathered, picked, taps_limit
+from sparseguard.core.out_of_core import gather, select_rows, tap_limit
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import StagedModel
 from sparseguard.types import ImageSet, Knowledge, Observation, Released
 
 REVISION = 2
 BATCH = 256
-INFORMED = (Knowledge.GRAY_BOX, Knowledge.WHITE_BOX)
+DEFENSE_KNOWN = (Knowledge.GRAY_BOX, Knowledge.WHITE_BOX)
 
 
 class AccessError(SparseguardError):
-    """An attack asked for more than its knowledge level gives."""
+    """An attack asked for more than its knowledge includes."""
 
 
-class Leak:
+class ModelAccess:
     """An attack's only view of the target.
 
-    Each call of `observe` draws fresh randomness for whatever noise the defense adds, reproducible from ``seed`` and
-    the number of queries before it. The model is run in evaluation mode without gradients and stays out of reach;
-    what `front` and `white_box` hand out are copies.
+    Each call of `observe` draws fresh noise of the defense, reproducible from ``seed`` and the number of queries
+    before it. The model runs in evaluation mode without gradients and stays out of reach; `copy_untrained_stages` and
+    `copy_model` return copies.
 
     Args:
-        model: the released model, or one that answers for it; it must offer ``until(images, stage)``.
+        model: the released model, or one that caches its answers; it must offer ``forward_to(images, stage)``.
         tap: the tap's name.
         stage: the stage whose output it is.
-        knowledge: the level of the attack that holds this leak.
+        knowledge: of the attack.
         seed: of the defense's noise.
         device: where the model is.
-        repeats: how often each image is sent; what is observed is the mean of the answers.
-        shuffled: give each image another one's features, for the control that must learn nothing.
+        repeats: how often each image is sent; the observation is the mean of the answers.
+        shuffled: give each image the features of another, for the control that must learn nothing.
         released: the released model itself, for attacks that know more than its outputs.
     """
 
@@ -56,7 +56,7 @@ class Leak:
         released: StagedModel | None = None,
     ) -> None:
         if isinstance(model, nn.Module) and model.training:
-            raise AccessError("a leak needs a model in evaluation mode.")
+            raise AccessError("access to a model needs it in evaluation mode.")
         self._model = model
         self._released = released
         self._stage = stage
@@ -70,50 +70,51 @@ class Leak:
 
     @torch.no_grad()
     def observe(self, images: ImageSet | torch.Tensor) -> Observation:
-        """Send images through the model and return what the tap released, on the CPU; on disk where it is large.
+        """Send images through the model and return the tap's features, on the CPU; on disk where they are large.
 
         Args:
             images: an image set, or ``(n, c, h, w)`` float32 in [0, 1].
 
         Raises:
-            AccessError: for an attack that is given no outputs.
+            AccessError: for an attack that may not query the model.
             TrainingError: when the target's outputs are not finite.
         """
         if self.knowledge in (Knowledge.NOTHING, Knowledge.LABEL):
-            raise AccessError(f"an attack of knowledge level '{self.knowledge}' may not query the model.")
+            raise AccessError(f"an attack of knowledge '{self.knowledge}' may not query the model.")
         with torch.random.fork_rng():
             torch.manual_seed(derive(purpose="observe", seed=self._seed, query=self.queries))
-            released = gathered(self._answers(images), len(images), taps_limit())
+            features = gather(self._run_batches(images), len(images), tap_limit())
             order = torch.randperm(len(images)) if self._shuffled else None
         self.queries += len(images) * self.repeats
-        features = released if order is None else picked(released, order, taps_limit())
+        if order is not None:
+            features = select_rows(features, order, tap_limit())
         return Observation(features=features, tap=self.tap)
 
-    def front(self) -> StagedModel:
-        """Return a copy of the stages from the image on that no training touched: the defense as it is specified.
+    def copy_untrained_stages(self) -> StagedModel:
+        """Return a copy of the first stages, up to where training begins: the defense as it is specified.
 
         Raises:
-            AccessError: for an attack that is not told the defense.
+            AccessError: for an attack that does not know the defense.
         """
-        model = self._require(INFORMED, "may not know the defense")
-        return _copied(model, model.untrained_front())
+        model = self._require(DEFENSE_KNOWN, "may not know the defense")
+        return _copy_stages(model, model.untrained_front())
 
-    def white_box(self) -> StagedModel:
-        """Return a copy of the model from the image to the tap, frozen, to be differentiated.
+    def copy_model(self) -> StagedModel:
+        """Return a frozen, differentiable copy of the model from the image to the tap.
 
         Raises:
-            AccessError: for an attack that is not given the weights.
+            AccessError: for an attack that does not have the weights.
         """
         model = self._require((Knowledge.WHITE_BOX,), "may not have the weights")
         names = list(model.stages)
-        return _copied(model, names[: names.index(self._stage) + 1])
+        return _copy_stages(model, names[: names.index(self._stage) + 1])
 
-    def _answers(self, images: ImageSet | torch.Tensor) -> Iterator[torch.Tensor]:
+    def _run_batches(self, images: ImageSet | torch.Tensor) -> Iterator[torch.Tensor]:
         for index in torch.arange(len(images)).split(BATCH):
             batch = images.batch(index) if isinstance(images, ImageSet) else images[index]
-            yield self._answer(batch.to(self._device))
+            yield self._run_batch(batch.to(self._device))
 
-    def _answer(self, batch: torch.Tensor) -> torch.Tensor:
+    def _run_batch(self, batch: torch.Tensor) -> torch.Tensor:
         try:
             total = self._model.forward_to(batch, self._stage)
             for _ in range(self.repeats - 1):
@@ -122,11 +123,11 @@ class Leak:
             raise TrainingError(f"the target failed on a query: {error}") from error
         return (total / self.repeats).cpu()
 
-    def _require(self, levels: Sequence[Knowledge], what: str) -> StagedModel:
-        if self.knowledge not in levels or self._released is None:
-            raise AccessError(f"an attack of knowledge level '{self.knowledge}' {what}.")
+    def _require(self, allowed: Sequence[Knowledge], refusal: str) -> StagedModel:
+        if self.knowledge not in allowed or self._released is None:
+            raise AccessError(f"an attack of knowledge '{self.knowledge}' {refusal}.")
         return self._released
 
 
-def _copied(model: StagedModel, names: Sequence[str]) -> StagedModel:
+def _copy_stages(model: StagedModel, names: Sequence[str]) -> StagedModel:
     return copy.deepcopy(StagedModel({name: model.stages[name] for name in names})).eval().requires_grad_(False)

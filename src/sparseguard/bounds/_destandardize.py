@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.numerics.ridge import LinearMap, fit_linear
+from sparseguard.numerics.ridge import LinearMap, fit_ridge_leave_one_out
 
 Images = Float[Tensor, "n c h w"]
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -60,7 +60,7 @@ class PixelRange:
             raise ValueError(f"shapes differ: {tuple(standardized.shape)} and {tuple(images.shape)}.")
         mean, spread = image_statistics(images.double())
         wanted = torch.cat([mean, spread], dim=1).flatten(1)
-        return cls(regression=fit_linear(_described(standardized), wanted))
+        return cls(regression=fit_ridge_leave_one_out(_described(standardized), wanted))
 
     def statistics(self, standardized: Images) -> tuple[Float[Tensor, "n 1 1 1"], Float[Tensor, "n 1 1 1"]]:
         """Return the estimates of mean, in [0, 1], and standard deviation, in [0, 1/2]."""

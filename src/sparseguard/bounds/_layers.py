@@ -49,7 +49,7 @@ class Passed:
     private_out: Tensor
 
 
-def walls_until(model: StagedModel, tap_stage: str) -> list[Wall]:
+def list_layers(model: StagedModel, tap_stage: str) -> list[Wall]:
     """Return all walls up to the output of ``tap_stage``, in order; modules that only reshape are left out.
 
     Raises:
@@ -71,7 +71,7 @@ def passed(
     """Send images through one wall after the other, keeping no more than two walls' values at a time.
 
     Args:
-        walls: from `walls_until`.
+        walls: from `list_layers`.
         public: the attacker's images ``(n, c, h, w)`` in [0, 1].
         private: the evaluated images ``(m, c, h, w)`` in [0, 1].
         device: where the model is.

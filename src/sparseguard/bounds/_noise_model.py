@@ -41,7 +41,7 @@ class NoiseFacts:
     @classmethod
     def of(cls, model: StagedModel, queries: int = 1) -> NoiseFacts | None:
         """Return the facts of the first noise in a model; None for a model without any."""
-        found = model.noise()
+        found = model.find_noise()
         return None if found is None else cls(kind=found[1].kind, scale=found[1].scale, stage=found[0], queries=queries)
 
     @property

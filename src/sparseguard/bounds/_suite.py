@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparseguard.bounds._layers import Passed, passed, walls_until
+from sparseguard.bounds._layers import Passed, list_layers, passed
 from sparseguard.bounds._noise_model import NoiseFacts, clean_features
 from sparseguard.bounds._sparse_inversion_model import (
     exact_codes,
@@ -61,7 +61,7 @@ BOUNDS: dict[str, Meaning] = {
 """The bounds by name."""
 
 
-def bounds_of(
+def compute_bounds(
     model: StagedModel,
     *,
     tap_stage: str,
@@ -92,7 +92,7 @@ def bounds_of(
     """
     if len(auxiliary) == 0 or len(private) == 0:
         raise RecipeError("bounds need public and evaluated images, at least one of each.")
-    walls = walls_until(model, tap_stage)
+    walls = list_layers(model, tap_stage)
     known, images = auxiliary.images, private.images
     descent, sparse = Descent(known, images, decode, device), list[Bound]()
     with progress.task("waterfall", len(walls)) as advance:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.bounds.base import AuxiliaryData, Images, mean_psnr
-from sparseguard.numerics.ridge import fit_linear
+from sparseguard.numerics.ridge import fit_ridge_leave_one_out
 
 AFFINE_ERROR = 1e-4
 """Largest relative deviation from an affine map, on images, that float32 may leave."""
@@ -127,7 +127,7 @@ def null_space(mapping: AffineMap, auxiliary: AuxiliaryData, images: Images) -> 
         estimated = from_mean
     else:
         public_seen = known @ rows.T
-        guess = fit_linear(public_seen, known - public_seen @ rows)(seen)
+        guess = fit_ridge_leave_one_out(public_seen, known - public_seen @ rows)(seen)
         estimated = exact + guess - (guess @ rows.T) @ rows
     return NullSpace(
         hidden=hidden,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparseguard.checks.attacks import (
     at_its_floor,
-    attacker_did_not_learn,
+    attack_did_not_learn,
     memorization,
     no_better_than_mean,
     not_finite,
@@ -35,7 +35,7 @@ from sparseguard.checks.controls import (
 from sparseguard.checks.evidence import Check, Evidence
 from sparseguard.checks.target import (
     defense_inactive,
-    duplicates_across_parts,
+    duplicates_across_splits,
     target_at_majority,
     target_changed,
     target_not_converged,
@@ -69,12 +69,12 @@ _BUILTIN = {
     "duplicates-across-parts": Check(
         raised_when="a private image is also, pixel by pixel, in another part",
         meaning="an attacker may have it already, or test is no unseen data; the leak is overstated",
-        find=duplicates_across_parts,
+        find=duplicates_across_splits,
     ),
     "attacker-did-not-learn": Check(
         raised_when="an attacker that has parameters ended with the ones it started from",
         meaning="its reconstructions are those of an untrained network and say nothing about the defense",
-        find=attacker_did_not_learn,
+        find=attack_did_not_learn,
     ),
     "still-improving": Check(
         raised_when="an attacker chosen for PSNR gained more than 0.1 dB on auxiliary_val in the last fifth of its "
@@ -209,8 +209,8 @@ CHECKS: ComponentTable[Check] = ComponentTable("sparseguard.checks", Check, _BUI
 
 def raised(evidence: Evidence) -> dict[str, str]:
     """Return the message of every check that raises, by its name."""
-    found = {name: check.find(evidence) for name, check in CHECKS.items()}
-    return {name: message for name, message in found.items() if message is not None}
+    messages = {name: check.find(evidence) for name, check in CHECKS.items()}
+    return {name: message for name, message in messages.items() if message is not None}
 
 
 __all__ = ["CHECKS", "REVISION", "Check", "Evidence", "raised"]

@@ -1,4 +1,4 @@
-"""What the checks look at."""
+"""Evidence of a case: target, features, attacks, comparisons; and the shape of a check."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sparseguard.record import Attacker, ClassAttacker, Comparison, Leaked, TargetFacts
+from sparseguard.record import (
+    Choice,
+    ClassInversionAttack,
+    Comparison,
+    EvaluatorFacts,
+    FeatureFacts,
+    FeatureInversionAttack,
+    GradientDiagnostics,
+    TargetFacts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,66 +24,68 @@ class Evidence:
 
     Args:
         target: facts of the target.
-        leaked: facts of the tap.
-        attackers: all attacks and floors of the case with their scores.
-        chosen: level to metric to the attacker chosen on auxiliary_val.
-        comparisons: attackers side by side.
+        features: facts of the features at the tap.
+        attacks: all feature inversion attacks and floors of the case with their scores.
+        chosen: the attacks chosen on auxiliary_val.
+        comparisons: pairs of attacks on the same images.
         randomizes: whether the defense promises different answers to equal queries.
-        inactive: why the defense is not at work, by its own account.
-        duplicates: part to how many private images are also in it; only parts where there are any.
-        class_attackers: attacks on classes with their scores.
-        evaluators: networks that judge attacks on classes, and their accuracy on test.
+        inactive: why the defense is not active, as the defense reports; None where it is.
+        duplicates: split to how many private images it holds too; only splits with any.
+        class_attacks: class inversion attacks with their scores, controls included.
+        evaluators: the networks that score class inversion.
     """
 
     target: TargetFacts
-    leaked: Leaked
-    attackers: list[Attacker]
-    chosen: dict[str, dict[str, str]]
-    comparisons: list[Comparison]
+    features: FeatureFacts
+    attacks: Sequence[FeatureInversionAttack]
+    chosen: Sequence[Choice]
+    comparisons: Sequence[Comparison]
     randomizes: bool
     inactive: str | None
-    duplicates: dict[str, int]
-    class_attackers: Sequence[ClassAttacker] = ()
-    evaluators: Mapping[str, float] = field(default_factory=dict)
+    duplicates: Mapping[str, int]
+    class_attacks: Sequence[ClassInversionAttack] = ()
+    evaluators: Mapping[str, EvaluatorFacts] = field(default_factory=dict)
 
-    def reference(self, name: str) -> Attacker | None:
-        """Return the first floor or attack that is this piece, on all images, each sent once, and is no control."""
-        for attacker in self.attackers:
-            plain = (attacker.competes or attacker.floor) and attacker.setting.get("repeats", 1) == 1
-            if attacker.settings["name"] == name and plain and not attacker.index:
-                return attacker
+    def reference(self, name: str) -> FeatureInversionAttack | None:
+        """Return the first attack that is this component, on all images, each sent once, and is no control."""
+        for attack in self.attacks:
+            plain = not attack.control and attack.queries == 1
+            if attack.attack == name and plain and not attack.indices:
+                return attack
         return None
 
-    def picked(self, metric: str) -> list[Attacker]:
-        """Return the attackers chosen for ``metric`` at each level."""
-        names = {choice[metric] for choice in self.chosen.values() if metric in choice}
-        return [attacker for attacker in self.attackers if attacker.name in names]
+    def chosen_attacks(self, metric: str) -> list[FeatureInversionAttack]:
+        """Return the attacks chosen for ``metric``."""
+        names = {choice.attack for choice in self.chosen if choice.metric == metric}
+        return [attack for attack in self.attacks if attack.name in names]
 
-    def picked_on_all(self, metric: str) -> list[Attacker]:
-        """Return those of the picked that attacked all images, as floors do; means over others are of other images."""
-        return [attacker for attacker in self.picked(metric) if not attacker.index]
+    def chosen_on_all_images(self, metric: str) -> list[FeatureInversionAttack]:
+        """Return the chosen attacks that attacked all images, as floors do; means of others are of other images."""
+        return [attack for attack in self.chosen_attacks(metric) if not attack.indices]
 
-    def white_boxes(self) -> list[Attacker]:
-        """Return the attackers of single images that have the weights and may be chosen."""
-        return [attacker for attacker in self.attackers if attacker.knowledge == "white-box" and attacker.competes]
+    def white_box_attacks(self) -> list[FeatureInversionAttack]:
+        """Return the feature inversion attacks that have the weights and may be chosen."""
+        return [attack for attack in self.attacks if attack.knowledge == "white-box" and attack.eligible]
 
-    def class_attacks(self) -> list[ClassAttacker]:
-        """Return the attacks on classes that are no controls."""
-        return [attacker for attacker in self.class_attackers if not attacker.control]
+    def class_inversions(self) -> list[ClassInversionAttack]:
+        """Return the class inversion attacks that are no controls."""
+        return [attack for attack in self.class_attacks if not attack.control]
 
-    def notes_of_white_boxes(self) -> dict[str, dict[str, float]]:
-        """Return the notes of all attackers that have the weights, by name."""
-        of_classes = [attacker for attacker in self.class_attackers if attacker.knowledge == "white-box"]
-        of_images = {attacker.name: attacker.notes for attacker in self.white_boxes()}
-        return of_images | {attacker.name: attacker.notes for attacker in of_classes}
+    def gradient_diagnostics(self) -> dict[str, GradientDiagnostics]:
+        """Return the diagnostics of all attacks that have the weights, by name."""
+        of_images = {attack.name: attack.diagnostics for attack in self.white_box_attacks()}
+        of_classes = {
+            attack.name: attack.diagnostics for attack in self.class_attacks if attack.knowledge == "white-box"
+        }
+        return {**of_images, **of_classes}
 
-    def compared(self, kind: Literal["level", "control"]) -> list[tuple[Comparison, Attacker]]:
-        """Return the comparisons of this kind by PSNR on private images, each with its first attacker."""
-        attackers = {attacker.name: attacker for attacker in self.attackers}
+    def compared(self, kind: Literal["knowledge", "control"]) -> list[tuple[Comparison, FeatureInversionAttack]]:
+        """Return the comparisons of this kind by PSNR on private images, each with its first attack."""
+        attacks = {attack.name: attack for attack in self.attacks}
         return [
-            (comparison, attackers[comparison.first])
+            (comparison, attacks[comparison.first])
             for comparison in self.comparisons
-            if (comparison.kind, comparison.metric, comparison.part) == (kind, "psnr", "private")
+            if (comparison.kind, comparison.metric, comparison.split) == (kind, "psnr", "private")
         ]
 
 
@@ -85,7 +96,7 @@ class Check:
     Args:
         raised_when: the condition, for the docs.
         meaning: what it means for the numbers, for the docs.
-        find: from the evidence to a message, or None.
+        find: from the evidence to a message; None where the check does not raise.
     """
 
     raised_when: str
@@ -93,9 +104,9 @@ class Check:
     find: Callable[[Evidence], str | None]
 
 
-def psnr(attacker: Attacker, part: str = "private") -> float:
-    """Return an attacker's mean PSNR in dB."""
-    return attacker.scores[part]["psnr"].mean
+def psnr(attack: FeatureInversionAttack, split: str = "private") -> float:
+    """Return an attack's mean PSNR in dB."""
+    return attack.scores[split]["psnr"].mean
 
 
 def difference(comparison: Comparison) -> str:
@@ -125,6 +136,6 @@ def late_gain(curve: Sequence[float]) -> float:
     return max(curve) - max(curve[:-last])
 
 
-def joined(found: Iterable[str]) -> str | None:
-    """Return what was found as one message, or None where nothing was."""
-    return "; ".join(found) or None
+def join(messages: Iterable[str]) -> str | None:
+    """Return messages as one; None where there are none."""
+    return "; ".join(messages) or None

@@ -1,4 +1,4 @@
-"""Checks of what is attacked: the target, its defense, and the images it was trained on."""
+"""Checks of the target, its defense, and the images it was trained on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from sparseguard.checks.evidence import Evidence, late_gain
 
 SAME = 1e-5
-"""Of the features' spread. Answers that differ by less differ by rounding."""
+"""Of the features' standard deviation. Answers that differ by less differ by rounding."""
 
 TARGET_GAIN = 0.01
-"""Share of held-out images. An accuracy that still rises by a point in the last fifth of the epochs rises further; on
-few images it must rise by more than its standard error."""
+"""Fraction of held-out images. An accuracy that still rises by a point in the last fifth of the epochs rises further;
+on few images it must rise by more than its standard error."""
 
 
 def target_changed(evidence: Evidence) -> str | None:
@@ -30,7 +30,7 @@ def target_at_majority(evidence: Evidence) -> str | None:
 
 def target_not_converged(evidence: Evidence) -> str | None:
     """Look at the end of the target's training; before it, the target knows as much as the most frequent class."""
-    accuracies = [epoch["held_out_accuracy"] for epoch in evidence.target.history]
+    accuracies = evidence.target.history.held_out_accuracy
     gain = late_gain([evidence.target.majority_rate, *accuracies])
     best, n = max(accuracies, default=0.0), evidence.target.held_out_n
     least = max(TARGET_GAIN, math.sqrt(best * (1 - best) / n) if n else 0.0)
@@ -46,12 +46,12 @@ def defense_inactive(evidence: Evidence) -> str | None:
     """Ask the defense, and compare two answers of one that adds noise."""
     if evidence.inactive is not None:
         return evidence.inactive
-    if evidence.randomizes and evidence.leaked.noise_ratio < SAME:
+    if evidence.randomizes and evidence.features.noise_ratio < SAME:
         return "two observations of the same images are equal, though the defense adds noise"
     return None
 
 
-def duplicates_across_parts(evidence: Evidence) -> str | None:
-    """Look for private images in other parts."""
-    shared = ", ".join(f"{count} in {part}" for part, count in evidence.duplicates.items())
+def duplicates_across_splits(evidence: Evidence) -> str | None:
+    """Look for private images in other splits."""
+    shared = ", ".join(f"{count} in {split}" for split, count in evidence.duplicates.items())
     return f"private images that are also in another part: {shared}" if shared else None

@@ -175,12 +175,12 @@ def _is_usage_error(error: Exception) -> bool:
 def _run(
     recipe: str, changes: list[str], out: Path | None, device: str, retry_failed: bool, batch: int | None = None
 ) -> tuple[list[Record], Path]:
-    from sparseguard.pipeline import in_batches, load_recipe
+    from sparseguard.pipeline import limit_batch_size, load_recipe
     from sparseguard.pipeline import run as run_recipe
 
     parsed = load_recipe(recipe, changes)
     if batch is not None:
-        parsed = in_batches(parsed, batch)
+        parsed = limit_batch_size(parsed, batch)
     folder = out or Path("runs") / parsed.name
     with progress() as shown:
         outcome = run_recipe(parsed, folder, device=device, retry_failed=retry_failed, progress=shown)

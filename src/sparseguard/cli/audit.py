@@ -47,8 +47,9 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")] = False,
 ) -> None:
     """Attack your own model at the taps you name, and say in words what leaks."""
+    from sparseguard.data.image_files import read_images
     from sparseguard.data.preparation.decode_image import Look
-    from sparseguard.model_audit.load_inputs import images_of, in_one_order, model_of
+    from sparseguard.model_audit.load_inputs import align_classes, load_model
     from sparseguard.model_audit.runner import audit as audited
     from sparseguard.record import read_pictures
     from sparseguard.report import render, to_json, write_page
@@ -61,11 +62,11 @@ def audit(
         raise RecipeError(f"--channels {channels}: expected 1 (grey) or 3 (colour).")
     look = Look(size=(sides[0], sides[1]) if sides else None, channels=3 if channels == 3 else 1)
     with progress() as shown:
-        network = model_of(
+        network = load_model(
             model, weights, mean=_numbers(mean, "--mean", float), std=_numbers(std, "--std", float), progress=shown
         )
-        read = [images_of(path, look, shown) for path in (private, held_out)]
-        images = in_one_order(read, [word.strip() for word in classes.split(",")] if classes else [])
+        read = [read_images(path, look, shown) for path in (private, held_out)]
+        images = align_classes(read, [word.strip() for word in classes.split(",")] if classes else [])
         found = audited(
             network, *images, taps=tap, out=out, name=name, flips_keep_class=flips_keep_class, device=device,
             progress=shown,

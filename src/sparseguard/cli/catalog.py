@@ -12,7 +12,8 @@ from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
 from sparseguard.generators import read_card, shipped_priors
 from sparseguard.metrics import METRICS
-from sparseguard.pipeline.recipe.recipe import BACKBONE_OF, TAPS, shipped_recipes
+from sparseguard.pipeline.recipe.loading import shipped_recipes
+from sparseguard.pipeline.recipe.threats import THREATS
 from sparseguard.targets import BACKBONES
 
 Entry = dict[str, Any]
@@ -28,8 +29,8 @@ def pieces() -> dict[str, list[Entry]]:
         "attacks on classes": _settings(CLASS_ATTACKS),
         "priors": [_entry(name, f"trained on {read_card(path).trained_on}") for name, path in shipped_priors().items()],
         "threats": [
-            _entry(name, f"leaks the tap {tap}", {"tap": tap, "backbone": BACKBONE_OF[name]})
-            for name, tap in TAPS.items()
+            _entry(name, f"{threat.goal} at the tap {threat.tap}", {"tap": threat.tap, "backbone": threat.backbone})
+            for name, threat in THREATS.items()
         ],
         "metrics": [_entry(name, metric.summary) for name, metric in METRICS.items()],
         "checks": [_entry(name, f"raised when {check.raised_when}") for name, check in CHECKS.items()],
@@ -38,7 +39,7 @@ def pieces() -> dict[str, list[Entry]]:
 
 
 def _settings(table: dict[str, Any]) -> list[Entry]:
-    return [_entry(name, piece.summary, describe(piece())) for name, piece in table.items()]
+    return [_entry(name, component.summary, describe(component())) for name, component in table.items()]
 
 
 def _entry(name: str, summary: str, settings: dict[str, Any] | None = None) -> Entry:

@@ -25,7 +25,7 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="data.KEY=VALUE", help="A setting of the data set, e.g. data.path=FOLDER."),
 ]
-Classes = Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of classes, with commas between them.")]
+ClassNames = Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of classes, with commas between them.")]
 Name = Annotated[str | None, typer.Option(help="What tables call it. Default: the folder's name.")]
 
 
@@ -62,7 +62,7 @@ def train(
     out: Out,
     data: Annotated[str, typer.Option(help="The data set whose auxiliary is learned, e.g. fashion-mini.")],
     changes: Changes = None,
-    classes: Classes = None,
+    classes: ClassNames = None,
     name: Name = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images shown in all, repetitions counted.")] = None,
     fits: Annotated[
@@ -73,10 +73,10 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a small style-based prior on auxiliary alone; interrupted, the same command goes on."""
-    from sparseguard.core.device import device_named
+    from sparseguard.core.device import parse_device
     from sparseguard.pipeline.prior_training.train import data_set, style_fit, train_prior
 
-    fit, dataset, place = style_fit(fits or [], images), data_set(data, changes or []), device_named(device)
+    fit, dataset, place = style_fit(fits or [], images), data_set(data, changes or []), parse_device(device)
     with progress() as shown:
         trained = train_prior(
             out, dataset, fit, name=_named(name, out), classes=_words(classes, "--classes"), seed=seed, device=place,
@@ -112,7 +112,7 @@ def import_prior(
     ] = None,
     name: Name = None,
     trained_on: Annotated[str, typer.Option(help="One sentence on the images it was trained on.")] = "unknown",
-    classes: Classes = None,
+    classes: ClassNames = None,
     fingerprints_of: Annotated[
         str | None, typer.Option(metavar="DATA", help="The data set on whose auxiliary it was trained.")
     ] = None,

@@ -1,4 +1,4 @@
-"""A training run's state at the end of an epoch, as one safetensors file."""
+"""Checkpoint of a training at the end of an epoch, as one safetensors file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def save_checkpoint(
     model: nn.Module,
     optimizers: Optimizers,
     best: Tensors,
-    beside: Mapping[str, Tensors],
+    extra: Mapping[str, Tensors],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write model, optimizers by name, best weights so far, what else there is by name, and ``meta``."""
+    """Write model, optimizers by name, best weights so far, further tensors by group, and ``meta``."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
-    for group, values in beside.items():
+    for group, values in extra.items():
         tensors |= {f"{group}/{name}": value for name, value in values.items()}
     full = {**meta, "param_groups": {}}
     for kind, optimizer in optimizers.items():
@@ -39,21 +39,21 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizers: Optimizers, beside: Sequence[str]
+    path: Path, model: nn.Module, optimizers: Optimizers, extra: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Bring model and optimizers to the checkpoint's state.
+    """Load the checkpoint into model and optimizers.
 
     Returns:
-        The best weights so far, what else there is by the names in ``beside``, and ``meta``.
+        The best weights so far, the groups of further tensors named in ``extra``, and ``meta``.
 
     Raises:
         StoreError: when the file is damaged, or belongs to another architecture.
     """
     tensors, meta = read_tensors(path)
-    load_weights(model, _below(tensors, "model/"), path)
+    load_weights(model, _strip_prefix(tensors, "model/"), path)
     for kind, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below(tensors, f"{kind}/").items():
+        for name, value in _strip_prefix(tensors, f"{kind}/").items():
             index, entry = name.split("/", 1)
             state.setdefault(int(index), {})[entry] = value
         try:
@@ -62,7 +62,7 @@ def load_checkpoint(
             raise StoreError(
                 f"{path}: its {kind} does not fit this run ({error}). Remove it to start afresh."
             ) from None
-    return _below(tensors, "best/"), {name: _below(tensors, f"{name}/") for name in beside}, meta
+    return _strip_prefix(tensors, "best/"), {name: _strip_prefix(tensors, f"{name}/") for name in extra}, meta
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -82,5 +82,5 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         raise StoreError(f"{path}: a checkpoint of another architecture: {error}.") from None
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -28,6 +28,11 @@ def _odd(value: int) -> int:
 OddSize = Annotated[int, pydantic.Field(ge=1), pydantic.AfterValidator(_odd)]
 """Side of a kernel that can be centred on a pixel."""
 
+Count = Annotated[int, pydantic.Field(ge=1)]
+Positive = Annotated[float, pydantic.Field(gt=0)]
+NonNegative = Annotated[float, pydantic.Field(ge=0)]
+PositiveFraction = Annotated[float, pydantic.Field(gt=0, le=1)]
+
 _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
@@ -81,7 +86,7 @@ def parse_named(table: Mapping[str, Any], pieces: Mapping[str, type[Any]], where
     return name, parse(pieces[name], rest, f"{where} '{name}'")
 
 
-def describe(piece: Any) -> dict[str, Any]:
+def describe(component: Any) -> dict[str, Any]:
     """Return the plain values of a settings object, as written in records and cache keys.
 
     Example:
@@ -89,7 +94,7 @@ def describe(piece: Any) -> dict[str, Any]:
         >>> describe(DEFENSES["sparse-standard"](lambd=0.5))["lambd"]
         0.5
     """
-    plain = pydantic.TypeAdapter(type(piece)).dump_python(piece, mode="json")
+    plain = pydantic.TypeAdapter(type(component)).dump_python(component, mode="json")
     return dict(plain)
 
 

@@ -1,4 +1,4 @@
-"""Where to compute, by the name a user gives it."""
+"""Choice of the device by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from sparseguard.core.errors import RecipeError
 
 
-def device_named(name: str) -> torch.device:
+def parse_device(name: str) -> torch.device:
     """Return the device called ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto`` is CUDA where there is one.
 
     Raises:
@@ -16,8 +16,8 @@ def device_named(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RecipeError(f"device '{name}' cannot be used: {error}.") from None
-    return place
+    return device

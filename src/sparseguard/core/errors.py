@@ -37,6 +37,10 @@ class TrainingError(SparseguardError):
     exit_code = 5
 
 
+class DeprecatedWordWarning(FutureWarning):
+    """A word of an earlier release, which is still read; the message names the new word."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'? Known: ...`` for an unknown word.
 

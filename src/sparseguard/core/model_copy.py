@@ -1,4 +1,4 @@
-"""Copies of other people's models, so that theirs stay as they are."""
+"""Copies of users' models, so that the originals stay unchanged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from sparseguard.core.errors import DataError
 
 
-def copy_of(model: object) -> nn.Module:
-    """Return a deep copy of a model, uncompiled; the model itself is left as it is.
+def copy_model(model: object) -> nn.Module:
+    """Return a deep copy of a model, uncompiled; the original stays unchanged.
 
-    Results that a module keeps of earlier calls are copied as values, without what they were computed from.
+    Results of earlier calls that a module stores are copied as values, without their graph.
 
     Raises:
         DataError: when it is no module, or cannot be copied.
@@ -28,23 +28,23 @@ def copy_of(model: object) -> nn.Module:
     }
     try:
         with torch.no_grad():  # scripted modules copy their weights as if that were to be differentiated
-            return _uncompiled(copy.deepcopy(model, computed))
+            return _uncompile(copy.deepcopy(model, computed))
     except Exception as error:  # whatever the model's own parts do
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise DataError(
-            f"the model cannot be copied ({told}), and the original is left alone. Take out what is in the way, such "
+            f"the model cannot be copied ({message}), and the original is left alone. Take out what is in the way, such "
             "as open files, locks, or kept results of earlier calls."
         ) from error
 
 
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """Put what `torch.compile` wrapped in the place of its wrappers, whose inner modules cannot be watched."""
+def _uncompile(model: nn.Module) -> nn.Module:
+    """Replace the wrappers of `torch.compile`, whose inner modules cannot be hooked, by the modules that they wrap."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            setattr(parent, name, _unwrapped(child))
-    return _unwrapped(model)
+            setattr(parent, name, _unwrap(child))
+    return _unwrap(model)
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def _unwrap(module: nn.Module) -> nn.Module:
     inner = dict(module.named_children()).get("_orig_mod")
     return module if inner is None else inner

@@ -1,4 +1,4 @@
-"""Tensors that may be too large for memory: beyond a limit they lie in a scratch file and are read as needed."""
+"""Tensors that may exceed memory: beyond a limit they are mapped from a scratch file."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from sparseguard.core.errors import StoreError
 
 MIB = 1 << 20
 IMAGES_LIMIT = 64 * MIB
-"""Bytes of images chosen from a set that are held in memory."""
+"""Bytes of selected images that stay in memory."""
 
 CHUNK = 32 * MIB
-"""Bytes that are worked on at once."""
+"""Bytes of a chunk."""
 
 
-def taps_limit() -> int:
-    """Return how many bytes of what one tap puts out are held in memory: SPARSEGUARD_TAP_MIB, or else 1,024 MiB.
+def tap_limit() -> int:
+    """Return how many bytes of one tap's features stay in memory: SPARSEGUARD_TAP_MIB, or 1,024 MiB.
 
     Raises:
-        StoreError: when the variable is no whole number.
+        StoreError: when the variable is not a whole number.
     """
-    told = os.environ.get("SPARSEGUARD_TAP_MIB", "1024")
-    if not (told.isascii() and told.isdecimal()):
-        raise StoreError(f"SPARSEGUARD_TAP_MIB is {told!r}, expected a whole number of MiB.")
-    return int(told) * MIB
+    value = os.environ.get("SPARSEGUARD_TAP_MIB", "1024")
+    if not (value.isascii() and value.isdecimal()):
+        raise StoreError(f"SPARSEGUARD_TAP_MIB is {value!r}, expected a whole number of MiB.")
+    return int(value) * MIB
 
 
 def scratch_folder() -> Path:
-    """Return where scratch files lie: in SPARSEGUARD_SCRATCH, or else where the system keeps those that are on disk."""
-    named = os.environ.get("SPARSEGUARD_SCRATCH")
-    if named:
-        return Path(named).expanduser()
+    """Return the folder of scratch files: SPARSEGUARD_SCRATCH, or the system's folder on disk."""
+    folder = os.environ.get("SPARSEGUARD_SCRATCH")
+    if folder:
+        return Path(folder).expanduser()
     on_disk = Path("/var/tmp")
     return on_disk if os.access(on_disk, os.W_OK) else Path(tempfile.gettempdir())
 
 
-def room(shape: Sequence[int], dtype: torch.dtype, limit: int) -> Tensor:
+def allocate(shape: Sequence[int], dtype: torch.dtype, limit: int) -> Tensor:
     """Return an uninitialized tensor: in memory, or beyond ``limit`` bytes in a file without a name.
 
-    The file's pages are not the process's own: the system writes them out when memory is short. The file is gone with
-    the tensor, also when the process is killed.
+    The file's pages are not the process's own: the system writes them out when memory is short. The file
+    disappears with the tensor, also when the process is killed.
 
     Raises:
         StoreError: when the scratch folder cannot be written, or the disk is full.
@@ -67,85 +67,85 @@ def room(shape: Sequence[int], dtype: torch.dtype, limit: int) -> Tensor:
 
 
 def _reserve(file: int, size: int) -> None:
-    """Make a file so long; where that can be done, so that a full disk is found now and not when it is written to."""
+    """Set a file's length; on Linux reserve the space, so that a full disk shows now and not at the first write."""
     if sys.platform == "linux":
         os.posix_fallocate(file, 0, size)
     else:
         os.truncate(file, size)
 
 
-def gathered(batches: Iterable[Tensor], count: int, limit: int) -> Tensor:
-    """Return batches of ``count`` rows in all as one tensor, see `room`.
+def gather(batches: Iterable[Tensor], count: int, limit: int) -> Tensor:
+    """Return batches of ``count`` rows in all as one tensor, see `allocate`.
 
     Raises:
         ValueError: when there are more or fewer rows, or none at all.
     """
-    whole, filled = None, 0
+    rows, filled = None, 0
     for batch in batches:
-        if whole is None:
-            whole = room((count, *batch.shape[1:]), batch.dtype, limit)
-        whole[filled : filled + len(batch)] = batch
+        if rows is None:
+            rows = allocate((count, *batch.shape[1:]), batch.dtype, limit)
+        rows[filled : filled + len(batch)] = batch
         filled += len(batch)
-    if whole is None or filled != count:
+    if rows is None or filled != count:
         raise ValueError(f"expected {count:,} rows, got {filled:,}.")
-    return whole
+    return rows
 
 
-def picked(rows: Tensor, index: Tensor, limit: int) -> Tensor:
-    """Return the rows at ``index``, copied chunk by chunk, see `room`."""
-    out = room((len(index), *rows.shape[1:]), rows.dtype, limit)
-    for places in row_chunks(out):
-        out[places] = rows[index[places]]
+def select_rows(rows: Tensor, index: Tensor, limit: int) -> Tensor:
+    """Return the rows at ``index``, copied chunk by chunk, see `allocate`."""
+    out = allocate((len(index), *rows.shape[1:]), rows.dtype, limit)
+    for chunk in row_chunks(out):
+        out[chunk] = rows[index[chunk]]
     return out
 
 
 def row_chunks(rows: Tensor, size: int = CHUNK) -> Iterator[slice]:
     """Yield slices of rows of about ``size`` bytes each, at least one row."""
-    step = max(1, size // max(1, rows[:1].numel() * rows.element_size()))
-    return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
+    count = max(1, size // max(1, rows[:1].numel() * rows.element_size()))
+    return (slice(start, min(start + count, len(rows))) for start in range(0, len(rows), count))
 
 
 def column_chunks(rows: Tensor, size: int = CHUNK) -> Iterator[slice]:
     """Yield slices of the columns of an ``(n, d)`` matrix of about ``size`` bytes each, at least one column."""
-    step = max(1, size // max(1, len(rows) * rows.element_size()))
-    return (slice(start, min(start + step, rows.shape[1])) for start in range(0, rows.shape[1], step))
+    count = max(1, size // max(1, len(rows) * rows.element_size()))
+    return (slice(start, min(start + count, rows.shape[1])) for start in range(0, rows.shape[1], count))
 
 
-def mean_and_spread(rows: Tensor, axes: tuple[int, ...] = (0,)) -> tuple[Tensor, Tensor]:
+def mean_and_std(rows: Tensor, axes: tuple[int, ...] = (0,)) -> tuple[Tensor, Tensor]:
     """Return mean and unbiased standard deviation over ``axes``, the rows among them; dimensions kept, in float64."""
     rest = [axis for axis in axes if axis != 0]
     count = len(rows) * math.prod(rows.shape[axis] for axis in rest)
-    total = sum(rows[some].sum(axes, keepdim=True, dtype=torch.float64) for some in row_chunks(rows))
+    total = sum(rows[chunk].sum(axes, keepdim=True, dtype=torch.float64) for chunk in row_chunks(rows))
     mean = torch.as_tensor(total) / count
-    squares = sum((rows[some] - mean).square().sum(axes, keepdim=True) for some in row_chunks(rows))
+    squares = sum((rows[chunk] - mean).square().sum(axes, keepdim=True) for chunk in row_chunks(rows))
     return mean, (torch.as_tensor(squares) / (count - 1)).sqrt()
 
 
 def inner_products(first: Tensor, second: Tensor, mean: Tensor) -> Tensor:
-    """Return the float64 inner products ``(n, m)`` of ``(n, d)`` and ``(m, d)`` rows, ``mean`` taken off both."""
+    """Return the float64 inner products ``(n, m)`` of ``(n, d)`` and ``(m, d)`` rows, ``mean`` subtracted from both."""
     total = torch.zeros(len(first), len(second), dtype=torch.float64)
-    both = first if len(first) > len(second) else second
-    for some in column_chunks(both):
-        left = first[:, some].double() - mean[some]
-        right = left if second is first else second[:, some].double() - mean[some]
+    longer = first if len(first) > len(second) else second
+    for chunk in column_chunks(longer):
+        left = first[:, chunk].double() - mean[chunk]
+        right = left if second is first else second[:, chunk].double() - mean[chunk]
         total += left @ right.T
     return total
 
 
-def moments(rows: Tensor, mean: Tensor, others: Tensor, other_mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, in float64, ``Z^T Z`` and ``Z^T X`` of ``(n, d)`` and ``(n, p)`` rows without their means."""
+def moments(rows: Tensor, mean: Tensor, targets: Tensor, target_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, in float64, ``Z^T Z`` and ``Z^T X`` of ``(n, d)`` and ``(n, p)`` rows minus their means."""
     gram = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    cross = torch.zeros(rows.shape[1], others.shape[1], dtype=torch.float64)
-    for some in row_chunks(rows):
-        centred = rows[some].double() - mean
+    cross = torch.zeros(rows.shape[1], targets.shape[1], dtype=torch.float64)
+    for chunk in row_chunks(rows):
+        centred = rows[chunk].double() - mean
         gram += centred.T @ centred
-        cross += centred.T @ (others[some].double() - other_mean)
+        cross += centred.T @ (targets[chunk].double() - target_mean)
     return gram, cross
 
 
-def standardized(rows: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Return ``(rows - mean) / spread`` in the rows' precision, on disk where it is as large as a tap may not be."""
-    out = room(rows.shape, rows.dtype, taps_limit())
-    for some in row_chunks(rows):
-        out[some] = (rows[some] - mean) / spread
+def standardize_rows(rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return ``(rows - mean) / std`` in the rows' precision, on disk where it exceeds a tap's limit."""
+    out = allocate(rows.shape, rows.dtype, tap_limit())
+    for chunk in row_chunks(rows):
+        out[chunk] = (rows[chunk] - mean) / std
     return out

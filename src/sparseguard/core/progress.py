@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who shows it."""
+"""Interface for progress of long work."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Progress(Protocol):
-    """Shows tasks that advance."""
+    """Display of tasks that advance."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Open a task of ``total`` steps; the value entered advances it."""
         ...
 
     def say(self, message: str) -> None:
-        """Tell something worth a line."""
+        """Show a message."""
         ...
 
 
 class Silent:
-    """Shows nothing."""
+    """No display."""
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG002
-        """Open a task nobody watches."""
+        """Open a task without display."""
         yield lambda _: None
 
     def say(self, message: str) -> None:
-        """Say nothing."""
+        """Drop the message."""

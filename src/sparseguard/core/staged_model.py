@@ -1,8 +1,8 @@
-"""Models as named stages: the wall between backbones, defenses and taps.
+"""Models as named stages: the interface between backbones, defenses and taps.
 
 A backbone is a `Blueprint`: a list of stages, each with a function that builds its module from the shape it is fed.
-A defense replaces or adds stages before anything is built, so every stage after them is sized for what really
-arrives, and a defense cannot bring an architecture of its own.
+A defense replaces or adds stages before the model is built. Every later stage is sized for what really arrives, and a
+defense cannot bring an architecture of its own.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from sparseguard.core.errors import RecipeError, nearest
 
 REVISION = 2
-"""Of noise and of what counts as known before training."""
+"""Revision of noise and of `StagedModel.untrained_front`."""
 
 M = TypeVar("M", bound=nn.Module)
 Shape = tuple[int, ...]
 Builder = Callable[[Shape], nn.Module]
-NOTHING_KNOWN: Mapping[str, Tensor] = MappingProxyType({})
+NOTHING_PRECOMPUTED: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @runtime_checkable
 class FixedCode(Protocol):
-    """A stage that gives equal images equal outputs as long as it does not learn, so that they can be kept."""
+    """A stage whose outputs for equal images are equal as long as it does not learn, so that they can be stored."""
 
     @property
     def learns(self) -> bool:
@@ -37,20 +37,20 @@ class FixedCode(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a hash of all that the outputs depend on besides the images."""
+        """Return a hash of everything that the outputs depend on besides the images."""
         ...
 
 
 class Randomized(nn.Module, ABC):
-    """A module that answers equal inputs differently at every query, in training and in evaluation mode."""
+    """A module whose outputs for equal inputs differ at every query, in training and in evaluation mode."""
 
     @abstractmethod
     def average(self) -> nn.Module:
-        """Return the module that gives the mean of the answers, without randomness."""
+        """Return the module whose output is the mean output, without randomness."""
 
 
 class Noise(Randomized):
-    """Fresh noise, independent from value to value, that a defense adds to a stage's output at every query.
+    """Noise that a defense adds to a stage's output, drawn anew for every value and query.
 
     Args:
         kind: the distribution.
@@ -74,13 +74,13 @@ class Noise(Randomized):
         return nn.Identity()
 
     def extra_repr(self) -> str:
-        """Tell the distribution."""
+        """Return the distribution."""
         return f"{self.kind}, scale={self.scale}"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One named part of a model and how to build it from the shape of its input (without the batch)."""
+    """A named part of a model, and a function that builds it from the shape of its input (without the batch)."""
 
     name: str
     build: Builder
@@ -92,10 +92,10 @@ class Blueprint:
 
     Args:
         stages: the stages in order.
-        taps: what may leak, by the name used in recipes: the stage whose output it is.
+        taps: stage whose output the attacker sees, by the tap's name in recipes.
         tap: the tap under attack, for defenses that act there; empty where none is named.
-        fixed_widths: whether stages take only as many channels or values as they are given without a defense, instead
-            of being sized for what arrives; the first convolution of an image excepted.
+        fixed_widths: whether stages take only as many channels or values as without a defense, instead of being sized
+            for what arrives; except for the first convolution of an image.
     """
 
     stages: tuple[Stage, ...]
@@ -125,7 +125,7 @@ class Blueprint:
         return replace(self, stages=(*self.stages[:index], Stage(new, build), *self.stages[index:]))
 
     def insert_after_tap(self, new: str, build: Builder) -> Blueprint:
-        """Return a blueprint with a stage ``new`` behind the stage that leaks, whose output leaks in its place.
+        """Return a blueprint with a stage ``new`` after the stage of the tap; its output becomes the tap.
 
         Raises:
             RecipeError: when no tap is named, or there is a stage called ``new`` already.
@@ -150,17 +150,17 @@ class Blueprint:
         return self.taps[name]
 
     def is_tapped_before(self, stage: str) -> bool:
-        """Return whether what leaks under attack has not passed ``stage`` yet; never where no tap is named."""
+        """Return whether the tap under attack comes before ``stage``; False where no tap is named."""
         return bool(self.tap) and self._index(self.resolve_tap(self.tap)) < self._index(stage)
 
     def build(self, input_shape: Shape, stage_seed: Callable[[str], int]) -> StagedModel:
         """Build all stages for images of ``input_shape``.
 
-        Each stage draws its weights from ``stage_seed(stage's name)``, so that changing one stage leaves the
-        starting weights of the others alone.
+        Each stage draws its weights from ``stage_seed(stage's name)``, so that a change of one stage does not change
+        the initial weights of the others.
 
         Raises:
-            RecipeError: when a stage does not take what arrives, such as images too small for its pooling.
+            RecipeError: when a stage does not accept its input, such as images too small for its pooling.
         """
         modules: dict[str, nn.Module] = {}
         probe = torch.zeros(2, *input_shape)
@@ -201,28 +201,28 @@ class StagedModel(nn.Module):
             value = module(value)
         return value
 
-    def outputs(self, images: Tensor, known: Mapping[str, Tensor] = NOTHING_KNOWN) -> dict[str, Tensor]:
+    def outputs(self, images: Tensor, precomputed: Mapping[str, Tensor] = NOTHING_PRECOMPUTED) -> dict[str, Tensor]:
         """Return every stage's output by its name; the last one is the logits.
 
         Args:
             images: ``(n, c, h, w)`` in [0, 1].
-            known: outputs of stages that are not to be run, by the stages' names. Those before them are.
+            precomputed: outputs by the stage's name; these stages are not run. Stages before them are.
 
         Raises:
-            RecipeError: when an output of a stage is known that the model does not have.
+            RecipeError: when ``precomputed`` names a stage that the model does not have.
         """
-        for name in known:
-            self._require(name)
+        for name in precomputed:
+            self._require_stage(name)
         collected: dict[str, Tensor] = {}
         value = images
         for name, module in self.stages.items():
-            value = known[name] if name in known else module(value)
+            value = precomputed[name] if name in precomputed else module(value)
             collected[name] = value
         return collected
 
     def forward_to(self, images: Tensor, stage: str) -> Tensor:
         """Return the output of ``stage``; later stages are not run."""
-        self._require(stage)
+        self._require_stage(stage)
         value: Tensor = images
         for name, module in self.stages.items():
             value = module(value)
@@ -231,16 +231,16 @@ class StagedModel(nn.Module):
         return value
 
     def append_to(self, stage: str, module: nn.Module) -> None:
-        """Let ``module`` act on the output of ``stage``, as part of that stage."""
+        """Append ``module`` to ``stage``."""
         self.stages[stage] = nn.Sequential(self.stages[stage], module)
 
-    def noise(self) -> tuple[str, Noise] | None:
+    def find_noise(self) -> tuple[str, Noise] | None:
         """Return the first noise on the way from image to logits and the stage it is in; None without any."""
-        found = ((name, inner) for name, stage in self.stages.items() for inner in stage.modules())
-        return next(((name, inner) for name, inner in found if isinstance(inner, Noise)), None)
+        modules = ((name, inner) for name, stage in self.stages.items() for inner in stage.modules())
+        return next(((name, inner) for name, inner in modules if isinstance(inner, Noise)), None)
 
     def untrained_front(self) -> list[str]:
-        """Return the stages from the image on that are known before training: without any state, or fixed codes."""
+        """Return the first stages, up to the first whose output training can change: stateless or with fixed codes."""
         if self._front is not None:
             return self._front
         front = []
@@ -252,11 +252,11 @@ class StagedModel(nn.Module):
         return front
 
     def freeze(self) -> None:
-        """Put the model into evaluation mode for good; what learned until now stays known (`untrained_front`)."""
+        """Put the model into evaluation mode for good; `untrained_front` stays what it is now."""
         self._front = self.untrained_front()
         self.eval().requires_grad_(False)
 
-    def _require(self, stage: str) -> None:
+    def _require_stage(self, stage: str) -> None:
         if stage not in self.stages:
             raise RecipeError(f"the model has no stage '{stage}'. {nearest(stage, self.stages)}")
 
@@ -264,22 +264,22 @@ class StagedModel(nn.Module):
 def remove_noise(model: M) -> M:
     """Replace everything `Randomized` inside ``model`` by its average, in place, and return the model.
 
-    What it answers then is its average answer to first order.
+    Its output is then, to first order, its mean output.
     """
     for name, inner in list(model.named_children()):
         setattr(model, name, inner.average() if isinstance(inner, Randomized) else remove_noise(inner))
     return model
 
 
-def take_channels(conv: nn.Conv2d, channels: int) -> None:
-    """Let a convolution take another number of channels, in place; its weights are drawn anew by PyTorch's default.
+def resize_in_channels(conv: nn.Conv2d, channels: int) -> None:
+    """Change a convolution's number of input channels in place; PyTorch's default draws its weights anew.
 
     Raises:
         RecipeError: when its groups do not divide the channels.
 
     Example:
         >>> conv = nn.Conv2d(3, 8, 5, stride=2, bias=False)
-        >>> take_channels(conv, 28)
+        >>> resize_in_channels(conv, 28)
         >>> conv(torch.ones(1, 28, 9, 9)).shape
         torch.Size([1, 8, 3, 3])
     """

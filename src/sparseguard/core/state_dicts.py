@@ -1,4 +1,4 @@
-"""Weights of other people's networks: read without unpickling, and loaded whole or not at all."""
+"""Weights of other networks: read without unpickling, loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADVICE_TO_UNPICKLE_END = "from a trusted source. "
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from what `torch.save` wrote, which is read with ``weights_only``.
+    """Read a state dict from safetensors, or from a file of `torch.save`, which is read with ``weights_only``.
 
     Raises:
         DataError: when it cannot be read so, or holds something else than tensors by name.
@@ -31,30 +31,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # torch raises what its unpickler does
-        told = " ".join(str(error).split())
-        told = (told.partition(ADVICE_TO_UNPICKLE_END)[2] or told)[:300]
+        message = " ".join(str(error).split())
+        message = (message.partition(ADVICE_TO_UNPICKLE_END)[2] or message)[:300]
         raise DataError(
-            f"{path}: neither safetensors nor a state dict that torch.load reads with weights_only=True ({told}). "
+            f"{path}: neither safetensors nor a state dict that torch.load reads with weights_only=True ({message}). "
             "Save it with torch.save(network.state_dict(), path)."
         ) from None
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        held = f"a table with {_some(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
-        raise DataError(f"{path}: holds {held} instead of tensors by name. Save the network's state dict alone.")
+        content = f"a table with {_list_names(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        raise DataError(f"{path}: holds {content} instead of tensors by name. Save the network's state dict alone.")
     return {str(name): value for name, value in loaded.items()}
 
 
-def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Give a network exactly its weights.
+def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load weights into a network whose names and shapes are exactly theirs.
 
     Raises:
         DataError: naming what is missing, what is too much, or what has another shape.
     """
     expected = network.state_dict()
     missing, extra = [sorted(set(a) - set(b)) for a, b in ((expected, weights), (weights, expected))]
-    told = [f"it lacks {_some(missing)}"] if missing else []
-    told += [f"it has {_some(extra)}, which the network does not know"] if extra else []
-    if told:
-        raise DataError(f"{where}: the weights are another network's: {'; '.join(told)}.")
+    differences = [f"it lacks {_list_names(missing)}"] if missing else []
+    differences += [f"it has {_list_names(extra)}, which the network does not have"] if extra else []
+    if differences:
+        raise DataError(f"{where}: the weights are another network's: {'; '.join(differences)}.")
     for name, tensor in expected.items():
         if tensor.shape != weights[name].shape:
             raise DataError(
@@ -64,6 +64,6 @@ def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     network.load_state_dict(dict(weights))
 
 
-def _some(names: list[Any]) -> str:
+def _list_names(names: list[Any]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more

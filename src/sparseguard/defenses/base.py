@@ -1,4 +1,4 @@
-"""What a defense is: settings with hooks, all with defaults, of which most defenses override one or two."""
+"""Interface of defenses: settings with hooks, all with defaults, of which most defenses override one or two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -17,17 +18,19 @@ from sparseguard.core.staged_model import Blueprint, StagedModel
 from sparseguard.types import BatchContext, EpochContext, ImageSet, Phase
 
 State = Mapping[str, Tensor]
-"""What a defense learned beside the model. It is stored apart from the target and never released with it."""
+"""Tensors that a defense learned in addition to the model. They are stored apart from it and never released."""
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much training is to come.
+    """Amount of training to come.
 
     Args:
-        images: how many are trained on.
+        images: number of training images.
         batch_size: images a step.
         epochs: at most.
     """
@@ -39,17 +42,17 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
-    """What a defense may learn from before the target is trained.
+    """Data and settings from which a defense may learn before the target is trained.
 
     Args:
         private: the images the target will train on.
-        public: attacker-side images; whatever is learned here leaks nothing private.
+        auxiliary: the attacker's images; learning from these reveals nothing private.
         blueprint: the undefended model.
         seed: derived for this target.
         budget: of the training to come.
         device: where to compute.
-        progress: told how far it is.
-        label: what it is called there.
+        progress: shows how far the work is.
+        label: the task's name in ``progress``.
     """
 
     private: ImageSet
@@ -63,7 +66,7 @@ class Context:
 
 
 class AuxiliaryNetwork(nn.Module, ABC):
-    """A network that is trained beside the target, such as an adversary, and never released.
+    """A network that is trained with the target, such as an adversary, and never released.
 
     Its weights and its optimizer's state are part of the training's checkpoint.
     """
@@ -72,11 +75,11 @@ class AuxiliaryNetwork(nn.Module, ABC):
 
     @abstractmethod
     def learn(self, batch: BatchContext) -> None:
-        """Take a step of its own on a batch, before the target does; the target gets no gradient from it."""
+        """Take its own optimizer step on a batch before the target's step; the target gets no gradient from it."""
 
 
 class Defense(ABC):
-    """Settings of a defense and its hooks, in the order they are called."""
+    """Settings of a defense and its hooks, in the order of their calls."""
 
     revision: ClassVar[int]
     summary: ClassVar[str]
@@ -85,17 +88,25 @@ class Defense(ABC):
     """Whether the target must be trained for the tap under attack (then the tap is part of its key)."""
 
     randomizes: ClassVar[bool] = False
-    """Whether two queries with the same image must be answered differently."""
+    """Whether two queries with the same image must get different answers."""
 
     chooses_epoch: ClassVar[bool] = True
-    """Whether the weights of the epoch with the lowest held-out loss are kept, and training may stop early. Those who
-    count every look at private images keep the last epoch's."""
+    """Whether training keeps the weights of the epoch with the lowest held-out loss and may stop early.
+
+    Defenses that account for every use of private images keep the weights of the last epoch.
+    """
+
+    is_control: ClassVar[bool] = False
+    """Whether it is a control: a step of other defenses alone, no defense in its own right."""
+
+    quick_settings: ClassVar[Mapping[str, Any]] = NO_SETTINGS
+    """Settings with which it is prepared and trained in about a second, for tests; others keep their defaults."""
 
     def find_unaccounted_access(self) -> str | None:
-        """Return what the target gets from private images other than by gradients of single images; None: nothing.
+        """Return how the target learns from private images other than by gradients of single images; None: not at all.
 
-        DP-SGD bounds what gradients of single images give away. It cannot be combined with a defense that learns from
-        private images in another way.
+        DP-SGD bounds the information in gradients of single images. It cannot be combined with a defense that learns
+        from private images in another way.
         """
         return None
 
@@ -116,15 +127,15 @@ class Defense(ABC):
         return {}
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Return the blueprint with the defense's stages in place."""
+        """Return the blueprint with the defense's stages."""
         return blueprint
 
     def phases(self, epochs: int) -> tuple[Phase, ...]:
-        """Part the epochs of training; early stopping acts in the last phase."""
+        """Split the epochs of training into phases; early stopping acts in the last phase."""
         return (Phase(name="train", epochs=epochs),)
 
     def build_auxiliary_network(self, model: StagedModel, tap_stage: str, images: Tensor) -> AuxiliaryNetwork | None:
-        """Return a network to be trained beside the target, sized for what its stage ``tap_stage`` gives for ``images``.
+        """Return a network to train with the target, sized for the output of stage ``tap_stage`` for ``images``.
 
         Its weights are drawn from torch's global generator, which is seeded for it.
         """
@@ -134,15 +145,15 @@ class Defense(ABC):
     def wrap(
         self, model: StagedModel, optimizer: torch.optim.Optimizer, batches: Batches, state: State
     ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer, Batches]]:
-        """Exchange model, optimizer or batches, for as long as training lasts, for ones that train differently.
+        """Replace model, optimizer or batches, for as long as training lasts, by ones that train differently.
 
-        A first sparse layer that does not learn is run once an image, instead of in every epoch, as long as the model
-        is the one given and the batches come from the loader given.
+        A first sparse layer that does not learn is run once an image, instead of in every epoch, as long as model and
+        loader stay the same.
         """
         yield model, optimizer, batches
 
     def on_epoch_start(self, context: EpochContext) -> State:
-        """Look at the model before an epoch; what is returned joins the state, and the training's checkpoint."""
+        """Learn from the model before an epoch; the returned tensors join the state and the checkpoint."""
         return {}
 
     def transform(
@@ -156,13 +167,13 @@ class Defense(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Change a training batch. Images may be added behind the batch's own (see `BatchContext.own_count`).
 
-        Where the images stay as they are, return the tensor itself: a first sparse layer that does not learn is then
+        Where the images stay as they are, return the same tensor: a first sparse layer that does not learn is then
         not run on them again.
         """
         return images, labels
 
     def penalty(self, batch: BatchContext) -> Tensor | None:
-        """Return what is added to the cross-entropy of a batch's own images, in nats; None: nothing."""
+        """Return the term to add to the cross-entropy of a batch's own images, in nats; None: nothing."""
         return None
 
     def loss(self, batch: BatchContext) -> Tensor:
@@ -171,11 +182,11 @@ class Defense(ABC):
         return loss if penalty is None else loss + penalty
 
     def on_step_end(self, model: StagedModel) -> None:
-        """Act on the model after each optimizer step."""
+        """Update the model after an optimizer step."""
         return
 
     def release(self, model: StagedModel) -> None:
-        """Change the trained model on its way out; what leaves here is what is attacked and measured."""
+        """Change the trained model before its release; attacks and measurements use the result."""
         return
 
     def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
@@ -183,11 +194,11 @@ class Defense(ABC):
         return None
 
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
-        """Return figures of the released model that belong into the record, such as an epsilon.
+        """Return figures of the released model for the record, such as an epsilon.
 
         Args:
             model: as released.
             images: attacker-side images ``(n, c, h, w)``.
-            state: what the defense learned.
+            state: tensors that the defense learned.
         """
         return {}

@@ -1,16 +1,16 @@
-"""LPIPS, when its backbone's weights are given by path."""
+"""LPIPS by torchmetrics, with the backbone's weights from a file."""
 
 from __future__ import annotations
 
 import importlib
-import re
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparseguard.core.errors import DataError
 from sparseguard.metrics.feature_networks import read_weights
@@ -18,18 +18,20 @@ from sparseguard.metrics.feature_networks import read_weights
 BATCH = 64
 SMALLEST = 64
 Backbone = Literal["alex", "vgg", "squeeze"]
+_MODELS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
 
 class Lpips:
     """Learned perceptual distance of two images: 0 for copies, lower is closer.
 
-    The published linear heads (version 0.1) come with torchmetrics; the ImageNet backbone is torchvision's and given by
-    path, so that nothing is downloaded. Grey is repeated to three channels. Images with a side below 64 pixels are
-    enlarged (bilinear) until the shorter has 64; such values compare with each other only.
+    It is torchmetrics' `LearnedPerceptualImagePatchSimilarity` with its published linear heads (version 0.1). That
+    class can only download its ImageNet backbone; here the file's weights take the place of the download. Grey is
+    repeated to three channels. Images with a side below 64 pixels are enlarged (bilinear) until the shorter has 64;
+    such values compare with each other only.
 
     Args:
-        weights: a safetensors file of torchvision's ``alexnet``, ``vgg16`` or ``squeezenet1_1``; how to make one is
-            said in `sparseguard.metrics.feature_networks`.
+        weights: a safetensors file of torchvision's ``alexnet``, ``vgg16`` or ``squeezenet1_1``;
+            `sparseguard.metrics.feature_networks` says how to make one.
         backbone: which of the three; ``alex`` is the one to score with.
         device: where it computes.
 
@@ -41,40 +43,48 @@ class Lpips:
 
     def __init__(self, weights: Path, backbone: Backbone = "alex", device: torch.device | str = "cpu") -> None:
         try:
-            importlib.import_module("torchvision")
+            models = importlib.import_module("torchvision.models")
         except ImportError:
             raise DataError('LPIPS needs torchvision. Run: pip install "sparseguard[download]"') from None
-        # torchmetrics' class without the underscore would download the backbone
-        theirs = importlib.import_module("torchmetrics.functional.image.lpips")
-        network: nn.Module = theirs._LPIPS(net=backbone, pnet_rand=True)
-        given = {name.removeprefix("features."): value for name, value in read_weights(weights).items()}
-        wanted = network.net.state_dict()  # type: ignore[union-attr]
-        state = {name: given.get(re.sub(r"^slices?\.?\d+\.", "", name)) for name in wanted}
-        wrong = [name for name, value in state.items() if value is None or value.shape != wanted[name].shape]
-        if wrong:
-            raise DataError(f"{weights}: not the weights of LPIPS's '{backbone}' backbone; '{wrong[0]}' does not fit.")
-        network.net.load_state_dict(state)  # type: ignore[union-attr]
-        self.network = network.to(device).eval().requires_grad_(False)
+        image_metrics = importlib.import_module("torchmetrics.image.lpip")
+        with torch.device("meta"):
+            expected = models.get_model(_MODELS[backbone], weights=None).state_dict()
+        state = _backbone_state(weights, backbone, expected)
+        # Its constructor can only download: the weights of the file are returned in place of the download.
+        with mock.patch.object(models.WeightsEnum, "get_state_dict", return_value=state):
+            metric = image_metrics.LearnedPerceptualImagePatchSimilarity(backbone, reduction="none", normalize=True)
+        self.metric = metric.to(device).eval().requires_grad_(False)
         self.device = torch.device(device)
 
     @torch.no_grad()
-    def __call__(
-        self, reconstructions: Float[Tensor, "n c h w"], originals: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, " n"]:
+    def __call__(self, preds: Float[Tensor, "n c h w"], target: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Return the distance of each pair of images in [0, 1]."""
-        pairs = zip(reconstructions.split(BATCH), originals.split(BATCH), strict=True)
-        scores = [
-            self.network(*(_enlarged(batch.to(self.device)) for batch in pair), normalize=True).view(-1).cpu()
-            for pair in pairs
-            if len(pair[0])
-        ]
-        return torch.cat(scores) if scores else torch.zeros(0)
+        self.metric.reset()
+        for images, originals in zip(preds.split(BATCH), target.split(BATCH), strict=True):
+            if len(images):
+                self.metric.update(_enlarge(images.to(self.device)), _enlarge(originals.to(self.device)))
+        scores: Tensor = self.metric.compute().reshape(-1).cpu() if len(preds) else torch.zeros(0)
+        self.metric.reset()
+        return scores
 
 
-def _enlarged(images: Tensor) -> Tensor:
+def _backbone_state(path: Path, backbone: Backbone, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict for the whole classifier; only the feature layers, from the file, are used."""
+    state = {f"features.{name.removeprefix('features.')}": value for name, value in read_weights(path).items()}
+    for name, value in expected.items():
+        if not name.startswith("features."):
+            state[name] = torch.zeros(value.shape)
+        elif name not in state or state[name].shape != value.shape:
+            raise DataError(f"{path}: not the weights of LPIPS's '{backbone}' backbone; '{name}' does not fit.")
+    return {name: state[name] for name in expected}
+
+
+def _enlarge(images: Tensor) -> Tensor:
+    """Return three channels and at least 64 pixels a side, in [0, 1], which rounding may leave."""
     images = images.expand(-1, 3, -1, -1)
     height, width = images.shape[2:]
     if min(height, width) >= SMALLEST:
-        return images
+        return images.clamp(0, 1)
     scale = SMALLEST / min(height, width)
-    return F.interpolate(images, (round(height * scale), round(width * scale)), mode="bilinear", align_corners=False)
+    size = round(height * scale), round(width * scale)
+    return F.interpolate(images, size, mode="bilinear", align_corners=False).clamp(0, 1)

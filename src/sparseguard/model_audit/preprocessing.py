@@ -1,4 +1,4 @@
-"""What stands between images in [0, 1] and a user's own model: its normalization and its precision."""
+"""Preprocessing between images in [0, 1] and a user's own model: normalization and precision."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Preprocessed(nn.Module):
         model: from normalized images to logits.
         mean: subtracted, one value a channel, or one for all.
         std: divided by.
-        dtype: what normalized images are given in; None: as they come.
+        dtype: of the normalized images; None: that of the images.
 
     Raises:
-        RecipeError: for another number of means than of deviations, or values that nothing can be divided by.
+        RecipeError: for another number of means than of deviations, or deviations that are not above 0.
     """
 
     mean: Tensor
@@ -38,7 +38,7 @@ class Preprocessed(nn.Module):
         if not all(math.isfinite(value) for value in mean):
             raise RecipeError(f"mean {list(mean)}: expected finite numbers.")
         if not all(math.isfinite(value) and value > 0 for value in std):
-            raise RecipeError(f"std {list(std)}: expected numbers above 0, by which images are divided.")
+            raise RecipeError(f"std {list(std)}: expected numbers above 0; images are divided by them.")
         self.model, self.dtype = model, dtype
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -55,22 +55,22 @@ class Preprocessed(nn.Module):
         logits: Tensor = self.model(((images - self.mean) / self.std).to(self.dtype or images.dtype))
         return logits
 
-    def given_in(self, dtype: torch.dtype) -> Preprocessed:
-        """Return the same with images given to the model in another precision."""
+    def convert_to(self, dtype: torch.dtype) -> Preprocessed:
+        """Return the same model with its images converted to another precision."""
         return Preprocessed(self.model, self.mean.flatten().tolist(), self.std.flatten().tolist(), dtype)
 
 
-def own_model(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the user's own model inside every `Preprocessed`."""
     while isinstance(model, Preprocessed):
         model = model.model
     return model
 
 
-def in_own_precision(model: nn.Module) -> nn.Module:
-    """Return a model that takes float32 images, given to the user's in the precision of its weights."""
-    dtypes = [weight.dtype for weight in own_model(model).parameters() if weight.is_floating_point()]
+def convert_inputs(model: nn.Module) -> nn.Module:
+    """Return a model that takes float32 images and converts them to the precision of the user's weights."""
+    dtypes = [weight.dtype for weight in unwrap_model(model).parameters() if weight.is_floating_point()]
     if not dtypes or dtypes[0] == torch.float32:
         return model
     wrapped = model if isinstance(model, Preprocessed) else Preprocessed(model, [0.0], [1.0])
-    return wrapped.given_in(dtypes[0]).eval()
+    return wrapped.convert_to(dtypes[0]).eval()

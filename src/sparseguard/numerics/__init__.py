@@ -1,0 +1,1 @@
+"""Numerical methods on tensors: ridge regression, nearest neighbors, dependence measures, supervised training."""

@@ -1,4 +1,4 @@
-"""The nearest of other points, exactly: ties go to the first, and copies of a point are equally far from everything."""
+"""Exact nearest neighbors: ties go to the first, and copies of a point are equally far from everything."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import torch
 from torch import Tensor
 
 from sparseguard.core.errors import DataError
-from sparseguard.metrics.distribution import CHUNK, squared_distances
+from sparseguard.numerics.distances import CHUNK, pairwise_squared_distances
 
 ROUNDING = 1e-12
 """Relative to the points' squared lengths: squared distances that differ by less are the same."""
 
 
-def first_nearest(images: Tensor, others: Tensor) -> Tensor:
-    """Return the place in ``others`` of each image's nearest, the first of those that differ by rounding only."""
-    squares = squared_distances(images, others)
-    lengths = images.square().sum(1, keepdim=True) + others.square().sum(1)
+def nearest_index(points: Tensor, others: Tensor) -> Tensor:
+    """Return the index in ``others`` of each point's nearest, the first of those that differ by rounding only."""
+    squares = pairwise_squared_distances(points, others)
+    lengths = points.square().sum(1, keepdim=True) + others.square().sum(1)
     tied = squares <= squares.amin(1, keepdim=True) + ROUNDING * lengths
     return torch.where(tied, torch.arange(len(others)), len(others)).amin(1)
 
 
-def nearest_squares(images: Tensor, others: Tensor, k: int) -> Tensor:
-    """Return each image's ``k`` smallest squared distances, taken from the differences."""
-    nearest = squared_distances(images, others).topk(k, largest=False).indices
-    return torch.stack([(images - others[place]).square().sum(1) for place in nearest.T], 1)
+def nearest_squared_distances(points: Tensor, others: Tensor, k: int) -> Tensor:
+    """Return each point's ``k`` smallest squared distances ``(n, k)``, taken from the differences."""
+    nearest = pairwise_squared_distances(points, others).topk(k, largest=False).indices
+    return torch.stack([(points - others[index]).square().sum(1) for index in nearest.T], 1)
 
 
-def to_nearest(images: Tensor, others: Tensor) -> Tensor:
-    """Return each image's distance to its nearest; the same for copies of an image."""
-    parts = images.split(CHUNK)
-    return torch.cat([(part - others[first_nearest(part, others)]).square().sum(1) for part in parts]).sqrt()
+def nearest_distance(points: Tensor, others: Tensor) -> Tensor:
+    """Return each point's distance to its nearest ``(n,)``; the same for copies of a point."""
+    chunks = points.split(CHUNK)
+    return torch.cat([(rows - others[nearest_index(rows, others)]).square().sum(1) for rows in chunks]).sqrt()
 
 
-def mean_spread(images: Tensor) -> float:
-    """Return the mean distance between two different images."""
-    total = sum(float(squared_distances(rows, images).sqrt().sum()) for rows in images.split(CHUNK))
-    return total / (len(images) * (len(images) - 1))
+def mean_pairwise_distance(points: Tensor) -> float:
+    """Return the mean distance between two different points."""
+    total = sum(float(pairwise_squared_distances(rows, points).sqrt().sum()) for rows in points.split(CHUNK))
+    return total / (len(points) * (len(points) - 1))
 
 
-def checked(*features: Tensor) -> tuple[Tensor, ...]:
+def validate_features(*features: Tensor) -> tuple[Tensor, ...]:
     """Return features in float64 on the CPU.
 
     Raises:

@@ -14,11 +14,10 @@ OUT/records/earlier/        records of earlier recipes in the same folder
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,34 @@ from sparseguard.core.atomic_io import (
     write_text,
 )
 from sparseguard.core.errors import StoreError
-from sparseguard.record import Bound, Record, read_record
+from sparseguard.record import Bound, Record, read_bounds, read_record, record_text
 
 BOUNDS = pydantic.TypeAdapter(list[Bound])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """Facts of a target's training; of a model that was not trained here the defaults.
+
+    Args:
+        epochs: epochs trained.
+        best_epoch: the epoch whose weights are used.
+        history: per epoch the training loss, and loss and accuracy on the held-out images.
+        codes: how the codes of a first sparse layer were computed; None or empty where there is none.
+        step_flops: floating-point operations of one training step.
+        plain_flops: the same of the undefended model.
+        seconds: duration of the training.
+        prepare_seconds: duration of the defense's preparation.
+    """
+
+    epochs: int = 0
+    best_epoch: int = 0
+    history: Sequence[Mapping[str, float]] = ()
+    codes: str | None = None
+    step_flops: int | None = None
+    plain_flops: int | None = None
+    seconds: float = 0.0
+    prepare_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,22 +124,22 @@ class Store:
         """Where first sparse layers' codes are kept for later trainings."""
         return self.folder / "codes"
 
-    def load_target(self, key: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+    def load_target(self, key: str) -> tuple[dict[str, Tensor], dict[str, Tensor], TrainingFacts] | None:
         """Return a finished target's weights, its defense's state and its facts, or None."""
         folder = self.folder / "targets" / key
         if not folder.exists():
             return None
         weights, facts = read_tensors(folder / "model.safetensors")
         state, _ = read_tensors(folder / "state.safetensors")
-        return weights, state, facts
+        return weights, state, TrainingFacts(**facts)
 
     def save_target(
-        self, key: str, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
+        self, key: str, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: TrainingFacts
     ) -> None:
         """Keep a finished target; its checkpoint is no longer needed."""
 
         def fill(aside: Path) -> None:
-            write_tensors(aside / "model.safetensors", weights, facts)
+            write_tensors(aside / "model.safetensors", weights, asdict(facts))
             write_tensors(aside / "state.safetensors", state, {})
 
         write_folder(self.folder / "targets" / key, fill)
@@ -166,7 +190,7 @@ class Store:
     def load_bounds(self, key: str) -> list[Bound] | None:
         """Return finished bounds, or None."""
         path = self.folder / "bounds" / f"{key}.json"
-        return BOUNDS.validate_json(path.read_bytes()) if path.exists() else None
+        return read_bounds(path) if path.exists() else None
 
     def save_bounds(self, key: str, bounds: list[Bound]) -> None:
         """Keep finished bounds."""
@@ -186,7 +210,7 @@ class Store:
         path = self.record_path(record.case.slug)
         self.set_aside([path])
         write_file(path.with_suffix(".safetensors"), lambda aside: write_tensors(aside, pictures, {"key": record.key}))
-        write_text(path, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+        write_text(path, record_text(record))
 
     def set_aside_all_but(self, slugs: set[str]) -> None:
         """Move records of cases that are not in ``slugs`` to ``records/earlier``, so that no report mixes recipes."""

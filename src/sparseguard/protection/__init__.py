@@ -1,7 +1,8 @@
-"""Putting a sparse-coding front before a part of a user's own model, ready to fine-tune."""
+"""Sparse-coding fronts before a module of a user's own model, ready to fine-tune."""
 
-from sparseguard.protection.front import Guarded, Reconstructed
-from sparseguard.protection.insertion import Protected, apply_updates, protect
+from sparseguard.protection.front import ProtectedLayer, ReconstructionLayer
+from sparseguard.protection.insertion import Protected, protect
+from sparseguard.protection.local_updates import UpdateHandle, apply_updates
 from sparseguard.protection.summary import Changes
 
-__all__ = ["Changes", "Guarded", "Protected", "Reconstructed", "apply_updates", "protect"]
+__all__ = ["Changes", "Protected", "ProtectedLayer", "ReconstructionLayer", "UpdateHandle", "apply_updates", "protect"]

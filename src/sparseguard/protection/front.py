@@ -1,4 +1,4 @@
-"""What is put into a model: pairs of sparse layers and normalizations, or layers that hand on reconstructions."""
+"""Fronts: pairs of sparse layer and normalization, or layers that return their input's reconstruction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Learn = Literal["both", "backprop", "local", "none"]
 
 
 @final
-class Reconstructed(nn.Module):
-    """A sparse layer that hands on what its code says of the image instead of the code: ``(n, c, h, w)`` as it came.
+class ReconstructionLayer(nn.Module):
+    """A sparse layer that returns the reconstruction from its code, in the input's shape ``(n, c, h, w)`` and scale.
 
-    The code is of the image standardized to mean 0 and variance 1; mean and deviation are put back.
+    The code is that of the image standardized to mean 0 and variance 1; the output has the image's mean and deviation.
 
     Args:
         layer: the sparse layer; it standardizes its input.
@@ -40,12 +40,12 @@ class Reconstructed(nn.Module):
 
 
 @final
-class Guarded(nn.Module):
-    """A part of a model behind its sparse front.
+class ProtectedLayer(nn.Module):
+    """A module of a model behind its sparse front.
 
     Args:
         front: pairs of sparse layer and normalization.
-        layer: the part.
+        layer: the module.
     """
 
     def __init__(self, front: nn.Module, layer: nn.Module) -> None:
@@ -53,11 +53,11 @@ class Guarded(nn.Module):
         self.front, self.layer = front, layer
 
     def forward(self, images: Tensor) -> Any:
-        """Return what the part makes of what the front hands on, which is in the images' precision."""
+        """Return the module's output for the front's, which is converted to the images' precision."""
         return self.layer(self.front(images).to(images.dtype))
 
 
-def built(
+def build_front(
     channels: int,
     features: Sequence[int],
     steps: Sequence[int],
@@ -66,25 +66,25 @@ def built(
     lambd: float,
     kernel_size: int,
 ) -> nn.Sequential:
-    """Return a front for inputs of so many channels; the settings are those of `protect`.
+    """Return a front for inputs of ``channels`` channels; the settings are those of `protect`.
 
     Raises:
         RecipeError: for a setting out of range.
     """
-    enters = (channels,) * len(features) if emit == "reconstruction" else (channels, *features)
+    widths = (channels,) * len(features) if emit == "reconstruction" else (channels, *features)
     front = nn.Sequential()
-    for index, (width, atoms, number) in enumerate(zip(enters, features, steps, strict=False)):
+    for index, (width, atoms, layer_steps) in enumerate(zip(widths, features, steps, strict=False)):
         try:
             layer = SparseCode2d(
                 width,
                 atoms,
                 kernel_size,
                 lambd=lambd,
-                steps=number,
+                steps=layer_steps,
                 hebbian=index > 0 and learn in ("both", "local"),
                 backprop=index > 0 and learn in ("both", "backprop"),
             )
         except (ValueError, TypeError) as error:
             raise RecipeError(f"sparse layer {index + 1}: {error}") from None
-        front.extend([Reconstructed(layer)] if emit == "reconstruction" else [layer, nn.BatchNorm2d(atoms)])
+        front.extend([ReconstructionLayer(layer)] if emit == "reconstruction" else [layer, nn.BatchNorm2d(atoms)])
     return front

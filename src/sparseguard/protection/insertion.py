@@ -1,36 +1,66 @@
-"""Putting the front into a copy of the model, and refusing where it cannot be put."""
+"""Insertion of a front into a copy of the model, and the reasons why one cannot be inserted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError, RecipeError, nearest
-from sparseguard.core.model_copy import copy_of
-from sparseguard.core.staged_model import take_channels
-from sparseguard.protection.front import Emit, Guarded, Learn, built
-from sparseguard.protection.summary import Changes, Seen, watched
-from sparseguard.sparse import SparseCoding
+from sparseguard.core.model_copy import copy_model
+from sparseguard.core.staged_model import resize_in_channels
+from sparseguard.protection.front import Emit, Learn, ProtectedLayer, build_front
+from sparseguard.protection.local_updates import UpdateHandle, UpdateHooks, apply_updates
+from sparseguard.protection.summary import Changes, Trace, trace_inputs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Protected:
-    """A protected model and what changed.
+    """A protected model and its differences from the user's.
 
     Args:
-        model: a new one; train it as any, and call `apply_updates` after each optimizer step.
-        changes: what is different from the user's.
+        model: a new one; `attach` its optimizer, then train it as any other.
+        changes: the differences.
     """
 
     model: nn.Module
     changes: Changes
+    _hooks: UpdateHooks = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hooks", UpdateHooks(self.model))
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> UpdateHandle:
+        """Apply the local update of the dictionaries after every step of these optimizers.
+
+        A second call for the same optimizer changes nothing. With several optimizers, the update follows the step of
+        each: the first step applies what the training forwards collected, the others find nothing new.
+
+        Args:
+            optimizers: those that train the model.
+
+        Returns:
+            A handle whose ``remove`` detaches them; as a context manager, it does so at the end of the block.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> import sparseguard as sg
+            >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+            >>> protected = sg.protect(model, before="0", example=torch.rand(2, 3, 8, 8))
+            >>> optimizer = torch.optim.SGD(protected.model.parameters(), lr=0.01)
+            >>> with protected.attach(optimizer):
+            ...     loss = protected.model(torch.rand(2, 3, 8, 8)).square().mean()
+            ...     loss.backward()
+            ...     optimizer.step()
+        """
+        return self._hooks.attach(*optimizers)
 
     def apply_updates(self) -> None:
-        """Let the dictionaries that learn locally learn from the training forwards since the last call."""
+        """Apply the local update now, for training loops without an optimizer to `attach`."""
         apply_updates(self.model)
 
 
@@ -47,32 +77,32 @@ def protect(
     learn: Learn = "both",
     seed: int = 0,
 ) -> Protected:
-    """Return a copy of a model with pairs of sparse layer and normalization before one of its parts.
+    """Return a copy of a model with a sparse-coding front before one of its modules.
 
-    With ``codes`` the part is given the last layer's codes, batch-normalized, and its first convolution is made anew
-    for their number. With ``reconstruction`` each layer hands on what its code says of its input, in the input's shape
-    and scale, so that nothing is made anew and there is no normalization. The model itself is left as it is; the copy
-    of a compiled one is not compiled.
+    With ``codes`` the front is pairs of sparse layer and batch normalization. The module's input is the last layer's
+    codes, and its first convolution is replaced by a new one for their number. With ``reconstruction`` each layer
+    returns the reconstruction of its input, in the input's shape and scale; there is no normalization, and no weight of
+    the model is replaced. The model itself stays unchanged; the copy of a compiled model is not compiled.
 
     Args:
         model: any module whose forward takes images.
-        before: the part's name in ``model.named_modules()``, such as ``conv1`` of a ResNet. For ``codes`` a `Conv2d`,
-            or a `Sequential` that begins with one.
+        before: the module's name in ``model.named_modules()``, such as ``conv1`` of a ResNet. For ``codes`` a
+            `Conv2d`, or a `Sequential` that begins with one.
         example: images ``(n, c, h, w)`` as the model takes them, on its device.
         features: atoms of each sparse layer.
         lambd: sparsity weight of every layer; its input is standardized, so it means the same at any scale.
         kernel_size: side of the atoms; odd.
         steps: solver steps of each layer.
-        emit: what the part is given.
+        emit: the module's new input.
         learn: how every dictionary but the first is learned: by gradients (``backprop``), the ``local`` update
-            (`apply_updates`), ``both``, or not at all. The first stays random, as in `sca`.
+            (`Protected.attach`), ``both``, or not at all. The first stays random, as in `sca`.
         seed: of the random atoms and the new convolution.
 
     Raises:
-        RecipeError: for a name the model does not have (with the right ones), a part that cannot have such a front, or
-            a setting out of range.
+        RecipeError: for a name the model does not have (the message lists the names), a module that cannot have such a
+            front, or a setting out of range.
         DataError: for an example of another kind, or one that the model does not take, or a model that cannot be
-            copied.
+            clone.
 
     Source: Dibbo et al., ECCV 2024, section 3, for ``codes``.
 
@@ -81,64 +111,57 @@ def protect(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> import sparseguard
-        >>> mine = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
-        >>> done = sparseguard.protect(mine, before="0", example=torch.rand(2, 3, 8, 8))
-        >>> done.model(torch.rand(2, 3, 8, 8)).shape, done.changes.leaves, done.changes.reinitialized
+        >>> import sparseguard as sg
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+        >>> protected = sg.protect(model, before="0", example=torch.rand(2, 3, 8, 8))
+        >>> changes = protected.changes
+        >>> protected.model(torch.rand(2, 3, 8, 8)).shape, changes.front_output, changes.reinitialized
         (torch.Size([2, 5]), (28, 8, 8), ('0.layer.weight', '0.layer.bias'))
     """
-    check_given(features, steps, emit, learn, example)
-    new = copy_of(model)
-    if lazy := [name for name, weight in new.named_parameters() if isinstance(weight, nn.UninitializedParameter)]:
+    check_arguments(features, steps, emit, learn, example)
+    clone = copy_model(model)
+    if lazy := [name for name, weight in clone.named_parameters() if isinstance(weight, nn.UninitializedParameter)]:
         raise DataError(f"the model's '{lazy[0]}' gets its size in the first call; run the model on the example first.")
     try:
-        plain = watched(new, example)
+        original = trace_inputs(clone, example)
     except Exception as error:  # the model's own code
-        raise DataError(f"example: the model does not take {tuple(example.shape)} ({_told(error)}).") from error
-    enters = _enters(new, before, emit, plain)
-    layer, anew = new.get_submodule(before), ""
+        raise DataError(f"example: the model does not take {tuple(example.shape)} ({_one_line(error)}).") from error
+    front_input = _find_front_input(clone, before, emit, original)
+    layer, replaced = clone.get_submodule(before), ""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        front = built(enters[0], features, steps, emit, learn, lambd, kernel_size)
+        front = build_front(front_input[0], features, steps, emit, learn, lambd, kernel_size)
         conv = _first_conv(layer, f"{before}.layer") if emit == "codes" else None
         if conv is not None:
-            anew = conv[0]
-            take_channels(conv[1], features[-1])
+            replaced = conv[0]
+            resize_in_channels(conv[1], features[-1])
     front.to(device=example.device).train(layer.training)
-    guarded = Guarded(front, layer)
-    for name in [name for name, module in new.named_modules(remove_duplicate=False) if module is layer]:
-        new.set_submodule(name, guarded)
+    protected = ProtectedLayer(front, layer)
+    for name in [name for name, module in clone.named_modules(remove_duplicate=False) if module is layer]:
+        clone.set_submodule(name, protected)
     try:
-        seen = watched(new, example)
+        trace = trace_inputs(clone, example)
     except Exception as error:  # the model's own code
         raise RecipeError(
-            f"before: the model does not run with a front before '{before}' ({_told(error)}). Its forward may read "
-            "from that part what only the part itself has, or want another shape of it; name another one."
+            f"before: the model does not run with a front before '{before}' ({_one_line(error)}). Its forward may read "
+            "an attribute that only the module itself has, or expect another shape of it; name another module."
         ) from error
     changes = Changes(
         before=before,
-        reinitialized=tuple(name for name, _ in new.named_parameters() if anew and name.startswith(f"{anew}.")),
-        parameters=(_count(model), _count(new)),
-        operations=(plain.operations, seen.operations),
-        enters=enters,
-        leaves=seen.inputs[f"{before}.layer"][0],
-        output=seen.output,
+        reinitialized=tuple(
+            name for name, _ in clone.named_parameters() if replaced and name.startswith(f"{replaced}.")
+        ),
+        parameters=(_count_parameters(model), _count_parameters(clone)),
+        operations=(original.operations, trace.operations),
+        front_input=front_input,
+        front_output=trace.inputs[f"{before}.layer"][0],
+        output=trace.output,
     )
-    return Protected(model=new, changes=changes)
+    return Protected(model=clone, changes=changes)
 
 
-def apply_updates(model: nn.Module) -> None:
-    """Let a model's dictionaries that learn locally learn from the training forwards since the last call.
-
-    Call it after each optimizer step; `hebbian_update` says what is done.
-    """
-    for module in model.modules():
-        if isinstance(module, SparseCoding) and module.hebbian:
-            module.apply_update()
-
-
-def check_given(features: Any, steps: Any, emit: Any, learn: Any, example: Any) -> None:
-    """Refuse what `protect` was called with where it is of another kind than asked for, or of another number.
+def check_arguments(features: Any, steps: Any, emit: Any, learn: Any, example: Any) -> None:
+    """Check the types and the number of values of `protect`'s arguments.
 
     Raises:
         RecipeError: for a setting.
@@ -161,46 +184,46 @@ def check_given(features: Any, steps: Any, emit: Any, learn: Any, example: Any) 
         raise DataError("example: has values that are not finite.")
 
 
-def _enters(model: nn.Module, before: str, emit: Emit, seen: Seen) -> tuple[int, ...]:
-    """Return the shape of what a part is given, if there may be a front before it."""
+def _find_front_input(model: nn.Module, before: str, emit: Emit, trace: Trace) -> tuple[int, ...]:
+    """Return the shape of a module's input for one image, if there may be a front before it."""
     possible = [
         name
-        for name, shapes in seen.inputs.items()
+        for name, shapes in trace.inputs.items()
         if len(shapes) == 1
         and len(shapes[0]) == 3
         and (emit == "reconstruction" or _first_conv(model.get_submodule(name), name))
     ]
     if before in possible:
-        return seen.inputs[before][0]
-    if before not in seen.inputs:
-        none = "None can have a front; modules of scripted and traced models cannot be watched."
+        return trace.inputs[before][0]
+    if before not in trace.inputs:
+        none = "No module can have a front; forward hooks do not reach modules of scripted and traced models."
         known = nearest(before, possible) if possible else none
         raise RecipeError(f"before: the model runs no module '{before}'. {known}")
-    shapes = seen.inputs[before]
+    shapes = trace.inputs[before]
     if len(shapes) > 1:
-        what = f"is run {len(shapes)} times"
+        problem = f"runs {len(shapes)} times"
     elif len(shapes[0]) != 3:
-        what = "is not given one tensor (n, c, h, w)"
+        problem = "has another input than one tensor (n, c, h, w)"
     else:
-        what = (
-            "does not begin with a convolution that could take codes, with weights of its own that nothing computes; "
-            "with emit='reconstruction' it need not"
+        problem = (
+            "does not begin with a convolution whose weights are its own parameters, so it cannot take codes; "
+            "with emit='reconstruction' it can be any module"
         )
-    raise RecipeError(f"before: '{before}' {what}. Possible: {', '.join(sorted(possible)) or 'none'}.")
+    raise RecipeError(f"before: '{before}' {problem}. Possible: {', '.join(sorted(possible)) or 'none'}.")
 
 
-def _first_conv(part: nn.Module, name: str) -> tuple[str, nn.Conv2d] | None:
-    """Return the convolution that a part begins with and its name; None where there is none to be made anew."""
-    while isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward and len(part):
-        (inner, part), name = next(iter(part.named_children())), f"{name}."
-        name += inner
-    has_weights = "weight" in dict(part.named_parameters(recurse=False))
-    return (name, part) if isinstance(part, nn.Conv2d) and has_weights else None
+def _first_conv(module: nn.Module, name: str) -> tuple[str, nn.Conv2d] | None:
+    """Return the convolution that a module begins with and its name; None where there is none to replace."""
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        child, module = next(iter(module.named_children()))
+        name = f"{name}.{child}"
+    has_weights = "weight" in dict(module.named_parameters(recurse=False))
+    return (name, module) if isinstance(module, nn.Conv2d) and has_weights else None
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _count(model: nn.Module) -> int:
+def _count_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())

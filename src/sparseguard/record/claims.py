@@ -6,7 +6,7 @@ import csv
 import functools
 import importlib.resources
 
-from sparseguard.record import Claim
+from sparseguard.record.schema import Claim
 
 
 def find_claim(attack: str, dataset: str | None, defense: str, lambd: float | None) -> Claim | None:

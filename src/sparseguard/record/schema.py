@@ -1,4 +1,4 @@
-"""The record of one case: what was run, what was measured, and which checks raised a flag.
+"""The record of one case: configuration, target, features at the tap, outcome of the attacks, flags.
 
 One JSON file a case, `<case>.json`, with the model below as its schema (``docs/record.schema.json``), and beside it
 `<case>.safetensors` with per-image scores and the gallery's pictures.
@@ -6,117 +6,140 @@ One JSON file a case, `<case>.json`, with the model below as its schema (``docs/
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import pydantic
 
-from sparseguard.record.class_schema import ClassAttacker, ClassGoal, PriorFacts
+from sparseguard.record._model import Component, Model
+from sparseguard.record.class_inversion import ClassInversionAttack, ClassInversionOutcome
+from sparseguard.record.config import RecipeConfig
+from sparseguard.record.feature_inversion import Bound, Comparison, FeatureInversionAttack, FeatureInversionOutcome
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION: Final = 5
 
 
-class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Case(_Model):
+class Case(Model):
     """The axes of the grid."""
 
     dataset: str
     backbone: str
-    defense: str = pydantic.Field(description="label of the defense, its name and the settings that differ")
-    threat: str = pydantic.Field(description="end-to-end, split or plug-and-play")
+    defense: str = pydantic.Field(description="label of the defense: its name and the hyperparameters that differ")
+    threat: str = pydantic.Field(description="end-to-end, split or plug-and-play; in an audit the tap")
     tap: str
     seed: int
 
     @property
     def slug(self) -> str:
         """The case's file name without its ending."""
-        parts = (self.dataset, self.backbone, self.defense, self.threat, self.tap, f"seed{self.seed}")
-        return "__".join(part.replace(" ", "_").replace("/", "-") for part in parts)
+        axes = (self.dataset, self.backbone, self.defense, self.threat, self.tap, f"seed{self.seed}")
+        return "__".join(axis.replace(" ", "_").replace("/", "-") for axis in axes)
 
 
-class Summary(_Model):
-    """One metric over the images of one part."""
+class ThreatDescription(Model):
+    """What the attacker of a threat sees and wants."""
 
-    mean: float
-    std: float = pydantic.Field(description="standard deviation over images")
-    ci95: tuple[float, float] = pydantic.Field(description="normal 95 % interval of the mean over images, one seed")
-    quantiles: tuple[float, float, float] = pydantic.Field(description="5 %, 50 %, 95 % over images")
-    n: int
+    goal: Literal["feature-inversion", "class-inversion"]
+    title: str = pydantic.Field(description="name for headings")
+    sentence: str
 
 
-class SetScore(_Model):
-    """A score of many reconstructions at once, or why there is none."""
+class Failure(Model):
+    """Why a case has no scores."""
 
-    value: float | None
-    reason: str | None = None
-    n: int = pydantic.Field(description="reconstructions it was computed from")
+    stage: str = pydantic.Field(description="fit or attack")
+    kind: str = pydantic.Field(description="name of the error")
+    message: str
 
 
-class Attacker(_Model):
-    """One attack of the case and its scores: part -> metric -> summary."""
+class DataReaders(Model):
+    """Which splits each stage reads."""
 
-    name: str
-    settings: dict[str, Any]
-    setting: dict[str, Any] = pydantic.Field(
-        default={}, description="under which circumstances: repeated queries, a control, other images to learn from"
+    target: list[str] = pydantic.Field(default=[])
+    defense: list[str] = pydantic.Field(default=[])
+    attacks: list[str] = pydantic.Field(default=[])
+    evaluators: list[str] = pydantic.Field(default=[])
+    bounds: list[str] = pydantic.Field(default=[])
+    accuracy: list[str] = pydantic.Field(default=[])
+    scores: list[str] = pydantic.Field(default=[])
+
+
+class DataFacts(Model):
+    """The splits of the data set."""
+
+    layout: str | None = pydantic.Field(default=None, description="sparseguard, paper or audit")
+    sizes: dict[str, int] = pydantic.Field(default={}, description="split -> number of images")
+    fingerprints: dict[str, str] = pydantic.Field(default={}, description="split -> SHA-256 of its images and labels")
+    duplicates: dict[str, int] = pydantic.Field(
+        default={}, description="split -> number of private images that are in it too, pixel by pixel"
     )
-    level: str = pydantic.Field(
-        default="", description="the group it may be chosen from: knowledge, and how often each image is sent"
+    gallery_indices: list[int] = pydantic.Field(default=[], description="the private images whose pictures are kept")
+    reidentification_pools: dict[str, int] = pydantic.Field(
+        default={}, description="split -> N of re-identification rate@1; chance is 1/N"
     )
-    competes: bool = pydantic.Field(default=True, description="whether it may be chosen; floors and controls may not")
-    index: dict[str, list[int]] = pydantic.Field(
-        default={}, description="part -> places of the images it attacked, where these are not all"
+    flips_keep_class: bool | None = pydantic.Field(
+        default=None, description="whether mirror images belong to the same class"
     )
-    curves: dict[str, list[float]] = pydantic.Field(default={}, description="learning curves, one value an epoch")
-    residuals: dict[str, Summary] = pydantic.Field(
-        default={},
-        description="part -> distance of the reconstruction's features from what leaked, relative to their spread",
-    )
-    sets: dict[str, dict[str, SetScore]] = pydantic.Field(default={}, description="part -> score of the set -> value")
-    knowledge: Literal["nothing", "label", "black-box", "gray-box", "white-box"]
-    floor: bool = pydantic.Field(description="needs no leak: a floor every leak is compared with")
-    prior: PriorFacts | None = pydantic.Field(default=None, description="the generator it was given")
-    parameter_change: float | None
-    outside_range: float = pydantic.Field(description="largest distance of a reconstructed value from [0, 1]")
-    notes: dict[str, float]
-    scores: dict[str, dict[str, Summary]]
+    readers: DataReaders | None = None
 
 
-class TargetFacts(_Model):
+class TrainingCurves(Model):
+    """A target's training, one value an epoch."""
+
+    train_loss: list[float] = pydantic.Field(default=[])
+    held_out_loss: list[float] = pydantic.Field(default=[])
+    held_out_accuracy: list[float] = pydantic.Field(default=[])
+
+
+class DefenseFacts(Model):
+    """Figures a defense computes of the released model."""
+
+    epsilon: float | None = pydantic.Field(default=None, description="of differential privacy")
+    delta: float | None = pydantic.Field(default=None, description="of differential privacy")
+    reconstruction_bound: float | None = pydantic.Field(
+        default=None, description="largest probability of a reconstruction by an informed adversary (ReRo)"
+    )
+    extra: dict[str, float] = pydantic.Field(default={}, description="further figures by name")
+
+    def figures(self) -> dict[str, float]:
+        """Return all numbers that are known, by name."""
+        return {**self.model_dump(exclude={"extra"}, exclude_none=True), **self.extra}
+
+
+class TargetFacts(Model):
     """The defended model."""
 
-    accuracy: float = pydantic.Field(description="share of test images classified right, defense active")
-    accuracy_n: int
-    majority_rate: float = pydantic.Field(description="share of the most frequent class in test")
+    accuracy: float = pydantic.Field(description="fraction of test images classified right, defense active")
+    accuracy_n: int = pydantic.Field(description="number of test images")
+    majority_rate: float = pydantic.Field(description="fraction of the most frequent class in test")
     parameters: int
     epochs: int = pydantic.Field(description="epochs trained")
-    best_epoch: int
-    history: list[dict[str, float]] = pydantic.Field(
-        default=[], description="an epoch each: train_loss, held_out_loss, held_out_accuracy"
-    )
-    held_out_n: int = pydantic.Field(default=0, description="private images kept for early stopping")
-    wrong: dict[str, list[int]] = pydantic.Field(
-        default={}, description="part -> places of the images classified wrong, defense active"
+    best_epoch: int = pydantic.Field(description="epoch whose weights are used")
+    history: TrainingCurves = TrainingCurves()
+    held_out_n: int = pydantic.Field(default=0, description="private images held out for early stopping")
+    misclassified: dict[str, list[int]] = pydantic.Field(
+        default={}, description="split -> indices of the images classified wrong, defense active"
     )
     step_flops: int | None = pydantic.Field(
-        default=None,
-        description="floating-point operations of a training step as run: products, convolutions",
+        default=None, description="floating-point operations of one training step: products and convolutions"
     )
     relative_cost: float | None = pydantic.Field(
         default=None, description="step_flops relative to the undefended model's"
     )
-    defense: dict[str, float] = pydantic.Field(
-        default={}, description="figures the defense gives of the released model, such as an epsilon"
-    )
+    defense: DefenseFacts = DefenseFacts()
     state_hash: str
-    state_hash_after: str = pydantic.Field(description="the same after all attacks; equal unless an attack wrote to it")
+    state_hash_after: str = pydantic.Field(description="after all attacks; equal unless an attack changed the target")
 
 
-class Leaked(_Model):
-    """The tensor that leaked."""
+class Queries(Model):
+    """Number of images sent to the target."""
+
+    private: int = pydantic.Field(description="to be reconstructed and scored")
+    auxiliary: int = pydantic.Field(description="to learn from, by the attack that sent most")
+
+
+class FeatureFacts(Model):
+    """The features at the tap."""
 
     shape: tuple[int, ...]
     dimension: int
@@ -124,41 +147,23 @@ class Leaked(_Model):
         description="exponential of the entropy of the covariance's spectrum, on auxiliary"
     )
     noise_ratio: float = pydantic.Field(
-        description="root mean square difference of two observations of the same images over the features' spread; "
-        "0 for a deterministic leak"
+        description="root mean square difference of two observations of the same images over the features' standard "
+        "deviation; 0 for deterministic features"
     )
-    queries: dict[str, int] = pydantic.Field(
-        description="images sent through the leak: by the attack that asked most (public), to be scored (private)"
+    queries: Queries
+
+
+class EvaluatorFacts(Model):
+    """A network that scores reconstructions and that no attack uses."""
+
+    accuracy: float = pydantic.Field(description="fraction of test images classified right")
+    shuffled_patches: float | None = pydantic.Field(
+        default=None,
+        description="fraction of images with shuffled patches that it assigns to the attacked class it prefers",
     )
 
 
-class Comparison(_Model):
-    """Two attackers on the same images: first minus second, image by image."""
-
-    kind: Literal["level", "control"] = pydantic.Field(
-        description="level: the attacker chosen at another level minus the one chosen at black-box; "
-        "control: a control minus the attack it belongs to"
-    )
-    first: str
-    second: str
-    metric: str
-    part: str
-    mean: float
-    ci95: tuple[float, float] = pydantic.Field(description="bootstrap 95 % interval of the mean over images")
-    n: int
-
-
-class Bound(_Model):
-    """What holds for every attacker, or for one that knows more than any real one."""
-
-    name: str
-    meaning: str
-    values: dict[str, float] = {}
-    reason: str | None = pydantic.Field(default=None, description="why there are no values")
-    n: int = 0
-
-
-class Flag(_Model):
+class Flag(Model):
     """A check that raised."""
 
     name: str
@@ -166,8 +171,8 @@ class Flag(_Model):
     expected: str | None = pydantic.Field(default=None, description="the recipe's sentence, where it expects the flag")
 
 
-class Claim(_Model):
-    """What the paper's table says for this dataset, attack and defense."""
+class Claim(Model):
+    """The paper's table entry for this data set, attack and defense."""
 
     source: str
     psnr: float
@@ -176,73 +181,103 @@ class Claim(_Model):
     accuracy: float
 
 
-class Failure(_Model):
-    """Why a case has no scores."""
+class Provenance(Model):
+    """Times, host and versions; never in a key."""
 
-    stage: str
-    kind: str
-    message: str
+    finished: str = ""
+    seconds: dict[str, float] = pydantic.Field(default={}, description="stage -> duration")
+    device: str = ""
+    platform: str = ""
+    threads: int | None = None
+    python: str = ""
+    versions: dict[str, str] = pydantic.Field(default={}, description="library -> version")
+    first_sparse_layer: str | None = pydantic.Field(default=None, description="how training computed its codes")
 
 
-class Record(_Model):
+Outcome = Annotated[FeatureInversionOutcome | ClassInversionOutcome, pydantic.Field(discriminator="kind")]
+
+
+class Record(Model):
     """One case."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     recipe: str
     case: Case
     key: str = pydantic.Field(description="hash of everything the result depends on")
     status: Literal["ok", "failed"]
     failure: Failure | None = None
-    config: dict[str, Any] = pydantic.Field(description="resolved settings of data, fit, backbone, defense, attacks")
-    data: dict[str, Any] = pydantic.Field(
-        description="layout, sizes, fingerprints, images that are in two parts, and which component read which part"
-    )
+    threat: ThreatDescription
+    config: RecipeConfig
+    data: DataFacts = DataFacts()
     target: TargetFacts | None = None
-    leaked: Leaked | None = None
-    attackers: list[Attacker] = []
-    chosen: dict[str, dict[str, str]] = pydantic.Field(
-        default={}, description="level -> metric -> the attacker best on auxiliary_val"
-    )
-    skipped: dict[str, str] = pydantic.Field(default={}, description="attack -> why it had nothing to do here")
-    comparisons: list[Comparison] = []
-    bounds: list[Bound] = []
-    evaluators: dict[str, float] = pydantic.Field(
-        default={}, description="networks that judge reconstructions -> their own accuracy on test"
-    )
-    class_goal: ClassGoal | None = pydantic.Field(default=None, description="for threats to classes")
-    class_attackers: list[ClassAttacker] = []
-    agreement: dict[str, dict[str, float]] = pydantic.Field(
-        default={}, description="class attacker -> how far the evaluators agree: share, and kappa where it is defined"
-    )
-    identification: dict[str, int] = pydantic.Field(default={}, description="N of id@1 by part; chance is 1/N")
-    flags: list[Flag] = []
+    features: FeatureFacts | None = None
+    outcome: Outcome | None = pydantic.Field(default=None, description="of the attacks; null where the case failed")
+    evaluators: dict[str, EvaluatorFacts] = pydantic.Field(default={})
+    flags: list[Flag] = pydantic.Field(default=[])
     claim: Claim | None = None
-    provenance: dict[str, Any] = pydantic.Field(default={}, description="times, host, versions: never part of a key")
+    provenance: Provenance = Provenance()
 
-    def attacker(self, name: str) -> Attacker:
-        """Return the attacker called ``name``."""
-        return next(attacker for attacker in self.attackers if attacker.name == name)
+    @property
+    def feature_inversion(self) -> FeatureInversionOutcome | None:
+        """The outcome, where it is one of feature inversion."""
+        return self.outcome if isinstance(self.outcome, FeatureInversionOutcome) else None
+
+    @property
+    def class_inversion(self) -> ClassInversionOutcome | None:
+        """The outcome, where it is one of class inversion."""
+        return self.outcome if isinstance(self.outcome, ClassInversionOutcome) else None
+
+    @property
+    def attacks(self) -> list[FeatureInversionAttack]:
+        """Feature inversion attacks; empty for class inversion and failed cases."""
+        return [] if self.feature_inversion is None else self.feature_inversion.attacks
+
+    @property
+    def class_attacks(self) -> list[ClassInversionAttack]:
+        """Class inversion attacks; empty for feature inversion and failed cases."""
+        return [] if self.class_inversion is None else self.class_inversion.attacks
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Comparisons of feature inversion attacks; empty for class inversion and failed cases."""
+        return [] if self.feature_inversion is None else self.feature_inversion.comparisons
+
+    @property
+    def bounds(self) -> list[Bound]:
+        """Bounds on feature inversion; empty for class inversion and failed cases."""
+        return [] if self.feature_inversion is None else self.feature_inversion.bounds
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Feature inversion attacks that do not apply, and why."""
+        return {} if self.feature_inversion is None else self.feature_inversion.skipped
+
+    @property
+    def defense(self) -> Component:
+        """The defense and its hyperparameters; its label alone where the recipe does not list it."""
+        listed = (defense for defense in self.config.defenses if defense.label == self.case.defense)
+        return next(listed, Component(name=self.case.defense))
 
 
-class Pictures(_Model):
-    """What the file beside a record holds."""
+class Pictures(Model):
+    """Content of the file beside a record."""
 
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     gallery: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
-        description="(64, c, h, w) uint8: 'original' and one entry an attacker, the same private images in every case; "
-        "fewer for an attacker of few images"
+        description="(64, c, h, w) uint8: 'original' and one entry an attack, the same private images in every case; "
+        "fewer for an attack of few images"
     )
     scores: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
-        description="(n,) float32 per image, named attacker/part/metric"
+        description="(n,) float32 per image, named attack/split/metric"
     )
     classes: dict[str, np.ndarray[Any, Any]] = pydantic.Field(
         default={},
-        description="(k, n, c, h, w) uint8, a row a class: 'private', and for an attacker NAME its images, "
+        description="(k, n, c, h, w) uint8, a row a class: 'private', and for an attack NAME its images, "
         "'NAME/starts', 'NAME/chance', and 'NAME/nearest', the private images they are compared with",
     )
 
 
-def schema() -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a record, as in ``docs/record.schema.json``."""
     return Record.model_json_schema()

@@ -2,7 +2,6 @@
 
 from sparseguard.report.analysis.aggregate import Difference, Spread
 from sparseguard.report.analysis.controls import Control, cell_controls
-from sparseguard.report.analysis.intervals import bootstrap_interval
 from sparseguard.report.analysis.matched_accuracy import MAX_DROP, Matched, matched
 from sparseguard.report.analysis.paired_defenses import DefenseDifference, between_defenses
 from sparseguard.report.analysis.pareto import Pareto, frontier, pareto
@@ -11,7 +10,6 @@ from sparseguard.report.html.page import write_page
 from sparseguard.report.json import to_json
 from sparseguard.report.terminal.tables import render
 from sparseguard.report.text.run_size import scale
-from sparseguard.stats.noninferiority import NonInferiority, noninferiority
 
 __all__ = [
     "MAX_DROP",
@@ -19,16 +17,13 @@ __all__ = [
     "DefenseDifference",
     "Difference",
     "Matched",
-    "NonInferiority",
     "Pareto",
     "Row",
     "Spread",
     "between_defenses",
-    "bootstrap_interval",
     "cell_controls",
     "frontier",
     "matched",
-    "noninferiority",
     "pareto",
     "render",
     "rows",

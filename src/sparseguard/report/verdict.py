@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparseguard.record import Attacker, Record
+from sparseguard.record import FeatureInversionAttack, Record
+from sparseguard.report.analysis.threat_levels import level_of
 
 MANY, SOME = 0.5, 0.05
 """Shares of private images that are told apart from all others by their reconstructions."""
@@ -42,18 +43,21 @@ def verdict(record: Record) -> Verdict:
     share that chance reaches once in forty times does not count.
     """
     tap = record.case.tap
-    if record.status != "ok" or record.target is None:
+    outcome = record.feature_inversion
+    if record.target is None or outcome is None:
         why = record.failure.message if record.failure else "unknown"
         return Verdict(tap=tap, severity="not measured", sentences=(f"The attacks failed: {why}",))
-    floors = [one for one in record.attackers if one.floor]
+    floors = [one for one in record.attacks if one.floor]
     if not floors:
         why = "No guess without the leak was run beside the attacks, such as 'mean-image': nothing says what leaks."
         return Verdict(tap=tap, severity="not measured", sentences=(_works(record), why))
-    names, tellers = ({choice[metric] for choice in record.chosen.values()} for metric in ("psnr", "id@1"))
-    best = max((one for one in record.attackers if one.name in names), key=lambda one: _of_all(one, record))
-    chosen = [one for one in record.attackers if one.name in tellers]
+    names, tellers = (
+        {choice.attack for choice in outcome.chosen if choice.metric == metric} for metric in ("psnr", "id@1")
+    )
+    best = max((one for one in record.attacks if one.name in names), key=lambda one: _of_all(one, record))
+    chosen = [one for one in record.attacks if one.name in tellers]
     teller = max([one for one in chosen if _count(one) >= ENOUGH] or chosen, key=_told)
-    floor, told, among = max(map(_psnr, floors)), _told(teller), record.identification["private"]
+    floor, told, among = max(map(_psnr, floors)), _told(teller), record.data.reidentification_pools["private"]
     severity = _severity(_of_all(best, record) - floor, told, 1 / among, _count(teller))
     of_those = "of them" if teller is best else f"of those by '{teller.name}' ({_images(_count(teller))})"
     apart = (
@@ -62,7 +66,7 @@ def verdict(record: Record) -> Verdict:
         else "Whether it can be told apart from others is not known with one image."
     )
     found = (
-        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {best.level}) remakes "
+        f"From what leaks at '{tap}', the attack '{best.name}' (it knows: {level_of(best)}) remakes "
         f"{_images(_count(best), 'private ')} with a PSNR of {_psnr(best):.1f} dB{_set_beside(best, record)}; "
         f"the best guess without the leak's help has {floor:.1f} dB. {apart}"
     )
@@ -118,10 +122,10 @@ def _works(record: Record) -> str:
     return told if works else f"{told} Check how images are prepared and the order of the classes before anything else."
 
 
-def _doubts(record: Record, best: Attacker, severity: str) -> tuple[str, ...]:
+def _doubts(record: Record, best: FeatureInversionAttack, severity: str) -> tuple[str, ...]:
     doubts = [f"Mind the flag {flag.name}: {flag.message}" for flag in record.flags]
     doubts += [f"The attack '{name}' was not run: {reason}." for name, reason in record.skipped.items()]
-    sizes = record.data.get("sizes") or {}
+    sizes = record.data.sizes
     if (learned := sizes.get("auxiliary", FEW)) < FEW:
         doubts.append(f"The attackers learned from {learned} images only; those who have more find more.")
     if (private := sizes.get("private", ENOUGH)) < ENOUGH:
@@ -133,38 +137,38 @@ def _doubts(record: Record, best: Attacker, severity: str) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _psnr(attacker: Attacker) -> float:
+def _psnr(attacker: FeatureInversionAttack) -> float:
     return attacker.scores["private"]["psnr"].mean
 
 
-def _of_all(attacker: Attacker, record: Record) -> float:
+def _of_all(attacker: FeatureInversionAttack, record: Record) -> float:
     """Return the mean PSNR on all private images, as far as it is known; floors have means over all."""
     other, more = _beside(attacker, record)
     return _psnr(other) + more
 
 
-def _set_beside(attacker: Attacker, record: Record) -> str:
+def _set_beside(attacker: FeatureInversionAttack, record: Record) -> str:
     other, more = _beside(attacker, record)
     if other is attacker:
         return ""
     return f" ({more:+.1f} dB beside '{other.name}' on the same images, which has {_psnr(other):.1f} dB on all of them)"
 
 
-def _beside(attacker: Attacker, record: Record) -> tuple[Attacker, float]:
+def _beside(attacker: FeatureInversionAttack, record: Record) -> tuple[FeatureInversionAttack, float]:
     """Return who attacked all images, and an attacker's difference to it on the same ones; itself where it did."""
     others = (
-        (record.attacker(comparison.second), comparison.mean)
+        (next(one for one in record.attacks if one.name == comparison.second), comparison.mean)
         for comparison in record.comparisons
-        if (comparison.kind, comparison.metric, comparison.part) == ("level", "psnr", "private")
+        if (comparison.kind, comparison.metric, comparison.split) == ("knowledge", "psnr", "private")
         and comparison.first == attacker.name
-        and attacker.index
+        and attacker.indices
     )
-    return next(((other, more) for other, more in others if not other.index), (attacker, 0.0))
+    return next(((other, more) for other, more in others if not other.indices), (attacker, 0.0))
 
 
-def _told(attacker: Attacker) -> float:
+def _told(attacker: FeatureInversionAttack) -> float:
     return attacker.scores["private"]["id@1"].mean
 
 
-def _count(attacker: Attacker) -> int:
+def _count(attacker: FeatureInversionAttack) -> int:
     return attacker.scores["private"]["psnr"].n

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from sparseguard.types.attacks import FLOORS, Attacked, AttackResult, Goal, Knowledge, Observation, Released
-from sparseguard.types.class_attacks import Classes, ClassResult
+from sparseguard.types.attacks import FLOORS, AttackInput, AttackResult, AttackInputs, Knowledge, Observation, Released
+from sparseguard.types.class_attacks import TargetClasses, ClassResult
 from sparseguard.types.datasets import AuxiliaryData, Images, ImageSet, Labels, Splits, as_unit_float
 from sparseguard.types.training import BatchContext, EpochContext, Phase
 
 __all__ = [
     "FLOORS",
     "AttackResult",
-    "Attacked",
+    "AttackInput",
     "AuxiliaryData",
     "BatchContext",
     "ClassResult",
-    "Classes",
+    "TargetClasses",
     "EpochContext",
-    "Goal",
+    "AttackInputs",
     "ImageSet",
     "Images",
     "Knowledge",

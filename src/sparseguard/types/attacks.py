@@ -50,7 +50,7 @@ class Observation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Attacked:
+class AttackInput:
     """One set of images to be reconstructed, as far as the attack may know it.
 
     Args:
@@ -66,7 +66,7 @@ class Attacked:
     index: Int[Tensor, " n"] | None = None
 
 
-Goal = Mapping[str, Attacked]
+AttackInputs = Mapping[str, AttackInput]
 """Instance reconstruction: the sets to reconstruct, by the name of their part."""
 
 

@@ -1,4 +1,4 @@
-"""What an attack on whole classes is given and returns."""
+"""Values of class inversion: the target classes, and the images made of them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sparseguard.types.datasets import Images, Labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Classes:
-    """Class-level reconstruction: which classes to make images of, and what an attacker knows of the images.
+class TargetClasses:
+    """Classes to make images of, and what an attacker knows of their images.
 
     Args:
-        wanted: indices of the attacked classes.
+        indices: of the target classes.
         names: of all classes.
         shape: channels, height and width the target takes.
         flips_keep_class: whether the mirror image of every image belongs to the same class.
     """
 
-    wanted: tuple[int, ...]
+    indices: tuple[int, ...]
     names: tuple[str, ...]
     shape: tuple[int, int, int]
     flips_keep_class: bool
@@ -30,18 +30,18 @@ class Classes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassResult:
-    """What a class-level attack returns: some images of every wanted class, the best first within a class.
+    """Result of a class inversion: some images of every target class, the best first within a class.
 
     Args:
         images: ``(n, c, h, w)`` float32.
         labels: ``(n,)`` the class each was made for.
         confidence: ``(n,)`` the target's confidence in that class, as the attack measures it.
-        steady_confidence: ``(n,)`` its mean over the random changes by which the attack selects.
-        selected: ``(n,)`` bool, the attack's answer; the others are kept to tell what selecting did.
+        steady_confidence: ``(n,)`` its mean over the random transforms by which the attack selects.
+        selected: ``(n,)`` bool, the attack's answer; the others show the effect of the selection.
         starts: ``(n, c, h, w)`` the image each search started from.
         start_confidence: ``(n,)`` the target's confidence in those.
-        notes: figures worth keeping.
-        curves: learning curves by what they show.
+        notes: further figures by name.
+        curves: learning curves by name.
     """
 
     images: Images

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparseguard.core.errors import DataError
-from sparseguard.core.out_of_core import IMAGES_LIMIT, picked
+from sparseguard.core.out_of_core import IMAGES_LIMIT, select_rows
 
 _FINGERPRINT_BYTES = 1 << 22
 
@@ -61,6 +66,80 @@ class ImageSet:
             if low < 0 or high >= len(self.classes):
                 raise DataError(f"labels must lie in 0..{len(self.classes) - 1}, got {low}..{high}.")
 
+    @classmethod
+    def from_arrays(cls, images: Any, labels: Any = None, classes: Sequence[str] | None = None) -> ImageSet:
+        """Return the images of a NumPy array, a tensor, or nested lists.
+
+        Args:
+            images: ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)`` with c = 1 or 3; uint8 0-255, or floating point
+                in [0, 1]. Where both orders of axes would fit, those of an array end with the channels, those of a
+                tensor begin with them.
+            labels: ``(n,)`` integers or class names; None: all images are of one class, ``unlabeled``.
+            classes: names of the classes; None: the labels' numbers, or their sorted names.
+
+        Raises:
+            DataError: for another shape or type, values outside [0, 1], or labels that do not fit.
+
+        Example:
+            >>> import numpy as np
+            >>> from sparseguard.types import ImageSet
+            >>> images = ImageSet.from_arrays(np.zeros((2, 4, 4, 3), dtype=np.uint8), ["dog", "cat"])
+            >>> images.shape, images.labels.tolist(), images.classes
+            ((3, 4, 4), [1, 0], ('cat', 'dog'))
+        """
+        return cls(**_sources().convert_arrays(images, labels, classes)._asdict())
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, *, max_images: int | None = None, size: int | tuple[int, int] | None = None
+    ) -> ImageSet:
+        """Return the images of a torch data set, a data loader or a Hugging Face data set.
+
+        Images may be PIL images, arrays or tensors, as in `from_arrays`. Labels are integers or class names. Class names
+        are those of the data set's ``classes``, or of its ``ClassLabel`` column.
+
+        Args:
+            dataset: yields ``(image, label)`` or rows with the columns ``image`` and ``label``; or a loader of batches of
+                these. Its transform must not normalize: values lie in [0, 1].
+            max_images: use at most so many. Of a data set with a length they are drawn from the whole with a fixed
+                seed; of others they are the first.
+            size: height and width, or the side of a square, that images are resized to (bilinear, antialiased); None:
+                as they are, which must be all of one size.
+
+        Raises:
+            DataError: for no images, images of several sizes, or what `from_arrays` refuses.
+
+        Example:
+            >>> import torch
+            >>> from torch.utils.data import TensorDataset
+            >>> from sparseguard.types import ImageSet
+            >>> dataset = TensorDataset(torch.rand(5, 3, 8, 8), torch.tensor([0, 1, 0, 1, 1]))
+            >>> images = ImageSet.from_dataset(dataset, size=4)
+            >>> len(images), images.shape, images.classes
+            (5, (3, 4, 4), ('0', '1'))
+        """
+        sides = (size, size) if isinstance(size, int) else size
+        return cls(**_sources().convert_dataset(dataset, max_images, sides)._asdict())
+
+    @classmethod
+    def from_folder(cls, path: str | Path, *, size: int | tuple[int, int] | None = None, channels: int = 3) -> ImageSet:
+        """Return the images of class folders (``<class>/<image>``), or of an archive, ``.npz`` or parquet file of them.
+
+        Args:
+            path: what the data set `images` takes.
+            size: height and width, or the side of a square; images are cut to its proportions around the middle and
+                resized (bilinear, antialiased). None: that of the first image, which all must have.
+            channels: 1 grey, 3 colour.
+
+        Raises:
+            DataError: when there are no images in classes, one cannot be read, or they differ in size.
+        """
+        sides = (size, size) if isinstance(size, int) else size
+        # The readers lie above this package, so they are imported by name when they are needed.
+        reader = import_module("sparseguard.data.image_files")
+        images: ImageSet = reader.read_images(Path(path), reader.Look(size=sides, channels=channels))
+        return images
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -81,7 +160,7 @@ class ImageSet:
 
     def select(self, index: Tensor) -> ImageSet:
         """Return the subset at ``index``, on disk where it is large (see `sparseguard.core.out_of_core`)."""
-        pixels = picked(self.pixels, index, IMAGES_LIMIT)
+        pixels = select_rows(self.pixels, index, IMAGES_LIMIT)
         return ImageSet(pixels=pixels, labels=self.labels[index], classes=self.classes)
 
     def fingerprint(self) -> str:
@@ -92,6 +171,11 @@ class ImageSet:
             for chunk in values.split(max(1, _FINGERPRINT_BYTES // row)):
                 digest.update(chunk.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _sources() -> ModuleType:
+    """Import the conversions on first use; they import pillow."""
+    return import_module("sparseguard.types._image_set_sources")
 
 
 def as_unit_float(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a defense sees of the training."""
+"""Training as a defense sees it: phases, batches, epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparseguard.types.datasets import Images, ImageSet, Labels
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of training; the loss is told its name."""
+    """A period of training with a name, which the loss may depend on."""
 
     name: str
     epochs: int
@@ -22,22 +22,21 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchContext:
-    """One training batch as a defense's loss sees it.
+    """A training batch with the model's outputs.
 
     Args:
         images: ``(n, c, h, w)`` in [0, 1], after the defense's `transform`.
         labels: ``(n,)``.
         outputs: every stage's output by its name.
         logits: the last stage's output.
-        state: what the defense learned: in `prepare`, and before epochs.
+        state: tensors that the defense learned in `prepare` and at the start of epochs.
         epoch: counted from 0 over all phases.
         phase: the current phase's name.
-        own_count: how many of the images, from the first on, are the batch's own; the rest were added by `transform`.
-            None: all.
-        elapsed_fraction: of the epochs, in [0, 1).
-        tap_stage: name of the stage whose output leaks; empty where none is named.
-        auxiliary_network: what is trained beside the model and never released, where the defense has one.
-        model: whose parameters are trained.
+        own_count: number of the batch's own images, which come first; `transform` added the rest. None: all.
+        elapsed_fraction: fraction of the epochs that are over, in [0, 1).
+        tap_stage: name of the stage whose output the attacker sees; empty where none is named.
+        auxiliary_network: network that is trained with the model and never released, where the defense has one.
+        model: the model in training.
     """
 
     images: Images
@@ -55,7 +54,7 @@ class BatchContext:
 
     @property
     def own(self) -> slice:
-        """The places of the batch's own images."""
+        """Indices of the batch's own images."""
         return slice(0, self.own_count)
 
     def cross_entropy(self) -> Tensor:
@@ -66,15 +65,15 @@ class BatchContext:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EpochContext:
-    """A model between two epochs, as a defense may look at it.
+    """A model between two epochs.
 
     Args:
         model: in evaluation mode; gradients of its parameters are the defense's to clear.
-        images: those the model trains on.
-        state: what the defense learned so far.
-        epoch: the epoch that begins, counted from 0.
+        images: training images.
+        state: tensors that the defense learned so far.
+        epoch: the next epoch, counted from 0.
         phase: its phase.
-        starts_phase: whether it is the phase's first.
+        starts_phase: whether it is the first of its phase.
         seed: derived for this epoch.
         device: where the model is.
     """

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparseguard.attacks import AttackContext
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks._descent import mean_squares
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import NotApplicable
-from sparseguard.attacks.feature_inversion._latent_descent import descend, mean_squared, onward
+from sparseguard.attacks.feature_inversion._latent_descent import Group, descend, next_features
 from sparseguard.attacks.feature_inversion.gan_inversion import PriorInversion
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
@@ -16,7 +17,7 @@ from sparseguard.generators import Prior, PriorCard, StylePrior
 from sparseguard.generators.stylegan.networks import StyleGenerator
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
-from sparseguard.types import Attacked, AuxiliaryData, ImageSet, Knowledge
+from sparseguard.types import AttackInput, AuxiliaryData, ImageSet, Knowledge
 from support.attacks import CPU, error, linear
 
 FAST = {"prior": "toy", "candidates": 32, "warm_steps": 3, "steps": 6, "layer_steps": 3, "probe_steps": 2,
@@ -64,9 +65,11 @@ def run(attack, target, prior, *, images=None, anchor="mean", seed=0):
     """Attack samples of ``images``, a prior; the anchor is the mean image, the truth, or there is none."""
     source = images or prior
     auxiliary = AuxiliaryData(train=made_by(source, 60, 101), val=made_by(source, 6, 102))
-    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target)
+    leak = ModelAccess(
+        target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target
+    )
     parts = {"private": made_by(source, 5, 103), "auxiliary_val": auxiliary.val}
-    goal = {part: Attacked(count=len(some), observation=leak.observe(some)) for part, some in parts.items()}
+    goal = {part: AttackInput(count=len(some), observation=leak.observe(some)) for part, some in parts.items()}
     mean = auxiliary.train.images.mean(0, keepdim=True)
     mean_images = {part: mean.repeat(len(some), 1, 1, 1) for part, some in parts.items()}
     true_images = {part: some.images for part, some in parts.items()}
@@ -167,26 +170,28 @@ def test_what_the_next_layer_makes_of_moved_features_ends_in_the_same_images():
     w = prior.mapping(prior.latents(2, torch.Generator().manual_seed(0)))
     grid, picture = prior.features(w, 0)
     moved = (grid + 0.3, picture - 0.1)
-    torch.testing.assert_close(prior.finish(onward(prior, moved, w, 0), w, 1), prior.finish(moved, w, 0))
+    torch.testing.assert_close(prior.finish(next_features(prior, moved, w, 0), w, 1), prior.finish(moved, w, 0))
     assert hooks(prior) == 0
 
 
 def test_a_descent_solves_a_problem_of_known_solution_and_keeps_the_lowest():
     goal = torch.tensor([[0.2, 0.7], [0.9, 0.4]])
+    start, size = torch.full((2, 2), 0.5), torch.tensor([0.5, 2.0])
 
     def objective(images, values, moves):
-        distance = mean_squared(images - goal.view(2, 1, 1, 2))
-        return distance + mean_squared(moves[0]), distance
+        distance = mean_squares(images - goal.view(2, 1, 1, 2))
+        return distance + mean_squares(moves[0]), distance
 
-    start, size = torch.full((2, 2), 0.5), torch.tensor([0.5, 2.0])
-    found = descend([start], [size], [0.05], lambda values: values[0].view(2, 1, 1, 2), objective, 400)
+    def search(lr, steps):
+        groups = [Group(start=start, size=size, lr=lr)]
+        return descend(groups, lambda values: values[0].view(2, 1, 1, 2), objective, steps)
+
     square = size.square().unsqueeze(1)
     expected = start + square / (1 + square) * (goal - start)  # least (c + s m - g)^2 + m^2
-    torch.testing.assert_close(found.values[0], expected, rtol=0, atol=1e-3)
-    wild = descend([start], [size], [5.0], lambda values: values[0].view(2, 1, 1, 2), objective, 3)
-    assert bool((mean_squared(wild.images - goal.view(2, 1, 1, 2)) <= mean_squared(start - goal)).all())
-    still = descend([start], [size], [0.05], lambda values: values[0].view(2, 1, 1, 2), objective, 0)
-    torch.testing.assert_close(still.misfits[0], mean_squared(start - goal).mean())
+    torch.testing.assert_close(search(0.05, 400).iterate[1], expected, rtol=0, atol=1e-3)
+    images, _ = search(5.0, 3).iterate
+    assert bool((mean_squares(images - goal.view(2, 1, 1, 2)) <= mean_squares(start - goal)).all())
+    torch.testing.assert_close(search(0.05, 0).losses[0], mean_squares(start - goal).mean())
 
 
 def sparse():
@@ -244,7 +249,7 @@ def test_no_hook_stays_after_a_failure():
         run(PriorInversion(**FAST), StagedModel({"first": Fails()}).eval(), prior)
     assert hooks(prior) == 0
     with pytest.raises((RuntimeError, ValueError)):  # the shape of what is replaced is wrong
-        onward(prior, (torch.zeros(1), None), torch.zeros(2, prior.card.num_ws, 6), 0)
+        next_features(prior, (torch.zeros(1), None), torch.zeros(2, prior.card.num_ws, 6), 0)
     assert hooks(prior) == 0
 
 
@@ -267,8 +272,10 @@ def test_it_needs_auxiliary_val():
         linear(torch.eye(64)),
         AuxiliaryData(train=made_by(prior_of(), 9, 1), val=made_by(prior_of(), 4, 2)),
     )
-    leak = Leak(target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target)
-    goal = {"private": Attacked(count=4, observation=leak.observe(auxiliary.val))}
+    leak = ModelAccess(
+        target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target
+    )
+    goal = {"private": AttackInput(count=4, observation=leak.observe(auxiliary.val))}
     context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", prior=prior_of())
     with pytest.raises(NotApplicable, match="auxiliary_val"):
         PriorInversion(prior="toy")(leak, goal, context)

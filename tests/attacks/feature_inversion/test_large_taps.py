@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import ATTACKS
-from sparseguard.attacks.feature_inversion.ridge import ExplicitMap, KernelMap, fit_ridge
 from sparseguard.core.config import parse
 from sparseguard.core.staged_model import StagedModel
+from sparseguard.numerics.ridge import ExplicitMap, KernelMap, fit_ridge
 from support.attacks import attacked, linear
 
 LARGE = {
@@ -47,9 +47,9 @@ def test_attacks_do_not_depend_on_where_features_lie(name, told, target, monkeyp
 def test_the_map_by_inner_products_is_the_map_by_weights(monkeypatch):
     generator = torch.Generator().manual_seed(1)
     features, pixels = torch.rand(20, 90, generator=generator), torch.rand(20, 6, generator=generator)
-    explicit, *_ = fit_ridge(features[:15], pixels[:15], features[15:], pixels[15:])
+    explicit = fit_ridge(features[:15], pixels[:15], features[15:], pixels[15:]).mapping
     monkeypatch.setenv("SPARSEGUARD_TAP_MIB", "0")
-    kernel, *_ = fit_ridge(features[:15], pixels[:15], features[15:], pixels[15:])
+    kernel = fit_ridge(features[:15], pixels[:15], features[15:], pixels[15:]).mapping
     assert isinstance(explicit, ExplicitMap)
     assert isinstance(kernel, KernelMap)
     torch.testing.assert_close(kernel(features), explicit(features))

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from sparseguard.attacks._white_box import WhiteBox, cosine, gradient_of
-from sparseguard.attacks.feature_inversion.optimization import GradientInversion, variation
+from sparseguard.attacks._white_box import WhiteBoxModel, feature_loss_gradient, mean_cosine
+from sparseguard.attacks.feature_inversion._pixel_search import total_variation
+from sparseguard.attacks.feature_inversion.optimization import GradientInversion
 from sparseguard.attacks.feature_inversion.ridge import Ridge
 from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d, StraightThrough
@@ -39,6 +40,7 @@ def spans(target, images):
     return torch.tensor(ranks) == 64
 
 
+@pytest.mark.slow
 def test_with_a_complete_active_span_the_image_comes_back_through_a_sparse_layer():
     target, many = coded(lambd=0.02, features=32, steps=30), smooth(40, 3)
     images = many.select(spans(target, many.images).nonzero().squeeze(1)[:5])
@@ -47,6 +49,7 @@ def test_with_a_complete_active_span_the_image_comes_back_through_a_sparse_layer
     assert error(result.reconstructions["private"], truth["private"]) < 1e-4  # 40 dB
 
 
+@pytest.mark.slow
 def test_more_steps_never_hurt():
     target, errors = coded(lambd=0.3, steps=10), []
     for steps in (1, 8, 40):
@@ -77,14 +80,14 @@ def test_a_search_that_helps_nobody_gives_the_start_back():
 def test_noise_is_taken_out_of_the_white_box():
     target = linear(orthogonal())
     target.append_to("first", Noise("gaussian", 5.0))
-    box, image = WhiteBox(target.eval()), smooth(2, 1).images
+    box, image = WhiteBoxModel(target.eval()), smooth(2, 1).images
     assert torch.equal(box(image), box(image))
     assert not torch.equal(target(image), target(image))  # the target itself keeps it
 
 
 def test_total_variation_is_the_mean_squared_difference_of_neighbours():
     image = torch.tensor([[[[0.0, 1.0], [3.0, 3.0]]]])
-    assert float(variation(image)) == pytest.approx((9 + 4) / 2 + (1 + 0) / 2)
+    assert float(total_variation(image)) == pytest.approx((9 + 4) / 2 + (1 + 0) / 2)
 
 
 def test_the_straight_through_gradient_is_the_analysis_transposed():
@@ -98,16 +101,16 @@ def test_the_straight_through_gradient_is_the_analysis_transposed():
 
 
 def test_rules_agree_where_the_code_is_solved():
-    boxes = {rule: WhiteBox(coded(lambd=0.4, steps=200, features=3), rule) for rule in ("unrolled", "implicit")}
+    boxes = {rule: WhiteBoxModel(coded(lambd=0.4, steps=200, features=3), rule) for rule in ("unrolled", "implicit")}
     images, other = smooth(4, 5).images, smooth(4, 6).images
     with torch.no_grad():
         features = boxes["unrolled"](other)
-    found = [gradient_of(box, images, features, 1.0) for box in boxes.values()]
-    assert cosine(*found) > 0.95
+    found = [feature_loss_gradient(box, images, features, 1.0) for box in boxes.values()]
+    assert mean_cosine(*found) > 0.95
 
 
 def test_lambda_can_be_scaled_and_put_back():
-    box, image = WhiteBox(coded(lambd=0.3)), smooth(2, 1).images
+    box, image = WhiteBoxModel(coded(lambd=0.3)), smooth(2, 1).images
     before = box(image)
     box.scale_lambda(0.1)
     assert (box(image) != 0).sum() > (before != 0).sum()

@@ -6,45 +6,17 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import AttackContext
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.feature_inversion._decoder_networks import ResidualDecoder
 from sparseguard.attacks.feature_inversion.decoder import RidgeConv
-from sparseguard.attacks.feature_inversion.ridge import PENALTIES, Ridge, fit_ridge
+from sparseguard.attacks.feature_inversion.ridge import Ridge
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.types import Attacked, AuxiliaryData, ImageSet, Knowledge
+from sparseguard.types import AttackInput, AuxiliaryData, ImageSet, Knowledge
 
 
 def draws(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def problem(n, d):
-    """Return noisy linear features of pixels, for training and validation."""
-    pixels = torch.rand(n + 15, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    features = pixels @ draws(6, d, seed=3) + 0.3 * draws(n + 15, d, seed=4) + 5
-    return features[:n], pixels[:n], features[n:], pixels[n:]
-
-
-def normal_equations(features, pixels, penalty):
-    """Return weights and the means they go with."""
-    z, x = features - features.mean(0), pixels - pixels.mean(0)
-    alpha = penalty * z.square().sum() / z.shape[1]
-    return torch.linalg.solve(z.T @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype), z.T @ x)
-
-
-@pytest.mark.parametrize(("n", "d"), [(60, 10), (20, 35), (25, 25)])
-def test_ridge_solves_the_normal_equations_at_its_penalty(n, d):
-    features, pixels, val_features, val_pixels = problem(n, d)
-    fitted, penalty, score = fit_ridge(features, pixels, val_features, val_pixels)
-    torch.testing.assert_close(fitted.weights, normal_equations(features, pixels, penalty), rtol=1e-6, atol=1e-8)
-    reached = {}
-    for candidate in PENALTIES:
-        guess = (val_features - features.mean(0)) @ normal_equations(features, pixels, candidate) + pixels.mean(0)
-        errors = (guess.clamp(0, 1) - val_pixels).square().mean(1).numpy()
-        reached[candidate] = float(np.mean(-10 * np.log10(errors)))
-    assert score == pytest.approx(reached[penalty], abs=1e-5)
-    assert score == pytest.approx(max(reached.values()), abs=1e-4)
 
 
 def images(count, seed):
@@ -59,11 +31,11 @@ def images(count, seed):
 def scene(first, train=120):
     """Return leak, goal, context and the true images of a model whose one stage leaks."""
     model = StagedModel({"flat": nn.Flatten(), "first": first}).eval()
-    leak = Leak(model, tap="t", stage="first", knowledge=Knowledge.BLACK_BOX, seed=0, device=torch.device("cpu"))
+    leak = ModelAccess(model, tap="t", stage="first", knowledge=Knowledge.BLACK_BOX, seed=0, device=torch.device("cpu"))
     auxiliary, private = AuxiliaryData(train=images(train, 1), val=images(20, 2)), images(15, 3)
     goal = {
-        "private": Attacked(count=15, observation=leak.observe(private)),
-        "auxiliary_val": Attacked(count=20, observation=leak.observe(auxiliary.val)),
+        "private": AttackInput(count=15, observation=leak.observe(private)),
+        "auxiliary_val": AttackInput(count=20, observation=leak.observe(auxiliary.val)),
     }
     context = AttackContext(auxiliary=auxiliary, seed=0, device=torch.device("cpu"), progress=Silent(), label="test")
     return leak, goal, context, {"private": private.images, "auxiliary_val": auxiliary.val.images}

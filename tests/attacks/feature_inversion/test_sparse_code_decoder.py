@@ -21,6 +21,7 @@ def results():
     return {lambd: attacked(QUICK, coded(lambd), train=200, images=full_range) for lambd in (0.05, 0.6)}
 
 
+@pytest.mark.slow
 def test_codes_that_leak_whole_are_found(results):
     result, _ = results[0.05]
     assert result.notes["support recall"] > 0.6

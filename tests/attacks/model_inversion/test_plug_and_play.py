@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sparseguard.attacks import CLASS_ATTACKS
-from sparseguard.attacks._image_transforms import fitted, random_crop
+from sparseguard.attacks._image_transforms import draw_crop, fit_to_shape
 from sparseguard.attacks.model_inversion.pixel_inversion import PixelInversion
 from sparseguard.attacks.model_inversion.plug_and_play import PlugAndPlay
 from sparseguard.core.errors import RecipeError
@@ -15,7 +15,7 @@ from sparseguard.core.staged_model import Noise
 from sparseguard.generators import Prior, PriorCard
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
-from sparseguard.types import Classes
+from sparseguard.types import TargetClasses
 from support.class_attacks import GOAL, SHAPE, classifier, confidence, run
 from support.priors import tiny_prior
 
@@ -32,7 +32,7 @@ def test_candidates_are_the_ones_the_target_is_surest_of():
     z = torch.randn(60, 8, generator=torch.Generator().manual_seed(derive(purpose="candidates", seed=0)))
     made = prior.synthesis(prior.mapping(z, truncation=0.5)).clamp(0, 1)
     told = confidence(target, made)
-    for label in GOAL.wanted:
+    for label in GOAL.indices:
         best = told[:, label].sort(descending=True).values[:6]
         own = result.start_confidence[result.labels == label].sort(descending=True).values
         torch.testing.assert_close(own, best, atol=1e-5, rtol=0)
@@ -53,13 +53,13 @@ def test_the_answer_is_what_stays_convincing_under_random_crops():
     target = classifier()
     attack = small()
     result = run(attack, target)
-    for label in GOAL.wanted:
+    for label in GOAL.indices:
         own = result.labels == label
         total = torch.zeros(int(own.sum()))
         for number in range(attack.transforms):
             source = torch.Generator().manual_seed(derive(purpose="select", seed=0, number=number))
-            crop = random_crop(SHAPE[1:], attack.final_scale, attack.final_ratio, True, source)
-            total += target(crop.of(result.images[own])).softmax(1)[:, label]
+            crop = draw_crop(SHAPE[1:], attack.final_scale, attack.final_ratio, True, source)
+            total += target(crop.apply(result.images[own])).softmax(1)[:, label]
         torch.testing.assert_close(result.steady_confidence[own], total / attack.transforms, atol=1e-4, rtol=0)
         assert result.steady_confidence[own].tolist() == sorted(result.steady_confidence[own].tolist(), reverse=True)
         assert result.selected[own].tolist() == [True] * 3 + [False] * 3
@@ -101,14 +101,14 @@ def test_an_interrupted_attack_goes_on_with_the_next_class_and_ends_the_same():
     target, memory = classifier(), Memory(most=1)
     whole = run(small(batch_size=6), target)
     with pytest.raises(KeyboardInterrupt):
-        run(small(batch_size=6), target, kept=memory)
+        run(small(batch_size=6), target, partial_results=memory)
     assert [name for name in memory.saved if name.startswith("class-")] == ["class-0"]
     memory.most = None
     untouched = memory.saved["class-0"]["images"].clone()
-    resumed = run(small(batch_size=6), target, kept=memory)
+    resumed = run(small(batch_size=6), target, partial_results=memory)
     torch.testing.assert_close(resumed.images, whole.images, atol=1e-4, rtol=0)
     assert (memory.saved["class-0"]["images"] == untouched).all()
-    again = run(small(batch_size=6), target, kept=memory)
+    again = run(small(batch_size=6), target, partial_results=memory)
     assert again.notes == pytest.approx(resumed.notes)
 
 
@@ -206,10 +206,10 @@ def test_a_prior_of_another_size_is_cropped_made_grey_and_resized():
     prior = tiny_prior((3, 20, 20))
     result = run(small(crop=16), classifier(), prior=prior)
     assert result.images.shape[1:] == SHAPE
-    loose = small(crop=16).unattacked(7, GOAL, prior, seed=0)
+    loose = small(crop=16).sample_prior(7, GOAL, prior, seed=0)
     assert loose.shape == (7, *SHAPE)
     z = torch.randn(7, 8, generator=torch.Generator().manual_seed(derive(purpose="unattacked", seed=0)))
-    expected = fitted(prior.synthesis(prior.mapping(z, truncation=0.5)), SHAPE, 16).clamp(0, 1)
+    expected = fit_to_shape(prior.synthesis(prior.mapping(z, truncation=0.5)), SHAPE, 16).clamp(0, 1)
     torch.testing.assert_close(loose, expected)
 
 
@@ -219,11 +219,11 @@ def test_what_is_made_without_an_attack_is_truncated_as_candidates_are(space):
     z = torch.randn(7, 8, generator=torch.Generator().manual_seed(derive(purpose="unattacked", seed=0)))
     w = prior.mapping(z, truncation=0.5, cutoff=2)
     w = w[:, :1].expand(-1, prior.card.num_ws, -1) if space == "w" else w
-    torch.testing.assert_close(attack.unattacked(7, GOAL, prior, seed=0), prior.synthesis(w).clamp(0, 1))
+    torch.testing.assert_close(attack.sample_prior(7, GOAL, prior, seed=0), prior.synthesis(w).clamp(0, 1))
 
 
 def test_without_mirroring_neither_ranking_nor_selection_mirrors():
-    digits = Classes(wanted=(1,), names=GOAL.names, shape=SHAPE, flips_keep_class=False)
+    digits = TargetClasses(indices=(1,), names=GOAL.names, shape=SHAPE, flips_keep_class=False)
     target = classifier()
     result = run(small(), target, goal=digits)
     told = target(result.starts).softmax(1)[:, 1]

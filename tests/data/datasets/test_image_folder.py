@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sparseguard.core.config import parse
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.data import OwnImages
-from sparseguard.data.datasets.image_folder import ArraySource
+from sparseguard.data.readers.arrays import ArraySource
 from support.image_files import encoded, pets, write_folder, write_tar
 
 RNG = np.random.default_rng(0)

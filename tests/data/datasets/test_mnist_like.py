@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from sparseguard.core.config import parse
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.data import DATASETS, FashionMnist, Mnist
-from sparseguard.data.datasets import _mnist_like as room
+from sparseguard.data.cache import cache_folder
+from sparseguard.data.datasets import _mnist_like as mnist_like
 
 BOTH = pytest.mark.parametrize("dataset", [FashionMnist, Mnist])
 
@@ -84,11 +86,11 @@ def test_the_cache_folder_is_searched(tmp_path, write_set, dataset):
 
 
 def test_the_cache_folder_is_in_the_home_folder_unless_xdg_says_otherwise(tmp_path, monkeypatch):
-    assert room.cache_folder() == tmp_path / "cache" / "sparseguard"
+    assert cache_folder() == tmp_path / "cache" / "sparseguard"
     monkeypatch.setenv("HOME", str(tmp_path))
     for ignored in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", ignored)
-        assert room.cache_folder() == tmp_path / ".cache" / "sparseguard"
+        assert cache_folder() == tmp_path / ".cache" / "sparseguard"
 
 
 def test_places_are_searched_in_the_promised_order(tmp_path, write_set, monkeypatch):
@@ -123,7 +125,7 @@ def test_nothing_found_lists_every_place_and_the_ways_out(tmp_path, monkeypatch)
         assert way_out in message
 
 
-@pytest.mark.parametrize("name", room.FILES)
+@pytest.mark.parametrize("name", mnist_like.FILES)
 def test_a_missing_file_is_named(tmp_path, write_set, name):
     folder = write_set(tmp_path / "files")
     (folder / f"{name}.gz").unlink()
@@ -166,7 +168,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, write_set):
 def test_the_other_sets_official_files_are_not_taken_for_this_one(tmp_path, write_set, monkeypatch):
     folder = write_set(tmp_path / "files")
     digest = hashlib.sha256((np.arange(120) % 10).astype(np.uint8).tobytes()).hexdigest()
-    monkeypatch.setattr(room, "KNOWN_LABELS", {digest: "mnist"})
+    monkeypatch.setattr(mnist_like, "KNOWN_LABELS", {digest: "mnist"})
     assert len(Mnist(path=folder).load().private) == 140
     with pytest.raises(DataError, match="labels of mnist, expected fashion-mnist's"):
         FashionMnist(path=folder).load()
@@ -187,7 +189,7 @@ def torchvision(monkeypatch, write_set):
         def download(*, root, download):
             assert download is True
             calls.append(name)
-            write_set(room.Path(root) / name / "raw", compressed=False)
+            write_set(Path(root) / name / "raw", compressed=False)
 
         return download
 

@@ -10,8 +10,8 @@ import pytest
 
 from sparseguard.core.errors import DataError
 from sparseguard.data import OwnImages
-from sparseguard.data.datasets.image_folder import open_own
 from sparseguard.data.preparation.prepared_dataset import about
+from sparseguard.data.readers.sources import open_source
 from support.hub import CLASSES, expected, held, rows
 from support.image_files import encoded, write_folder
 
@@ -75,19 +75,19 @@ def test_splits_that_number_their_classes_differently_are_refused(datasets, tmp_
     splits = {"train": rows(datasets, 0, 40), "test": rows(datasets, 40, 20, CLASSES[::-1])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataError, match="splits differ"):
-        open_own(tmp_path / "saved")
+        open_source(tmp_path / "saved")
 
 
 def test_columns_must_be_one_of_images_and_one_of_labels(datasets, tmp_path) -> None:
     rows(datasets, 0, 9).remove_columns("kind").save_to_disk(tmp_path / "saved")
     with pytest.raises(DataError, match="needs one Image and one ClassLabel column"):
-        open_own(tmp_path / "saved")
+        open_source(tmp_path / "saved")
 
 
 def test_names_that_no_terminal_shows_are_refused(datasets, tmp_path) -> None:
     rows(datasets, 0, 9, ["a\x1b[2J", "b"]).save_to_disk(tmp_path / "saved")
     with pytest.raises(DataError, match="control characters"):
-        open_own(tmp_path / "saved")
+        open_source(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("damage", ["dataset_info.json", "state.json", "data-00000-of-00001.arrow"])
@@ -96,7 +96,7 @@ def test_damaged_folders_are_refused(datasets, tmp_path, damage) -> None:
     file = tmp_path / "saved" / damage
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(DataError, match="Save it again"):
-        open_own(tmp_path / "saved")
+        open_source(tmp_path / "saved")
 
 
 def test_scripts_in_the_folder_are_not_run(datasets, tmp_path) -> None:
@@ -111,4 +111,4 @@ def test_the_library_is_asked_for(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     write_folder(tmp_path / "hf", {"dataset_info.json": b"{}"})
     with pytest.raises(DataError, match=r"pip install \"sparseguard\[huggingface\]\""):
-        open_own(tmp_path / "hf")
+        open_source(tmp_path / "hf")

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from sparseguard.core.errors import DataError
 from sparseguard.data import OwnImages
-from sparseguard.data.datasets.image_folder import open_own
 from sparseguard.data.preparation.prepared_dataset import about
 from sparseguard.data.readers import parquet
 from sparseguard.data.readers.parquet import ParquetSource
+from sparseguard.data.readers.sources import open_source
 from support.hub import CLASSES, expected, held, rows
 from support.image_files import encoded, pets, write_folder
 
@@ -109,7 +109,7 @@ def test_of_several_integers_those_called_label_are_taken(arrow, tmp_path) -> No
     with pytest.raises(
         DataError, match=r"'image' \(struct of 'bytes', 'path'\), 'kind' \(int64\), 'id' \(int64\).*save_to_disk"
     ):
-        open_own(unclear)
+        open_source(unclear)
 
 
 @pytest.mark.parametrize(
@@ -155,20 +155,20 @@ def test_several_data_sets_in_one_folder_are_refused(datasets, tmp_path) -> None
     for name in ("large", "small"):
         hub(datasets, tmp_path / "set" / name)
     with pytest.raises(DataError, match=r"several folders \(large/data, small/data\)"):
-        open_own(tmp_path / "set")
+        open_source(tmp_path / "set")
 
 
 def test_files_that_number_their_classes_differently_are_refused(datasets, tmp_path) -> None:
     path = hub(datasets, tmp_path / "set")
     rows(datasets, 40, 20, CLASSES[::-1]).to_parquet(path / TEST)
     with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet: columns .*fox, cat.*are.*cat, fox"):
-        open_own(path)
+        open_source(path)
 
 
 def test_names_that_no_terminal_shows_are_refused(datasets, tmp_path) -> None:
     rows(datasets, 0, 9, ["a\x1b[2J", "b"]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="control characters"):
-        open_own(tmp_path / "a.parquet")
+        open_source(tmp_path / "a.parquet")
 
 
 def test_links_are_followed_within_the_hub_s_cache_only(datasets, tmp_path) -> None:
@@ -198,25 +198,25 @@ def test_other_files_are_refused(arrow, tmp_path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(DataError, match="git lfs pull"):
-        open_own(path)
+        open_source(path)
     path.write_bytes(b"hello")
     with pytest.raises(DataError, match=r"no parquet file that can be read.*Get it again"):
-        open_own(path)
+        open_source(path)
     write(path, plain(arrow).rename_columns(["\x1b[2J", "label"]).drop_columns("label"))
     with pytest.raises(DataError, match=r"'\\x1b\[2J' \(struct"):
-        open_own(path)
+        open_source(path)
     write(path, plain(arrow).replace_schema_metadata({"huggingface": "{"}))
     with pytest.raises(DataError, match="features cannot be read"):
-        open_own(path)
+        open_source(path)
     write(path, plain(arrow).rename_columns(["image", "image"]))
     with pytest.raises(DataError, match=r"one name \(image, image\)"):
-        open_own(path)
+        open_source(path)
 
 
 def test_what_only_has_the_name_is_told(arrow, tmp_path) -> None:
     (tmp_path / "set" / "train.parquet").mkdir(parents=True)
     with pytest.raises(DataError, match="found no images"):
-        open_own(tmp_path / "set").items()
+        open_source(tmp_path / "set").items()
     write(tmp_path / "set" / "B.PARQUET", plain(arrow))
     os.mkfifo(tmp_path / "set" / "c.parquet")
     dataset = OwnImages(path=tmp_path / "set")
@@ -224,6 +224,7 @@ def test_what_only_has_the_name_is_told(arrow, tmp_path) -> None:
     assert about(dataset.prepare())["notes"]["neither files nor folders"] == ["c.parquet"]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_but_the_cache(datasets, tmp_path) -> None:
     path = hub(datasets, tmp_path / "set")
     made = [sys.executable, "-m", "sparseguard", "data", "prepare", "images", "--from", str(path)]
@@ -238,7 +239,7 @@ def test_bombs_are_refused(arrow, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(parquet, "BOMB_SIZE", 1 << 16)
     whole = arrow.table({"image": [bytes(1 << 20) for _ in range(40)], "label": [k % 2 for k in range(40)]})
     with pytest.raises(DataError, match="bomb"):
-        open_own(write(tmp_path / "a.parquet", whole, compression="gzip", use_dictionary=False))
+        open_source(write(tmp_path / "a.parquet", whole, compression="gzip", use_dictionary=False))
     repeated = arrow.table({"image": [bytes(1 << 12)] * 9000, "label": [k % 2 for k in range(9000)]})
     source = ParquetSource(write(tmp_path / "b.parquet", repeated, row_group_size=9000))
     with pytest.raises(DataError, match="bomb"):
@@ -257,7 +258,7 @@ def test_the_library_is_asked_for(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     write_folder(tmp_path / "set", {TRAIN: b"PAR1"})
     with pytest.raises(DataError, match=r"pip install \"sparseguard\[huggingface\]\""):
-        open_own(tmp_path / "set")
+        open_source(tmp_path / "set")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -16,13 +16,13 @@ from torch import nn
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.defenses.augmentation._ewc import consolidation, diagonal_fisher
+from sparseguard.defenses.augmentation._ewc import compute_consolidation, compute_fisher_diagonal
 from sparseguard.defenses.augmentation._gong_images import (
-    away_from_class,
-    derangement,
-    inverted_images,
-    public_classifier,
-    typical_images,
+    compute_repulsion,
+    draw_derangement,
+    invert_model,
+    sample_typical_images,
+    train_classifier,
 )
 from sparseguard.defenses.augmentation.gong import Gong, Misleading
 from sparseguard.defenses.augmentation.gong_continual import GongContinual
@@ -65,7 +65,7 @@ def fitted(defense: Misleading, epochs: int = 2, **options: Any) -> StagedModel:
 @given(st.integers(2, 30), st.integers(0, 1000))
 def test_every_class_gets_another_one(count: int, seed: int) -> None:
     classes = torch.arange(count) * 3
-    others = derangement(classes, random(seed))
+    others = draw_derangement(classes, random(seed))
     assert torch.equal(others.sort().values, classes)
     assert not (others == classes).any()
 
@@ -75,14 +75,14 @@ def test_the_public_classifier_learns() -> None:
     bright = ImageSet(
         pixels=(images.pixels + images.labels.view(-1, 1, 1, 1)) / 3, labels=images.labels, classes=images.classes
     )
-    judge = public_classifier(bright, epochs=30, seed=0, device=CPU)
+    judge = train_classifier(bright, epochs=30, seed=0, device=CPU)
     assert float((judge(bright.images * 2 - 1).argmax(1) == bright.labels).float().mean()) > 0.9
 
 
 def test_the_images_that_are_planted_are_those_the_judge_is_surest_of() -> None:
     generator = ConditionalGenerator((1, 8, 8), 3, latent=4, width=4).eval()
     judge = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    found = typical_images(generator, judge, 2, 5, 4, random())
+    found = sample_typical_images(generator, judge, 2, 5, 4, random())
     everything = generator.sample(torch.full((20,), 2), random())
     sure = judge(everything * 2 - 1).softmax(1)[:, 2].tolist()
     best = sorted(range(20), key=lambda place: -sure[place])[:5]
@@ -96,7 +96,7 @@ def test_inverting_makes_the_victim_sure_and_leaves_its_gradients_alone() -> Non
     labels = torch.arange(30) % 3
 
     def unsure(steps: int) -> float:
-        images = inverted_images(victim, generator, labels, steps=steps, rate=0.05, random=random())
+        images = invert_model(victim, generator, labels, steps=steps, rate=0.05, random=random())
         return F.cross_entropy(victim(images), labels).item()
 
     before = F.cross_entropy(victim(generator.sample(labels, random())), labels).item()
@@ -109,13 +109,13 @@ def test_away_from_class_is_its_formula(classes: int, seed: int) -> None:
     logits = (3 * torch.randn(5, classes, generator=random(seed), dtype=torch.float64)).requires_grad_()
     labels = torch.arange(5) % classes
     p = logits.softmax(1)[torch.arange(5), labels]
-    torch.testing.assert_close(away_from_class(logits, labels), -(1 - p).log().mean())
-    assert torch.autograd.gradcheck(lambda value: away_from_class(value, labels), logits)
+    torch.testing.assert_close(compute_repulsion(logits, labels), -(1 - p).log().mean())
+    assert torch.autograd.gradcheck(lambda value: compute_repulsion(value, labels), logits)
 
 
 def test_away_from_class_of_a_sure_answer_is_finite() -> None:
     logits = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True)
-    value = away_from_class(logits, torch.tensor([0]))
+    value = compute_repulsion(logits, torch.tensor([0]))
     (slope,) = torch.autograd.grad(value, logits)
     assert value.item() == pytest.approx(200 - torch.tensor(2.0).log().item())
     torch.testing.assert_close(slope, torch.tensor([[1.0, -0.5, -0.5]]))
@@ -127,7 +127,7 @@ def test_fisher_of_logistic_regression_is_its_closed_form() -> None:
     images, labels = torch.rand(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 3
     x = images.flatten(1)
     wrong = model(images).softmax(1).detach() - F.one_hot(labels, 3)
-    fisher = diagonal_fisher(model, images, labels)
+    fisher = compute_fisher_diagonal(model, images, labels)
     torch.testing.assert_close(fisher["1.weight"], wrong.square().T @ x.square() / 20)
     torch.testing.assert_close(fisher["1.bias"], wrong.square().mean(0))
 
@@ -137,7 +137,7 @@ def test_labels_of_its_own_give_the_fisher_information() -> None:
     model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double(), torch.rand(1, 1, 8, 8, dtype=torch.float64)
     p = model(images).softmax(1).detach()
     labels = torch.multinomial(p, 4000, replacement=True, generator=random()).squeeze(0)
-    fisher = diagonal_fisher(model, images.expand(4000, -1, -1, -1), labels)
+    fisher = compute_fisher_diagonal(model, images.expand(4000, -1, -1, -1), labels)
     torch.testing.assert_close(fisher["1.bias"], (p * (1 - p))[0], rtol=0.1, atol=0)  # the variance of a one-hot label
 
 
@@ -155,7 +155,7 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_images(sparse: bool) 
         model.train()(images.images)
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fisher = diagonal_fisher(model, images.images, images.labels)
+    fisher = compute_fisher_diagonal(model, images.images, images.labels)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     twin = copy.deepcopy(model)
     squares = {name: [] for name, weight in twin.named_parameters() if weight.requires_grad}
@@ -178,7 +178,7 @@ def test_fisher_agrees_with_vectorized_gradients() -> None:
         return F.cross_entropy(torch.func.functional_call(model, weights, (image[None],)), label[None])
 
     slopes = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, images.images, images.labels)
-    fisher = diagonal_fisher(model, images.images, images.labels)
+    fisher = compute_fisher_diagonal(model, images.images, images.labels)
     for name, slope in slopes.items():
         torch.testing.assert_close(fisher[name], slope.square().mean(0), atol=1e-10, rtol=1e-4)
 
@@ -189,7 +189,7 @@ def test_consolidation_is_a_parabola_around_the_anchor() -> None:
     anchor = {"weight": torch.tensor([[1.0, 1.0]], dtype=torch.float64)}
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[4.0, 0.0]]))
-    value = consolidation(model, fisher, anchor)
+    value = compute_consolidation(model, fisher, anchor)
     assert value.item() == pytest.approx((2 * 9 + 4 * 1) / 2)
     (slope,) = torch.autograd.grad(value, model.weight)
     torch.testing.assert_close(slope, torch.tensor([[6.0, -4.0]], dtype=torch.float64))
@@ -277,7 +277,7 @@ def test_a_planted_class_is_learned() -> None:
 
 def test_consolidation_holds_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     anchors: list[dict[str, Any]] = []
-    look = GongContinual.before_epoch
+    look = GongContinual.on_epoch_start
 
     def seen(self: GongContinual, at: EpochContext) -> Any:
         found = look(self, at)
@@ -285,7 +285,7 @@ def test_consolidation_holds_the_weights(monkeypatch: pytest.MonkeyPatch) -> Non
             anchors.append(dict(found))
         return found
 
-    monkeypatch.setattr(GongContinual, "before_epoch", seen)
+    monkeypatch.setattr(GongContinual, "on_epoch_start", seen)
     moved = []
     for hold in (0.0, 1e6):
         model = fitted(GongContinual(**OPTIONS, hold=hold), epochs=6, lr=0.01)
@@ -295,7 +295,7 @@ def test_consolidation_holds_the_weights(monkeypatch: pytest.MonkeyPatch) -> Non
             for kind in ("fisher/", "anchor/")
         )
         assert set(fisher) == dict(model.named_parameters()).keys()
-        moved.append(consolidation(model, fisher, anchor).item())
+        moved.append(compute_consolidation(model, fisher, anchor).item())
     assert moved[1] < 0.1 * moved[0]
 
 
@@ -314,5 +314,5 @@ def test_the_consolidated_penalty_is_the_sum() -> None:
 
 
 def test_what_it_takes_from_private_images() -> None:
-    assert "number tells" in str(Gong().find_unaccounted_access())
+    assert "number depends" in str(Gong().find_unaccounted_access())
     assert "Fisher" in GongContinual().find_unaccounted_access()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparseguard.core.staged_model import Blueprint
-from sparseguard.defenses.augmentation.midre import Midre, erased, mean_colour
+from sparseguard.defenses.augmentation.midre import Midre, erase_squares, mean_color
 from sparseguard.defenses.base import Budget, Context
 from sparseguard.types import ImageSet
 
@@ -24,7 +24,7 @@ def seeded(seed: int) -> torch.Generator:
 def boxes(n: int, c: int, h: int, w: int, low: float, high: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Images, what became of them, and where they were erased."""
     images = torch.rand(n, c, h, w, generator=seeded(1))
-    made = erased(images, low=low, high=high, fill=torch.full((c,), OUTSIDE), generator=seeded(seed))
+    made = erase_squares(images, low=low, high=high, fill=torch.full((c,), OUTSIDE), generator=seeded(seed))
     return images, made, (made == OUTSIDE).all(1)
 
 
@@ -83,7 +83,7 @@ def test_it_follows_from_the_generator_and_leaves_the_given_images_alone() -> No
     assert set(made[0][changed].tolist()) == {0.25}
 
 
-def test_it_fills_with_the_private_images_mean_colour() -> None:
+def test_it_fills_with_the_private_images_mean_color() -> None:
     pixels = torch.randint(256, (5000, 3, 4, 4), generator=seeded(5)).to(torch.uint8)
     private = ImageSet(pixels=pixels, labels=torch.zeros(5000, dtype=torch.int64), classes=("a",))
     other = ImageSet(pixels=pixels[:9] // 2, labels=private.labels[:9], classes=("a",))
@@ -95,13 +95,11 @@ def test_it_fills_with_the_private_images_mean_colour() -> None:
         budget=Budget(images=4500, batch_size=9, epochs=1),
     )
     state = Midre().prepare(context)
-    torch.testing.assert_close(
-        mean_colour(private).double(), (pixels.double() / 255).mean((0, 2, 3)), rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(mean_color(private).double(), (pixels.double() / 255).mean((0, 2, 3)), rtol=0, atol=1e-6)
     whole = Midre(low=1.0, high=1.0).transform(
         private.images[:2], private.labels[:2], state=state, epoch=0, generator=seeded(0)
     )[0]
-    torch.testing.assert_close(whole, mean_colour(private).view(1, 3, 1, 1).expand(2, 3, 4, 4))
+    torch.testing.assert_close(whole, mean_color(private).view(1, 3, 1, 1).expand(2, 3, 4, 4))
     assert Midre(fill=0.5).prepare(context) == {}
 
 

@@ -19,7 +19,7 @@ from sparseguard.defenses.base import Defense
 from sparseguard.defenses.controls.conv import ConvControl
 from sparseguard.defenses.controls.downsample import Downsample
 from sparseguard.defenses.controls.relu_threshold import ReluThreshold
-from sparseguard.defenses.sparse_coding._inspect import sparse_layers
+from sparseguard.defenses.sparse_coding._inspect import find_sparse_layers
 from sparseguard.defenses.sparse_coding._threshold_layer import ThresholdCode2d
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.targets import BACKBONES, Fit, train
@@ -50,7 +50,7 @@ def thresholds(model: StagedModel) -> list[ThresholdCode2d]:
 @torch.no_grad()
 def test_relu_threshold_has_the_atoms_of_sca_and_its_standardization() -> None:
     model, sca = built(ReluThreshold()), built(SparseCodingArchitecture())
-    ours, theirs = thresholds(model), sparse_layers(sca)
+    ours, theirs = thresholds(model), find_sparse_layers(sca)
     assert len(ours) == len(theirs) == 2
     assert all(torch.equal(a.dictionary, b.dictionary) for a, b in zip(ours, theirs, strict=True))
     scaled = IMAGES * 2 - 1
@@ -187,9 +187,9 @@ def test_downsample_averages_squares(factor: int, rows: int, columns: int, chann
 
 
 def test_a_factor_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="28x28 do not part into squares of side 5"):
+    with pytest.raises(ValueError, match="28x28 do not divide into squares of side 5"):
         built(Downsample(factor=5))
-    with pytest.raises(ValueError, match="28x14 do not part into squares of side 4"):
+    with pytest.raises(ValueError, match="28x14 do not divide into squares of side 4"):
         built(Downsample(), (3, 28, 14))
 
 

@@ -29,7 +29,7 @@ def test_the_first_layer_is_linear_of_that_rank(rank):
 
 
 def test_a_rank_that_loses_nothing_is_refused():
-    with pytest.raises(RecipeError, match="rank 30 is no low rank for a layer 64 to 30"):
+    with pytest.raises(RecipeError, match="rank 30 is not low for a layer 64 to 30"):
         built(30)
 
 
@@ -57,5 +57,5 @@ def test_on_rows_each_row_keeps_as_many_dimensions_as_the_rank():
 
 def test_a_tap_in_front_of_it_is_refused():
     plain = replace(BACKBONES["conv"](channels=(4, 4)).blueprint(3), tap="block2")
-    with pytest.raises(RecipeError, match="'block2' leaks before"):
+    with pytest.raises(RecipeError, match="'block2' comes before"):
         LowRank().edit_blueprint(plain, {})

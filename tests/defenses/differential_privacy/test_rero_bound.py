@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from sparseguard.defenses.differential_privacy._accounting import spent
+from sparseguard.defenses.differential_privacy._accounting import compute_epsilon
 from sparseguard.defenses.differential_privacy._rero_bound import SLACK, reconstruction_bound
 
 
@@ -16,6 +16,7 @@ def bound(prior: float, sigma: float, rate: float, steps: int) -> float:
     return reconstruction_bound(prior=prior, noise_multiplier=sigma, rate=rate, steps=steps)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     log_prior=st.floats(-7, -0.01),
@@ -55,7 +56,7 @@ def test_by_sampling(sigma: float, rate: float, steps: int, prior: float) -> Non
 @pytest.mark.parametrize(("sigma", "rate", "steps"), [(0.8, 0.04, 300), (1.1, 0.01, 2000), (3.0, 0.5, 50)])
 def test_it_keeps_what_the_accountants_epsilon_promises(sigma: float, rate: float, steps: int) -> None:
     delta = 1e-4
-    epsilon = spent(noise_multiplier=sigma, rate=rate, steps=steps, delta=delta)
+    epsilon = compute_epsilon(noise_multiplier=sigma, rate=rate, steps=steps, delta=delta)
     for prior in (1e-6, 1e-2):
         assert bound(prior, sigma, rate, steps) <= math.exp(epsilon) * prior + delta + SLACK
 
@@ -63,6 +64,7 @@ def test_it_keeps_what_the_accountants_epsilon_promises(sigma: float, rate: floa
 VALUES = st.tuples(st.floats(1e-5, 0.9), st.floats(0.3, 5), st.floats(0.01, 0.9), st.integers(1, 300))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(values=VALUES, more=st.floats(1.1, 2))
 def test_it_rises_with_all_that_helps_the_attacker(values: tuple[float, float, float, int], more: float) -> None:

@@ -82,10 +82,11 @@ def test_the_noised_tensor_leaks_and_is_what_the_rest_is_fed(tap: str, stage: st
     assert blueprint.resolve_tap(tap) == "noised"
     outputs = built(LaplaceNoise(), tap).outputs(IMAGES)
     torch.testing.assert_close(outputs["bounded"], outputs[stage].tanh())
-    if cut == "first_linear":
+    if tap == "first_linear":
         assert torch.equal(outputs["first_relu"], outputs["noised"].relu())
 
 
+@pytest.mark.slow
 def test_nopeek_adds_the_distance_correlation_of_own_images() -> None:
     batch = step(built(LaplaceNoise()))
     assert LaplaceNoise().penalty(batch) is None
@@ -122,7 +123,7 @@ def test_it_notices_that_the_bound_is_gone() -> None:
     model.stages["bounded"] = nn.Hardtanh(-2, 2)
     assert (
         LaplaceNoise().find_inactivity(model, IMAGES * 50)
-        == "the tensor that is noised is not bounded by 1, it reaches 2"
+        == "the features before the noise are not bounded by 1, they reach 2"
     )
     assert LaplaceNoise().find_inactivity(built(GaussianNoise()), IMAGES) == "the model has no stage 'bounded'"
 

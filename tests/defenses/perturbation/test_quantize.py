@@ -13,7 +13,12 @@ from torch import nn
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.staged_model import Blueprint, StagedModel
-from sparseguard.defenses.perturbation.quantize import FewBits, Quantize, largest, rounded
+from sparseguard.defenses.perturbation.quantize import (
+    FewBits,
+    Quantize,
+    mask_largest,
+    round_to_levels,
+)
 from sparseguard.targets import BACKBONES
 
 IMAGES = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +44,7 @@ def test_values_are_the_nearest_of_the_levels(bits: int, seed: int) -> None:
     values = drawn(seed, 50).tanh()
     levels = np.linspace(-1, 1, 2**bits)
     nearest = levels[np.abs(values.numpy().astype(float)[:, None] - levels).argmin(1)]
-    np.testing.assert_allclose(rounded(values, bits), nearest, atol=1e-6)
+    np.testing.assert_allclose(round_to_levels(values, bits), nearest, atol=1e-6)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -73,7 +78,7 @@ def test_the_largest_are_kept_and_get_the_gradient(
     for row, kept, gradient in zip(values.flatten(1), left.flatten(1), slope.flatten(1), strict=True):
         order = sorted(range(len(row)), key=lambda place, row=row: -abs(float(row[place])))  # type: ignore[misc]
         assert set(kept.nonzero().flatten().tolist()) == set(order[:count])
-        expected = rounded(row.tanh(), bits) if bits else row
+        expected = round_to_levels(row.tanh(), bits) if bits else row
         assert torch.equal(kept[order[:count]], expected[order[:count]])
         through = 1 - row.tanh() ** 2 if bits else torch.ones_like(row)
         through[order[count:]] = 0
@@ -81,7 +86,7 @@ def test_the_largest_are_kept_and_get_the_gradient(
 
 
 def test_ties_do_not_keep_more() -> None:
-    assert largest(torch.ones(3, 2, 5), 4).flatten(1).sum(1).tolist() == [4, 4, 4]
+    assert mask_largest(torch.ones(3, 2, 5), 4).flatten(1).sum(1).tolist() == [4, 4, 4]
     saturated = FewBits(2, 3)(torch.tensor([[100.0, -101.0, 102.0, -103.0, 1.0]]))
     assert saturated.tolist() == [[0, -1, 1, -1, 0]]
 

@@ -14,7 +14,7 @@ from sparseguard.core.staged_model import Blueprint, Stage, StagedModel
 from sparseguard.defenses.controls.none import NoDefense
 from sparseguard.defenses.perturbation.laplace_noise import LaplaceNoise
 from sparseguard.defenses.perturbation.quantize import Quantize
-from sparseguard.defenses.regularization.bido import BilateralDependency, hidden_stages
+from sparseguard.defenses.regularization.bido import BilateralDependency, find_hidden_stages
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.targets import BACKBONES
 from sparseguard.types import BatchContext
@@ -58,7 +58,7 @@ def step(
     ],
 )
 def test_hidden_stages(other: Any, backbone: str, expected: list[str]) -> None:
-    assert hidden_stages(IMAGES, built(other, backbone).outputs(IMAGES)) == expected
+    assert find_hidden_stages(IMAGES, built(other, backbone).outputs(IMAGES)) == expected
 
 
 def test_hidden_stages_of_another_architecture() -> None:
@@ -74,8 +74,8 @@ def test_hidden_stages_of_another_architecture() -> None:
         stages=tuple(Stage(name, lambda _, m=module: m) for name, module in builders.items()), taps={}
     )
     model = blueprint.build((1, 8, 8), lambda _: 0)
-    assert hidden_stages(IMAGES, model.eval().outputs(IMAGES)) == ["block1", "feature"]
-    assert hidden_stages(IMAGES, model.train().outputs(IMAGES)) == ["block1", "dropout", "feature"]
+    assert find_hidden_stages(IMAGES, model.eval().outputs(IMAGES)) == ["block1", "feature"]
+    assert find_hidden_stages(IMAGES, model.train().outputs(IMAGES)) == ["block1", "dropout", "feature"]
 
 
 def reference(

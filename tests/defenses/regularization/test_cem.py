@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import remove_noise
 from sparseguard.data import DATASETS
-from sparseguard.defenses.regularization.cem import ConditionalEntropyMaximization, k_means, log_spread
+from sparseguard.defenses.regularization.cem import ConditionalEntropyMaximization, k_means, mean_log_variance
 from sparseguard.targets import BACKBONES, Fit, state_hash, train
 from sparseguard.types import BatchContext, EpochContext, ImageSet
 
@@ -86,18 +86,18 @@ def drawn(seed, n, classes=4, clusters=3, d=5):
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.floats(0.01, 0.5))
 def test_the_penalty_is_as_defined(seed, n, sigma):
     given_values = drawn(seed, n)
-    torch.testing.assert_close(log_spread(*given_values, sigma), slow_log_spread(*given_values, sigma))
+    torch.testing.assert_close(mean_log_variance(*given_values, sigma), slow_log_spread(*given_values, sigma))
 
 
 def test_the_penalty_has_the_gradient_of_finite_differences():
     features, labels, centroids, counts = drawn(3, 12)
     features.requires_grad_()
-    assert torch.autograd.gradcheck(lambda value: log_spread(value, labels, centroids, counts, 0.1), features)
+    assert torch.autograd.gradcheck(lambda value: mean_log_variance(value, labels, centroids, counts, 0.1), features)
 
 
 def test_an_empty_batch_costs_nothing():
     features, labels, centroids, counts = drawn(3, 12)
-    assert float(log_spread(features[:0], labels[:0], centroids, counts, 0.1)) == 0
+    assert float(mean_log_variance(features[:0], labels[:0], centroids, counts, 0.1)) == 0
 
 
 def test_only_the_batchs_own_images_count():
@@ -124,7 +124,7 @@ def test_features_nearer_to_their_centroids_cost_less():
     centroids = torch.stack([features[labels == label].mean(0, keepdim=True) for label in range(4)])
     counts = torch.ones(4, dtype=torch.long)
     nearer = torch.lerp(features, centroids[labels, 0], 0.5)
-    far, near = (float(log_spread(values, labels, centroids, counts, 1e-3)) for values in (features, nearer))
+    far, near = (float(mean_log_variance(values, labels, centroids, counts, 1e-3)) for values in (features, nearer))
     assert near == pytest.approx(far + np.log(0.25), abs=0.01)
 
 
@@ -227,5 +227,5 @@ def test_a_class_without_images_is_passed_over():
     state = piece.on_epoch_start(moment(built(piece), images))
     assert state["counts"].tolist() == [3] + [0] * 9
     features = torch.rand(2, 16)
-    unknown = log_spread(features, torch.tensor([4, 5]), state["centroids"], state["counts"], 0.1)
+    unknown = mean_log_variance(features, torch.tensor([4, 5]), state["centroids"], state["counts"], 0.1)
     assert float(unknown) == 0

@@ -14,8 +14,8 @@ from sparseguard.core.staged_model import Blueprint, Stage, remove_noise
 from sparseguard.defenses.regularization.mid import (
     MutualInformationDefense,
     Sample,
-    divergence_in_nats,
-    mean_and_spread,
+    compute_divergence,
+    split_statistics,
 )
 from sparseguard.targets import BACKBONES
 from sparseguard.types import BatchContext
@@ -53,13 +53,13 @@ def test_the_divergence_is_that_of_normal_distributions(pairs):
     row = torch.tensor(pairs, dtype=torch.float64).T.reshape(1, -1)
     law = normal(row)
     expected = kl_divergence(law, Normal(torch.zeros_like(law.loc), torch.ones_like(law.scale))).sum(1)
-    ours = divergence_in_nats(*mean_and_spread(row))
+    ours = compute_divergence(*split_statistics(row))
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)  # log1p(exp(t)) has that many digits at t = -25
 
 
 def test_the_divergence_stays_finite_where_no_noise_is_left():
     row = torch.tensor([[0.0, -1000.0]], requires_grad=True)
-    divergence = divergence_in_nats(*mean_and_spread(row)).sum()
+    divergence = compute_divergence(*split_statistics(row)).sum()
     divergence.backward()
     assert torch.isfinite(divergence)
     assert torch.isfinite(row.grad).all()
@@ -123,10 +123,10 @@ def test_on_a_grid_the_grid_stays_and_the_channels_are_the_bottleneck(dimension,
     model = MutualInformationDefense(dimension=dimension).edit_blueprint(on_maps(), {}).build((1, 8, 8), len)
     assert model.forward_to(IMAGES, "bottleneck").shape == (6, channels, 6, 6)
     assert model(IMAGES).shape == (6, 3)
-    mean, spread = mean_and_spread(model.forward_to(IMAGES, "statistics"))
+    mean, spread = split_statistics(model.forward_to(IMAGES, "statistics"))
     assert torch.equal(Sample().average()(model.forward_to(IMAGES, "statistics")), mean)
     torch.testing.assert_close(
-        divergence_in_nats(mean, spread), divergence_in_nats(mean.flatten(1), spread.flatten(1)), rtol=1e-5, atol=1e-4
+        compute_divergence(mean, spread), compute_divergence(mean.flatten(1), spread.flatten(1)), rtol=1e-5, atol=1e-4
     )
 
 
@@ -158,7 +158,7 @@ def test_it_notices_when_it_hides_nothing():
     assert piece.find_inactivity(model, IMAGES) is None
     model.stages["statistics"][1].bias[10:] = -5
     assert "noise is" in piece.find_inactivity(model, IMAGES)
-    assert "without noise" in piece.find_inactivity(remove_noise(model), IMAGES)
+    assert "no noise" in piece.find_inactivity(remove_noise(model), IMAGES)
     del model.stages["bottleneck"]
     assert "no bottleneck" in piece.find_inactivity(model, IMAGES)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparseguard.defenses.regularization.negative_label_smoothing import NegativeLabelSmoothing, smoothing
+from sparseguard.defenses.regularization.negative_label_smoothing import NegativeLabelSmoothing, smoothing_term
 from sparseguard.types import BatchContext
 
 
@@ -36,7 +36,7 @@ def step(logits: Tensor, labels: Tensor, elapsed: float, own_count: int | None =
 @given(seed=st.integers(0, 1000), amount=st.floats(0, 1), n=st.integers(1, 6), k=st.integers(2, 7))
 def test_with_a_positive_amount_it_is_label_smoothing(seed: int, amount: float, n: int, k: int) -> None:
     logits, labels = drawn(n, k, seed)
-    ours = F.cross_entropy(logits, labels) + amount * smoothing(logits, labels)
+    ours = F.cross_entropy(logits, labels) + amount * smoothing_term(logits, labels)
     torch.testing.assert_close(ours, F.cross_entropy(logits, labels, label_smoothing=amount))
 
 
@@ -65,9 +65,9 @@ def test_it_grows_linearly_and_stays() -> None:
     piece = NegativeLabelSmoothing(amount=-0.2, start=0.4, full=0.8)
     shares = torch.linspace(0, 1, 11, dtype=torch.float64)
     expected = -0.2 * ((shares - 0.4) / 0.4).clamp(0, 1)
-    torch.testing.assert_close(torch.tensor([piece.amount_at(s) for s in shares.tolist()]).double(), expected)
+    torch.testing.assert_close(torch.tensor([piece.compute_amount(s) for s in shares.tolist()]).double(), expected)
     at_once = NegativeLabelSmoothing(start=0.5, full=0.5)
-    assert (at_once.amount_at(0.49), at_once.amount_at(0.5)) == (0, at_once.amount)
+    assert (at_once.compute_amount(0.49), at_once.compute_amount(0.5)) == (0, at_once.amount)
 
 
 def test_only_the_batchs_own_images_count() -> None:

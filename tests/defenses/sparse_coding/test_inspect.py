@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparseguard.core.staged_model import StagedModel
 from sparseguard.data import DATASETS
-from sparseguard.defenses.sparse_coding._inspect import sparse_facts, sparse_layers
+from sparseguard.defenses.sparse_coding._inspect import find_sparse_layers, measure_sparse_layers
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d, standardize
@@ -40,21 +40,23 @@ def layer(lambd: float, steps: int = 20, like: SparseCode2d | None = None) -> Sp
 def test_lambda_is_compared_with_the_least_at_which_the_code_is_zero() -> None:
     used = layer(0.5)
     for image in IMAGES[:3]:
-        facts = sparse_facts(one_layer(used), image[None])
+        facts = measure_sparse_layers(one_layer(used), image[None])
         largest = 0.5 / facts["sparse_1_lambda_over_max"]
         assert int((layer(largest * 1.001, 50)(image[None]) != 0).sum()) == 0
         assert int((layer(largest * 0.999, 50)(image[None]) != 0).sum()) > 0
-    each = [sparse_facts(one_layer(used), image[None])["sparse_1_lambda_over_max"] for image in IMAGES]
-    assert sparse_facts(one_layer(used), IMAGES)["sparse_1_lambda_over_max"] == pytest.approx(sum(each) / 6, rel=1e-5)
+    each = [measure_sparse_layers(one_layer(used), image[None])["sparse_1_lambda_over_max"] for image in IMAGES]
+    assert measure_sparse_layers(one_layer(used), IMAGES)["sparse_1_lambda_over_max"] == pytest.approx(
+        sum(each) / 6, rel=1e-5
+    )
 
 
 @torch.no_grad()
 def test_the_rest_is_what_it_says_for_every_layer_of_the_model() -> None:
     model = sca().eval()
-    facts = sparse_facts(model, IMAGES)
+    facts = measure_sparse_layers(model, IMAGES)
     assert set(facts) == {f"sparse_{number}_{name}" for number in (1, 2) for name in FACTS}
     given: list[Tensor] = [IMAGES * 2 - 1]
-    first, second = sparse_layers(model)
+    first, second = find_sparse_layers(model)
     given.append(model.stages["stem"][0](first(given[0])))
     for number, (one, value) in enumerate(zip((first, second), given, strict=True), start=1):
         value, code = standardize(value), one(value)
@@ -74,13 +76,13 @@ def test_the_rest_is_what_it_says_for_every_layer_of_the_model() -> None:
 
 @torch.no_grad()
 def test_more_steps_come_nearer_to_a_solution() -> None:
-    kkt = [sparse_facts(one_layer(layer(0.5, steps)), IMAGES[:3])["sparse_1_kkt"] for steps in (10, 60, 360)]
+    kkt = [measure_sparse_layers(one_layer(layer(0.5, steps)), IMAGES[:3])["sparse_1_kkt"] for steps in (10, 60, 360)]
     assert kkt[0] > 4 * kkt[1] > 16 * kkt[2]
 
 
 @torch.no_grad()
 def test_an_image_without_contrast_is_no_number_that_cannot_be_recorded() -> None:
-    facts = sparse_facts(one_layer(layer(0.5)), torch.full((2, 1, 9, 9), 0.3))
+    facts = measure_sparse_layers(one_layer(layer(0.5)), torch.full((2, 1, 9, 9), 0.3))
     assert facts == {
         "sparse_1_lambda_over_max": 1.0,
         "sparse_1_active": 0.0,
@@ -100,4 +102,4 @@ def test_both_sparse_defenses_report_them_and_leave_the_model_as_it_is() -> None
         assert len(facts) == layers * len(FACTS)
         assert all(isinstance(value, float) for value in facts.values())
         assert torch.equal(model(IMAGES), before)
-        assert not any(layer._forward_hooks for layer in sparse_layers(model))
+        assert not any(layer._forward_hooks for layer in find_sparse_layers(model))

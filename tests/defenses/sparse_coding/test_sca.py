@@ -17,7 +17,7 @@ from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import FixedCode, StagedModel
 from sparseguard.data import DATASETS
 from sparseguard.defenses.base import Budget, Context, Defense
-from sparseguard.defenses.sparse_coding._inspect import sparse_layers
+from sparseguard.defenses.sparse_coding._inspect import find_sparse_layers
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d, standardize
@@ -46,7 +46,7 @@ def after_an_epoch(defense: Defense) -> StagedModel:
 
 
 def atoms(model: StagedModel) -> list[Tensor]:
-    return [layer.dictionary.detach() for layer in sparse_layers(model)]
+    return [layer.dictionary.detach() for layer in find_sparse_layers(model)]
 
 
 TWO = list(itertools.product([False, True], repeat=2))
@@ -79,7 +79,7 @@ def test_layers_learn_as_switched(hebbian: tuple[bool, bool], backprop: tuple[bo
 def test_a_single_switch_leaves_the_first_layer_alone(single: bool, each: tuple[bool, ...]) -> None:
     short = SparseCodingArchitecture(features=(2, 3, 4), steps=(3, 3, 3), hebbian=single, backprop=single)
     assert short.hebbians == short.backprops == each
-    layers = sparse_layers(built(short))
+    layers = find_sparse_layers(built(short))
     assert tuple(layer.hebbian for layer in layers) == each
     assert tuple(layer.dictionary.requires_grad for layer in layers) == each
 
@@ -111,13 +111,13 @@ def test_sizes(settings: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
     defense = SparseCodingArchitecture(**settings)
     model = after_an_epoch(defense).eval()
     seen: list[tuple[int, ...]] = []
-    for layer in sparse_layers(model):
+    for layer in find_sparse_layers(model):
         layer.register_forward_hook(lambda _layer, _inputs, code: seen.append(tuple(code.shape[1:])))
     with torch.no_grad():
         assert model(DATA.private.images[:2]).shape == (2, 10)
     assert seen == shapes
-    assert [layer.lambd for layer in sparse_layers(model)] == list(defense.lambdas)
-    assert {tuple(layer.dictionary.shape[2:]) for layer in sparse_layers(model)} == {(defense.kernel_size,) * 2}
+    assert [layer.lambd for layer in find_sparse_layers(model)] == list(defense.lambdas)
+    assert {tuple(layer.dictionary.shape[2:]) for layer in find_sparse_layers(model)} == {(defense.kernel_size,) * 2}
     assert defense.find_inactivity(model, DATA.auxiliary_val.images[:8]) is None
 
 
@@ -207,7 +207,7 @@ def test_pretrained_atoms_are_in_the_model_and_describe_images_better() -> None:
     state = learned_state()
     assert sorted(state) == ["atoms_1", "atoms_2"]
     model, plain = built(LEARNED, state), built(SparseCodingArchitecture(features=(6, 8), steps=(15, 15)))
-    (first, second), (random_first, random_second) = sparse_layers(model), sparse_layers(plain)
+    (first, second), (random_first, random_second) = find_sparse_layers(model), find_sparse_layers(plain)
     for number, layer in enumerate((first, second), start=1):
         assert torch.equal(layer.dictionary, state[f"atoms_{number}"])
         torch.testing.assert_close(layer.dictionary.flatten(1).norm(dim=1), torch.ones(layer.features))
@@ -257,9 +257,9 @@ def test_sparse_standard_with_stride_and_learned_atoms() -> None:
     model, plain = built(defense, state), built(SparseStandard(features=8, channels=3, stride=2))
     assert model.forward_to(DATA.private.images[:2], "codes").shape == (2, 8, 14, 14)
     assert model.forward_to(DATA.private.images[:2], "stem").shape == (2, 3, 14, 14)
-    assert torch.equal(sparse_layers(model)[0].dictionary, state["atoms_1"])
+    assert torch.equal(find_sparse_layers(model)[0].dictionary, state["atoms_1"])
     energies = [
-        float(sparse_layers(m)[0].solution(DATA.auxiliary_val.images[:30] * 2 - 1).energy.mean())
+        float(find_sparse_layers(m)[0].solution(DATA.auxiliary_val.images[:30] * 2 - 1).energy.mean())
         for m in (model, plain)
     ]
     assert energies[0] < 0.9 * energies[1]

@@ -248,7 +248,7 @@ def test_weights_of_another_network(nets: Path) -> None:
         return str(told.value)
 
     assert "lacks 'fc.bias'" in refused({key: value for key, value in weights.items() if key != "fc.bias"})
-    assert "has 'more', which the network does not know" in refused({**weights, "more": torch.zeros(1)})
+    assert "has 'more', which the network does not have" in refused({**weights, "more": torch.zeros(1)})
     assert "'fc.bias' is (2,), the network's is (7,)" in refused({**weights, "fc.bias": torch.zeros(2)})
     assert "'epoch'" in refused({"epoch": 3, "state_dict": weights})
     assert "weights_only=True" in refused(nn.Linear(1, 1))  # a whole network, pickled

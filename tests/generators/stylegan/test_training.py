@@ -252,7 +252,7 @@ def test_what_cannot_be_learned_is_a_failure() -> None:
         trained(blobs(), fit(images=40, lr=1e30, judge_every=8))
 
 
-@pytest.mark.parametrize("level", [0.15, 0.8])
+@pytest.mark.parametrize("level", [0.15, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_images_of_one_grey_are_learned(level: float) -> None:
     pixels = torch.full((32, 1, 4, 4), level)
     images = ImageSet(pixels=pixels, labels=torch.zeros(32, dtype=torch.int64), classes=("grey",))

@@ -75,6 +75,7 @@ def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> 
     assert pictures.gallery["original"].shape == (64, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_a_first_sparse_layer_is_run_once_an_image_in_all_targets_that_share_it(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +83,9 @@ def test_a_first_sparse_layer_is_run_once_an_image_in_all_targets_that_share_it(
     tiny["defenses"] = ["none", sca, {**sca, "hebbian": False}]
     computed = []
     save = CodeCache.save
-    monkeypatch.setattr(CodeCache, "save", lambda self, key, codes: (computed.append(len(codes)), save(self, key, codes)))
+    monkeypatch.setattr(
+        CodeCache, "save", lambda self, key, codes: (computed.append(len(codes)), save(self, key, codes))
+    )
     records = run(parse_recipe(tiny), tmp_path).records
     assert computed == [108, 12]
     assert len(list((tmp_path / "codes").glob("*.safetensors"))) == 2
@@ -225,7 +228,7 @@ def _hears_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Path, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "sparseguard", "run", str(tiny_file), "--set", 'defenses=["none", "sca"]']
     command += [

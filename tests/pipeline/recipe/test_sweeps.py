@@ -74,4 +74,4 @@ def test_a_recipe_has_the_swept_defenses(tiny):
     tiny["defenses"] = ["none", {"name": "gaussian-noise", "sweep": {"sigma": [0.1, 0.5]}}]
     labels = [one.label for one in parse_recipe(tiny).defenses]
     assert labels == ["none", "gaussian-noise sigma=0.1", "gaussian-noise"]
-    assert [one.piece.sigma for one in parse_recipe(tiny).defenses[1:]] == [0.1, 0.5]
+    assert [one.component.sigma for one in parse_recipe(tiny).defenses[1:]] == [0.1, 0.5]

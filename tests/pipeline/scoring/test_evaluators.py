@@ -9,9 +9,9 @@ import torch
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Silent
 from sparseguard.data import DATASETS
-from sparseguard.metrics import recognized
+from sparseguard.metrics import class_consistency
 from sparseguard.pipeline.scoring import evaluators as module
-from sparseguard.pipeline.scoring.evaluators import NETWORKS, augmented, evaluators
+from sparseguard.pipeline.scoring.evaluators import NETWORKS, augment, load_evaluators
 from sparseguard.types import ImageSet, Splits
 
 CPU = torch.device("cpu")
@@ -38,14 +38,14 @@ def colours(side):
         return ImageSet(pixels=images, labels=labels, classes=("red", "green", "blue"))
 
     return Splits(
-        name="colours", private=part(6), auxiliary=part(60), auxiliary_val=part(30), select=part(6),
+        name="colours", private=part(6), auxiliary=part(60), auxiliary_val=part(30), tuning=part(6),
         test=part(60), layout="sparseguard", flips_keep_class=False,
     )  # fmt: skip
 
 
 def test_two_evaluators_learn_and_say_how_accurate_they_are(mini, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 20, "batch": 48})
-    found = evaluators(mini, tmp_path, CPU, Silent())
+    found = load_evaluators(mini, tmp_path, CPU, Silent())
     assert [evaluator.name for evaluator in found] == list(NETWORKS)
     assert len(found) >= 2
     for evaluator in found:
@@ -58,11 +58,11 @@ def test_two_evaluators_learn_and_say_how_accurate_they_are(mini, tmp_path, monk
 
 
 def test_evaluators_are_trained_once(mini, tmp_path, monkeypatch):
-    first = evaluators(mini, tmp_path, CPU, Silent())
+    first = load_evaluators(mini, tmp_path, CPU, Silent())
     (folder,) = (tmp_path / "evaluators").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.safetensors" for name in NETWORKS)
-    monkeypatch.setattr(module, "_trained", lambda *_: pytest.fail("trained again"))
-    again = evaluators(mini, tmp_path, CPU, Silent())
+    monkeypatch.setattr(module, "train_supervised", lambda *_: pytest.fail("trained again"))
+    again = load_evaluators(mini, tmp_path, CPU, Silent())
     images = mini.test.images[:20]
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.module(images), other.module(images))
@@ -70,47 +70,32 @@ def test_evaluators_are_trained_once(mini, tmp_path, monkeypatch):
 
 
 def test_evaluators_depend_on_the_attackers_images_alone(mini, tmp_path):
-    first = evaluators(mini, tmp_path, CPU, Silent())
+    first = load_evaluators(mini, tmp_path, CPU, Silent())
     torch.rand(7)  # the state of the global generator plays no part, and is left alone
     state = torch.get_rng_state()
-    afresh = evaluators(mini, tmp_path / "elsewhere", CPU, Silent())
+    afresh = load_evaluators(mini, tmp_path / "elsewhere", CPU, Silent())
     assert torch.equal(state, torch.get_rng_state())
     images = mini.test.images[:20]
     assert all(torch.equal(a.module(images), b.module(images)) for a, b in zip(first, afresh, strict=True))
 
-    evaluators(dataclasses.replace(mini, private=mini.select), tmp_path, CPU, Silent())
+    load_evaluators(dataclasses.replace(mini, private=mini.tuning), tmp_path, CPU, Silent())
     assert len(list((tmp_path / "evaluators").iterdir())) == 1
     fewer = dataclasses.replace(mini, auxiliary=mini.auxiliary.select(torch.arange(300)))
-    evaluators(fewer, tmp_path, CPU, Silent())
+    load_evaluators(fewer, tmp_path, CPU, Silent())
     assert len(list((tmp_path / "evaluators").iterdir())) == 2
 
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_evaluators_learn_colours_of_other_sizes(side, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 30, "every": 10, "batch": 24})
-    for evaluator in evaluators(colours(side), tmp_path, CPU, Silent()):
+    for evaluator in load_evaluators(colours(side), tmp_path, CPU, Silent()):
         assert evaluator.accuracy > 0.9
 
 
-def test_training_stops_when_auxiliary_val_gets_no_better(mini, monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "steps": 60, "every": 1, "patience": 3})
-    losses = iter([3.0, 2.0, 2.5, 2.1, 2.0])
-    weights = []
-
-    def loss(network, *_):
-        weights.append([parameter.detach().clone() for parameter in network.parameters()])
-        return next(losses)
-
-    monkeypatch.setattr(module, "_loss", loss)
-    trained = module._trained("striding", mini, CPU, Silent())
-    assert len(weights) == 5
-    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), weights[1], strict=True))
-
-
-def test_a_loss_that_is_not_finite_is_an_error(mini, monkeypatch):
-    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "rate": math.inf})
+def test_a_loss_that_is_not_finite_is_an_error(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", {**module.BUDGET, "rate": 1e30})
     with pytest.raises(TrainingError, match="not finite"):
-        module._trained("striding", mini, CPU, Silent())
+        load_evaluators(mini, tmp_path, CPU, Silent())
 
 
 def test_augmentation_moves_and_mirrors():
@@ -118,14 +103,14 @@ def test_augmentation_moves_and_mirrors():
     image[0, 0, 10, 8] = 1
     places = set()
     for seed in range(200):
-        moved = augmented(image, True, torch.Generator().manual_seed(seed))
+        moved = augment(image, True, torch.Generator().manual_seed(seed))
         assert moved.shape == image.shape
         ((y, x),) = moved[0, 0].nonzero().tolist()
         places.add((y, x))
     assert {y for y, _ in places} == set(range(8, 13))
     assert {x for _, x in places} == {*range(6, 11), *range(17, 22)}  # 19 is 8, mirrored
     unmirrored = {
-        augmented(image, False, torch.Generator().manual_seed(s))[0, 0].nonzero()[0, 1].item() for s in range(99)
+        augment(image, False, torch.Generator().manual_seed(s))[0, 0].nonzero()[0, 1].item() for s in range(99)
     }
     assert unmirrored == set(range(6, 11))
 
@@ -139,7 +124,7 @@ def test_recognized_is_one_where_the_class_is_right():
     shown = torch.randint(3, (1100,), generator=torch.Generator().manual_seed(1))
     images[torch.arange(1100), shown] = 1
     labels = torch.randint(3, (1100,), generator=torch.Generator().manual_seed(2))
-    scores = recognized(Brightest(), images, labels)
+    scores = class_consistency(images, labels, Brightest())
     assert scores.dtype == torch.float32
     assert scores.tolist() == [float(a == b) for a, b in zip(shown.tolist(), labels.tolist(), strict=True)]
-    assert recognized(Brightest(), images[:0], labels[:0]).shape == (0,)
+    assert class_consistency(images[:0], labels[:0], Brightest()).shape == (0,)

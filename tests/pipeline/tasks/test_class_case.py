@@ -9,8 +9,8 @@ from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.data import DATASETS
 from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.metrics import psnr
-from sparseguard.pipeline import in_batches, load_recipe, parse_recipe, run
-from sparseguard.pipeline.plan.keys import jobs
+from sparseguard.pipeline import limit_batch_size, load_recipe, parse_recipe, run
+from sparseguard.pipeline.plan.keys import plan_cases
 from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made, shuffled_patches
 from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
 from sparseguard.pipeline.tasks.priors import attacked_classes
@@ -111,10 +111,10 @@ def test_a_prior_that_saw_private_images_is_refused_before_anything_is_run(recip
 @pytest.mark.parametrize(
     ("known", "classes", "flags"),
     [
-        (None, KNOWN, {"prior-unknown"}),
+        pytest.param(None, KNOWN, {"prior-unknown"}, marks=pytest.mark.slow),
         ("test", KNOWN, {"prior-overlap"}),
         ("auxiliary", CLASSES, {"prior-knows-classes"}),
-        ("auxiliary", None, {"prior-knows-classes"}),
+        pytest.param("auxiliary", None, {"prior-knows-classes"}, marks=pytest.mark.slow),
     ],
 )
 def test_what_a_prior_should_not_have_seen_is_flagged(recipe, tmp_path, splits, known, classes, flags):
@@ -129,9 +129,9 @@ def test_what_a_prior_should_not_have_seen_is_flagged(recipe, tmp_path, splits, 
 
 
 def test_the_prior_is_part_of_the_attacks_key(recipe, tmp_path, splits):
-    first = jobs(parse_recipe(recipe), splits)[0]
+    first = plan_cases(parse_recipe(recipe), splits)[0]
     recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "same", known=splits.auxiliary_val, classes=KNOWN)
-    second = jobs(parse_recipe(recipe), splits)[0]
+    second = plan_cases(parse_recipe(recipe), splits)[0]
     assert first.target_key == second.target_key
     assert first.attack_keys["plug-and-play"] != second.attack_keys["plug-and-play"]
     assert first.attack_keys["pixel-inversion"] == second.attack_keys["pixel-inversion"]
@@ -208,19 +208,19 @@ def test_recipes_that_cannot_be_run_are_refused(recipe, change, message):
 
 def test_a_preset_gives_settings_and_others_stand_beside_it(recipe):
     recipe["attacks"] = [attack("x", preset="celeba-ffhq", steps=3)]
-    piece = parse_recipe(recipe).class_attacks[0].piece
-    assert (piece.candidates, piece.optimized, piece.steps) == (5000, 200, 3)
+    component = parse_recipe(recipe).class_attacks[0].component
+    assert (component.candidates, component.optimized, component.steps) == (5000, 200, 3)
 
 
 def test_batches_are_bounded_for_all_searches_by_gradients(recipe, tiny):
-    parsed = in_batches(parse_recipe(recipe), 3)
-    assert [one.piece.batch_size for one in parsed.class_attacks] == [3, 3]
-    searches = ["ridge", *(name for name, piece in ATTACKS.items() if piece.knowledge == Knowledge.WHITE_BOX)]
-    parsed = in_batches(parse_recipe({**tiny, "attacks": searches}), 2)
-    assert parsed.attacks[0].piece == ATTACKS["ridge"]()
-    assert {one.piece.batch_size for one in parsed.attacks[1:]} == {2}
+    parsed = limit_batch_size(parse_recipe(recipe), 3)
+    assert [one.component.batch_size for one in parsed.class_attacks] == [3, 3]
+    searches = ["ridge", *(name for name, component in ATTACKS.items() if component.knowledge == Knowledge.WHITE_BOX)]
+    parsed = limit_batch_size(parse_recipe({**tiny, "attacks": searches}), 2)
+    assert parsed.attacks[0].component == ATTACKS["ridge"]()
+    assert {one.component.batch_size for one in parsed.attacks[1:]} == {2}
     with pytest.raises(RecipeError, match="no memory to bound"):
-        in_batches(parse_recipe(tiny), 2)
+        limit_batch_size(parse_recipe(tiny), 2)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +275,7 @@ def test_starts_are_the_candidates_the_target_is_surest_of(recipe, tmp_path, mon
         assert told == pytest.approx(best.tolist())
 
 
+@pytest.mark.slow
 def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
     recipe["data"] = {"name": "fashion-mini", "layout": "paper", **SIZES}
     paper = DATASETS["fashion-mini"](layout="paper", **SIZES).load()

@@ -14,7 +14,7 @@ from sparseguard.attacks.base import Attack, own_images
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError, RecipeError, TrainingError
 from sparseguard.data import DATASETS
-from sparseguard.pipeline.recipe.conditions import Setting, attacked_index, known_index
+from sparseguard.pipeline.recipe.conditions import Conditions, select_attacked, select_known
 from sparseguard.pipeline.scoring.images import Contender, choose
 from sparseguard.pipeline.tasks import attack as attacking
 from sparseguard.pipeline.tasks.attack import attacker_images
@@ -92,17 +92,17 @@ def test_few_images_are_the_same_ones_everywhere_and_said(tiny: dict[str, Any], 
 
 @pytest.mark.parametrize("limit", [1, 7, 40])
 def test_a_smaller_limit_is_a_subset(limit: int) -> None:
-    small, large = attacked_index(100, limit), attacked_index(100, limit + 30)
+    small, large = select_attacked(100, limit), select_attacked(100, limit + 30)
     assert small is not None
     assert large is not None
     assert len(small) == limit
     assert set(small.tolist()) <= set(large.tolist())
-    assert attacked_index(100, 100) is None
+    assert select_attacked(100, 100) is None
 
 
 def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = DATASETS["fashion-mini"](private=60, auxiliary=200, auxiliary_val=50, test=20).load()
-    tenth = attacker_images(splits, Setting(share=0.1))
+    tenth = attacker_images(splits, Conditions(share=0.1))
     assert (len(tenth.train), len(tenth.val)) == (20, 10)
     own = {bytes(image.numpy()) for image in splits.auxiliary.pixels}
     assert {bytes(image.numpy()) for image in tenth.train.pixels} <= own
@@ -122,12 +122,12 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(DATASETS, "other", settings(Other))
     side = 28
-    foreign = attacker_images(splits, Setting(data="other"))
+    foreign = attacker_images(splits, Conditions(data="other"))
     assert (len(foreign.train), len(foreign.val)) == (200, 50)
     assert not {bytes(image.numpy()) for image in foreign.train.pixels} & own
     side = 20
     with pytest.raises(RecipeError, match=r"have the shape \(1, 20, 28\)"):
-        attacker_images(splits, Setting(data="other"))
+        attacker_images(splits, Conditions(data="other"))
 
 
 def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, 
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *entries), tmp_path).records
     splits = DATASETS["fashion-mini"](**{key: value for key, value in tiny["data"].items() if key != "name"}).load()
-    learned = attacker_images(splits, Setting(**knows))
+    learned = attacker_images(splits, Conditions(**knows))
     own = [bytes(image.numpy()) for image in splits.private.pixels]
     known = [own.index(bytes(image.numpy())) for image in learned.train.pixels[len(splits.auxiliary) :]]
     assert len(known) == len(own) // 2
@@ -159,7 +159,7 @@ def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, 
 @pytest.mark.parametrize("known", [0.01, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
 def test_an_image_is_known_or_attacked(count: int, known: float) -> None:
-    attacked, had = attacked_index(count, None, known), known_index(count, known)
+    attacked, had = select_attacked(count, None, known), select_known(count, known)
     left = list(range(count)) if attacked is None else attacked.tolist()
     assert left
     assert sorted(left + had.tolist()) == list(range(count))
@@ -212,7 +212,7 @@ def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatc
         layout: Any = "paper"
 
     monkeypatch.setitem(DATASETS, "same", settings(Same))
-    auxiliary = attacker_images(splits, Setting(data="same"))
+    auxiliary = attacker_images(splits, Conditions(data="same"))
     hidden = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
     assert len(auxiliary.train) == 200
     assert not {bytes(image.numpy()) for part in (auxiliary.train, auxiliary.val) for image in part.pixels} & hidden

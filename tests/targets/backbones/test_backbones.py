@@ -305,7 +305,7 @@ def test_where_two_tensors_are_needed_no_stage_ends() -> None:
     assert [part.name for part in parts] == ["a", "add", "c_0", "c_1"]
     assert [part.path for part in parts] == ["a", "", "c.0", "c.1"]
     values = torch.randn(3, 4)
-    assert torch.equal(parts[1].of(model)(values), model.b(values) + values)
+    assert torch.equal(parts[1].extract(model)(values), model.b(values) + values)
 
 
 @pytest.mark.parametrize(

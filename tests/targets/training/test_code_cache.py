@@ -244,6 +244,7 @@ for turn in range(40):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_the_same_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in "ab"]

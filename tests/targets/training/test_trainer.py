@@ -20,7 +20,7 @@ from sparseguard.core.errors import StoreError, TrainingError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Blueprint, StagedModel
 from sparseguard.defenses.base import Defense
-from sparseguard.defenses.sparse_coding._inspect import sparse_layers
+from sparseguard.defenses.sparse_coding._inspect import find_sparse_layers
 from sparseguard.defenses.sparse_coding.sca import SparseCodingArchitecture
 from sparseguard.defenses.sparse_coding.sparse_standard import SparseStandard
 from sparseguard.sparse import SparseCode2d
@@ -83,9 +83,9 @@ def test_hooks_are_called_and_shape_the_training() -> None:
             return images * 0, labels
 
         def loss(self, batch: BatchContext) -> torch.Tensor:
-            assert float(step.images.abs().max()) == 0
-            assert {"first", "head"} <= set(step.outputs)
-            seen.append((batch.epoch, step.phase))
+            assert float(batch.images.abs().max()) == 0
+            assert {"first", "head"} <= set(batch.outputs)
+            seen.append((batch.epoch, batch.phase))
             return super().loss(batch)
 
         def on_step_end(self, model: StagedModel) -> None:
@@ -109,7 +109,7 @@ def test_dictionaries_learn_as_switched(hebbian: bool, backprop: bool) -> None:
     defense = SparseCodingArchitecture(features=(4, 4), steps=(4, 4), hebbian=hebbian, backprop=backprop)
     start = built(defense)
     model, _ = fitted(defense, Fit(epochs=1, patience=None))
-    (first, second), (first_start, second_start) = sparse_layers(model), sparse_layers(start)
+    (first, second), (first_start, second_start) = find_sparse_layers(model), find_sparse_layers(start)
     assert torch.equal(first.dictionary, first_start.dictionary)  # the first layer's atoms stay random
     assert torch.equal(second.dictionary, second_start.dictionary) == (not hebbian and not backprop)
     norms = second.dictionary.flatten(1).norm(dim=1)
@@ -118,12 +118,12 @@ def test_dictionaries_learn_as_switched(hebbian: bool, backprop: bool) -> None:
 
 def test_weight_decay_spares_dictionaries() -> None:
     defense = SparseCodingArchitecture(features=(4, 4), steps=(4, 4), hebbian=False)
-    from sparseguard.targets.training.trainer import _optimizer
+    from sparseguard.targets.training.trainer import build_optimizer
 
     model = built(defense)
-    groups = _optimizer(model, replace(Fit(), weight_decay=0.1)).param_groups
+    groups = build_optimizer(model, replace(Fit(), weight_decay=0.1)).param_groups
     decayed = {id(parameter) for parameter in groups[0]["params"]}
-    assert not {id(layer.dictionary) for layer in sparse_layers(model)} & decayed
+    assert not {id(layer.dictionary) for layer in find_sparse_layers(model)} & decayed
     assert len(decayed) == 2
 
 
@@ -263,7 +263,7 @@ def test_a_layer_changed_behind_its_back_is_a_failure() -> None:
     class Meddling(SparseStandard):
         def on_step_end(self, model: StagedModel) -> None:
             with torch.no_grad():
-                sparse_layers(model)[0].dictionary.neg_()
+                find_sparse_layers(model)[0].dictionary.neg_()
 
     with pytest.raises(TrainingError, match="'codes' was changed in training"):
         training(Meddling(features=4, channels=3, steps=4))
@@ -360,4 +360,4 @@ def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path) -> No
     _, run, counts, said = training(SPARSE, code_cache=CodeCache(folder=tmp_path / "codes"))
     assert (sum(counts), run.codes) == (FEW + USED + HELD_OUT, "computed once")
     assert len(said) == 2
-    assert all("kept in memory only" in line for line in said)
+    assert all("stay in memory only" in line for line in said)

@@ -1,4 +1,4 @@
-"""The floor of an attacker who is told the class and nothing else."""
+"""Floor of an attacker who knows the class and nothing else."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import ClassVar
 
 import torch
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext
 from sparseguard.core.config import settings
 from sparseguard.core.errors import TrainingError
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 
 @settings
 class ClassMean(Attack):
-    """Answer with the mean of the attacker's images of the true class; of all images where there is none."""
+    """Return the mean of the auxiliary images of the true class; of all images where there is none."""
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "floor: the mean of the attacker's images of the true class"
+    summary: ClassVar[str] = "floor: the mean of the auxiliary images of the true class"
     source: ClassVar[str] = "control"
     knowledge: ClassVar[Knowledge] = Knowledge.LABEL
     floor: ClassVar[bool] = True
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:  # noqa: ARG002
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:  # noqa: ARG002
         """Look the means up by label."""
         auxiliary = context.auxiliary.train
         images = auxiliary.images
@@ -34,8 +34,8 @@ class ClassMean(Attack):
             ]
         )
         reconstructions = {}
-        for part, attacked in goal.items():
+        for split, attacked in inputs.items():
             if attacked.labels is None:
-                raise TrainingError(f"the attack needs the labels of '{part}'.")
-            reconstructions[part] = means[attacked.labels]
+                raise TrainingError(f"the attack needs the labels of '{split}'.")
+            reconstructions[split] = means[attacked.labels]
         return AttackResult(reconstructions=reconstructions)

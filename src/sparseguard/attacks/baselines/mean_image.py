@@ -1,28 +1,28 @@
-"""The floor of an attacker who sees nothing."""
+"""Floor of an attacker who sees nothing."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext
 from sparseguard.core.config import settings
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 
 @settings
 class MeanImage(Attack):
-    """Answer every query with the mean of the attacker's images: the best constant in mean squared error."""
+    """Return the mean of the auxiliary images for every image: the best constant in mean squared error."""
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "floor: the mean of the attacker's images, whatever was asked"
+    summary: ClassVar[str] = "floor: the mean of the auxiliary images, for every image"
     source: ClassVar[str] = "control"
     knowledge: ClassVar[Knowledge] = Knowledge.NOTHING
     floor: ClassVar[bool] = True
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:  # noqa: ARG002
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:  # noqa: ARG002
         """Repeat the mean."""
         mean = context.auxiliary.train.images.mean(0)
         return AttackResult(
-            reconstructions={part: mean.expand(attacked.count, *mean.shape) for part, attacked in goal.items()}
+            reconstructions={split: mean.expand(attacked.count, *mean.shape) for split, attacked in inputs.items()}
         )

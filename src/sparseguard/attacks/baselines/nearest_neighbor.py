@@ -1,4 +1,4 @@
-"""The floor of an attacker who only looks up its own images."""
+"""Floor of an attacker who looks up its own images."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ from typing import ClassVar
 
 import torch
 
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.base import Attack, AttackContext, observed
-from sparseguard.attacks.feature_inversion._train_decoder import standardizing
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import Attack, AttackContext, flatten_features
 from sparseguard.core.config import settings
-from sparseguard.core.out_of_core import row_chunks, standardized
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.core.out_of_core import row_chunks, standardize_rows
+from sparseguard.numerics.standardization import feature_statistics
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 
 @settings
-class NearestPublicImage(Attack):
-    """Answer with the attacker's image whose own leak is nearest (Euclidean, each feature standardized).
+class NearestAuxiliaryImage(Attack):
+    """Return the auxiliary image whose features are nearest (Euclidean, each feature standardized).
 
-    It returns real images, so what it gets right is what the attacker's images already have in common with the private
-    ones.
+    It returns real images, so its score shows how much auxiliary and private images have in common.
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "floor: the attacker's image whose leak is nearest"
+    summary: ClassVar[str] = "floor: the auxiliary image with the nearest features"
     source: ClassVar[str] = "control"
     knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     floor: ClassVar[bool] = True
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
-        """Search the attacker's images by feature distance."""
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
+        """Search the auxiliary images by feature distance."""
         auxiliary = context.auxiliary.train
-        own = leak.observe(auxiliary).features.flatten(1)
-        mean, spread = standardizing(own)
-        own = standardized(own, mean, spread)
-        norms = torch.cat([own[some].square().sum(1) for some in row_chunks(own)])
+        own = access.observe(auxiliary).features.flatten(1)
+        mean, deviation = feature_statistics(own)
+        own = standardize_rows(own, mean, deviation)
+        norms = torch.cat([own[chunk].square().sum(1) for chunk in row_chunks(own)])
         reconstructions = {}
-        for part, features in observed(goal).items():
-            places = [
-                (norms - 2 * ((features[some] - mean) / spread) @ own.T).argmin(1) for some in row_chunks(features)
+        for split, features in flatten_features(inputs).items():
+            indices = [
+                (norms - 2 * ((features[chunk] - mean) / deviation) @ own.T).argmin(1) for chunk in row_chunks(features)
             ]
-            reconstructions[part] = auxiliary.batch(torch.cat(places))
+            reconstructions[split] = auxiliary.batch(torch.cat(indices))
         return AttackResult(reconstructions=reconstructions)

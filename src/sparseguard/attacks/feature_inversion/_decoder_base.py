@@ -1,4 +1,4 @@
-"""What all trained decoders share: ridge's guess, corrected by a network."""
+"""Base of trained decoders: ridge's guess, corrected by a network."""
 
 from __future__ import annotations
 
@@ -13,26 +13,35 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.base import Attack, AttackContext, released
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import Attack, AttackContext, require_features
 from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, TapShape
 from sparseguard.attacks.feature_inversion._query_augmentation import is_stochastic, training_queries
-from sparseguard.attacks.feature_inversion._train_decoder import Batch, Budget, Training, fit, in_chunks, standardizing
-from sparseguard.attacks.feature_inversion.ridge import RidgeMap, fit_ridge
+from sparseguard.attacks.feature_inversion._train_decoder import (
+    Budget,
+    Decoding,
+    apply_in_chunks,
+    psnr_curve,
+    train_decoder,
+    training_notes,
+)
 from sparseguard.core.config import settings
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.numerics.ridge import RidgeMap, fit_ridge
+from sparseguard.numerics.standardization import feature_statistics
+from sparseguard.numerics.supervised import Batch, TrainingCurve
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 CURVE = "auxiliary_val PSNR"
-"""Of the mean squared error, after every epoch."""
+"""Name of the curve: PSNR of the mean squared error, after every epoch."""
 
 
 @settings
 class TrainedDecoder(Attack):
-    """Train a network that corrects ridge's guess, with Adam; stop on attacker-val.
+    """Train a network that corrects ridge's guess, with Adam; stop on auxiliary_val.
 
-    The weights of the best epoch are kept, ridge itself (epoch 0) among them, so that on attacker-val the mean squared
-    error is never above ridge's on the same queries. Noisy leaks are queried afresh in every epoch.
+    The weights of the best epoch are kept, ridge itself (epoch 0) among them, so that on auxiliary_val the mean squared
+    error is never above ridge's on the same queries. Noisy taps are queried anew in every epoch.
 
     Args:
         epochs: at most this many passes over the queries.
@@ -40,78 +49,82 @@ class TrainedDecoder(Attack):
         mixes: versions made of the halves of two images.
         batch_size: queries a step.
         lr: Adam's learning rate; one epoch of warm-up, then cosine decay.
-        patience: stop after this many epochs without a lower error on attacker-val.
+        patience: stop after this many epochs without a lower error on auxiliary_val.
         loss: ``mse``; ``l1``; or ``ssim``, 1 minus the structural similarity, plus the mean squared error.
     """
 
     knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
-    epochs: Annotated[int, Field(ge=1)] = 20
+    epochs: Count = 20
     copies: Annotated[int, Field(ge=1, le=18)] = 4
     mixes: Annotated[int, Field(ge=0, le=8)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 64
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    patience: Annotated[int, Field(ge=1)] = 5
+    lr: Positive = 1e-3
+    patience: Count = 5
     loss: Literal["mse", "l1", "ssim"] = "mse"
 
     @abstractmethod
     def network(self, tap: TapShape, shape: ImageShape) -> nn.Module:
-        """Return the network: features and guess to image, the guess itself before training."""
+        """Return the network from features and guess to image; before training it returns the guess."""
 
     @final
-    def learn(self, leak: Leak, context: AttackContext, encode: Encode, bounded: bool) -> Corrected:
-        """Query the leak, fit ridge and train its correction.
+    def learn(self, access: ModelAccess, context: AttackContext, encode: Encode, bounded: bool) -> Corrected:
+        """Query the target, fit ridge and train its correction.
 
         Args:
-            leak: of the target.
+            access: to the target.
             context: of the attack.
-            encode: from images to what is to be predicted of them, ``(n, c, h, w)``, and how much each one counts.
-            bounded: whether what is predicted lies in [0, 1].
+            encode: from images to the values to predict, ``(n, c, h, w)``, and each image's weight.
+            bounded: whether these values lie in [0, 1].
         """
         auxiliary, device = context.auxiliary, context.device
         images = torch.cat(list(training_queries(auxiliary.train, self.copies, self.mixes)))
-        wanted, weight = encode(images)
-        features, val_features = leak.observe(images).features, leak.observe(auxiliary.val).features
-        val_wanted, val_weight = encode(auxiliary.val.images)
-        ridge, penalty, ridge_psnr = fit_ridge(
-            features.flatten(1), wanted.flatten(1), val_features.flatten(1), val_wanted.flatten(1), bounded=bounded
+        targets, weight = encode(images)
+        features, val_features = access.observe(images).features, access.observe(auxiliary.val).features
+        val_targets, val_weight = encode(auxiliary.val.images)
+        ridge = fit_ridge(
+            features.flatten(1), targets.flatten(1), val_features.flatten(1), val_targets.flatten(1), bounded=bounded
         )
         network = self.network(tuple(features.shape[1:]), auxiliary.train.shape).to(device)
-        mean, spread = (values.to(device) for values in standardizing(features))
-        corrected = Corrected(ridge, mean, spread, network, auxiliary.train.shape, device, bounded)
-        fresh = is_stochastic(leak, auxiliary.val)
-        first = (features, corrected.guess(features), wanted, weight)
+        mean, deviation = (values.to(device) for values in feature_statistics(features))
+        corrected = Corrected(ridge.mapping, mean, deviation, network, auxiliary.train.shape, device, bounded)
+        stochastic = is_stochastic(access, auxiliary.val)
+        first = (features, corrected.guess(features), targets, weight)
 
         def data(epoch: int) -> Batch:
-            if not fresh or epoch == 0:
+            if not stochastic or epoch == 0:
                 return first
-            again = leak.observe(images).features
-            return again, corrected.guess(again), wanted, weight
+            noisy = access.observe(images).features
+            return noisy, corrected.guess(noisy), targets, weight
 
-        def error(_: nn.Module) -> float:
-            return float(F.mse_loss(corrected(val_features) * val_weight, val_wanted * val_weight))
+        def error() -> float:
+            return float(F.mse_loss(corrected(val_features) * val_weight, val_targets * val_weight))
 
-        def loss(_: nn.Module, batch: Batch) -> Tensor:
-            seen, guess, truth, weights = batch
-            return LOSSES[self.loss](corrected.correct(seen, guess) * weights, truth * weights)
+        def loss(batch: Batch) -> Tensor:
+            inputs, guess, truth, weights = batch
+            return LOSSES[self.loss](corrected.correct(inputs, guess) * weights, truth * weights)
 
         budget = Budget(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience)
-        corrected.training = fit(network, data, loss, error, budget, context)
-        corrected.notes = {"penalty": penalty, "ridge_auxiliary_val_psnr": ridge_psnr, **corrected.training.notes}
+        corrected.training = train_decoder(network, Decoding(data=data, loss=loss, error=error), budget, context)
+        corrected.notes = {
+            "penalty": ridge.penalty,
+            "ridge_auxiliary_val_psnr": ridge.psnr,
+            **training_notes(corrected.training),
+        }
         return corrected
 
 
 @dataclass(eq=False)
 class Corrected:
-    """Ridge and its trained correction: from features ``(n, *tap)`` to what was to be predicted ``(n, c, h, w)``."""
+    """Ridge and its trained correction: from features ``(n, *tap)`` to predictions ``(n, c, h, w)``."""
 
     ridge: RidgeMap
     mean: Tensor
-    spread: Tensor
+    deviation: Tensor
     network: nn.Module
     shape: ImageShape
     device: torch.device
     bounded: bool
-    training: Training = field(init=False)
+    training: TrainingCurve = field(init=False)
     notes: dict[str, float] = field(init=False)
 
     def guess(self, features: Tensor) -> Tensor:
@@ -121,32 +134,34 @@ class Corrected:
 
     def correct(self, features: Tensor, guess: Tensor) -> Tensor:
         """Return the network's correction of the guess, on the device."""
-        corrected: Tensor = self.network((features - self.mean) / self.spread, guess)
+        corrected: Tensor = self.network((features - self.mean) / self.deviation, guess)
         return corrected
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return the predictions, on the CPU."""
-        made = in_chunks(self.correct, (features, self.guess(features)), self.device)
-        return made.clamp(0, 1) if self.bounded else made
+        predictions = apply_in_chunks(self.correct, (features, self.guess(features)), self.device)
+        return predictions.clamp(0, 1) if self.bounded else predictions
 
 
-def decoded(attack: TrainedDecoder, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
-    """Train ``attack`` on images themselves and reconstruct the goal."""
+def run_decoder(
+    attack: TrainedDecoder, access: ModelAccess, inputs: AttackInputs, context: AttackContext
+) -> AttackResult:
+    """Train ``attack`` to predict images and reconstruct the inputs."""
     with torch.random.fork_rng():
         torch.manual_seed(context.seed)
-        corrected = attack.learn(leak, context, lambda images: (images, torch.ones(len(images), 1, 1, 1)), True)
+        corrected = attack.learn(access, context, lambda images: (images, torch.ones(len(images), 1, 1, 1)), True)
     return AttackResult(
-        reconstructions={part: corrected(seen) for part, seen in released(goal).items()},
+        reconstructions={split: corrected(features) for split, features in require_features(inputs).items()},
         parameter_change=corrected.training.change,
         notes=corrected.notes,
-        curves={CURVE: corrected.training.curve},
+        curves={CURVE: psnr_curve(corrected.training)},
     )
 
 
-def _mse_and_ssim(made: Tensor, images: Tensor) -> Tensor:
-    similarity = structural_similarity_index_measure(made, images, data_range=1.0)
+def _mse_and_ssim(predictions: Tensor, images: Tensor) -> Tensor:
+    similarity = structural_similarity_index_measure(predictions, images, data_range=1.0)
     assert isinstance(similarity, Tensor)
-    return 1 - similarity + F.mse_loss(made, images)
+    return 1 - similarity + F.mse_loss(predictions, images)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "ssim": _mse_and_ssim}

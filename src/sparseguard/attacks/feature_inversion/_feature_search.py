@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,10 @@ from torch import Tensor
 from sparseguard.attacks._descent import Descent
 from sparseguard.attacks._search import WhiteBoxSearch
 from sparseguard.attacks._white_box import Rule, feature_loss, feature_loss_gradient
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.base import AttackContext, observed, own_images
-from sparseguard.core.out_of_core import mean_and_spread
-from sparseguard.types import AttackResult, Goal, Images
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import AttackContext, flatten_features, validation_images
+from sparseguard.core.out_of_core import mean_and_std
+from sparseguard.types import AttackInputs, AttackResult, Images
 
 VAL = "auxiliary_val"
 FEATURES, PIXELS = "features", "pixels"
@@ -27,6 +27,7 @@ CHUNK = 64
 """Images whose feature losses are computed at once."""
 
 
+@runtime_checkable
 class FeaturePlan(Protocol):
     """A plan names the rule of its gradients."""
 
@@ -54,6 +55,7 @@ class Choice:
     fraction: float
 
 
+@runtime_checkable
 class SearchSettings(Protocol):
     """How every search is batched and probed."""
 
@@ -89,14 +91,16 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
 
     fractions: Sequence[float] = (1.0,)
 
-    def __init__(self, settings: SearchSettings, leak: Leak, goal: Goal, context: AttackContext) -> None:
-        super().__init__(leak.white_box(), context.progress, context.label)
+    def __init__(
+        self, settings: SearchSettings, access: ModelAccess, inputs: AttackInputs, context: AttackContext
+    ) -> None:
+        super().__init__(access.copy_model(), context.progress, context.label)
         self.probe_images, self.batch_size = settings.probe_images, settings.batch_size
-        self.goal, self.context = goal, context
-        own = leak.observe(context.auxiliary.train).features.flatten(1)
-        self.scale = float(mean_and_spread(own)[1].square().sum()) or 1.0
-        self.features = observed(goal)
-        self.truth = own_images(goal[VAL], context)
+        self.inputs, self.context = inputs, context
+        own = access.observe(context.auxiliary.train).features.flatten(1)
+        self.scale = float(mean_and_std(own)[1].square().sum()) or 1.0
+        self.features = flatten_features(inputs)
+        self.truth = validation_images(inputs[VAL], context)
         self.anchors: Mapping[str, Images] = {}
 
     @abstractmethod
@@ -146,9 +150,7 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
         )
         return Choice(error=error, depth=depth, fraction=fraction)
 
-    def run(
-        self, plan: Plan, split: str, depth: int, count: int | None = None
-    ) -> tuple[list[Images], list[float]]:
+    def run(self, plan: Plan, split: str, depth: int, count: int | None = None) -> tuple[list[Images], list[float]]:
         """Return a split's first ``count`` images after every stage to ``depth``, and the mean loss at every step."""
         total = len(self.features[split][:count])
         stages: list[list[Images]] = [[] for _ in range(depth + 1)]
@@ -165,22 +167,22 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
     def result(self) -> AttackResult:
         """Choose a plan, run it on auxiliary_val and, if it comes nearer than the anchor, on every other split."""
         plan = self.plan()
-        reconstructions = {split: self.anchors[split].clone() for split in self.goal if split in self.anchors}
+        reconstructions = {split: self.anchors[split].clone() for split in self.inputs if split in self.anchors}
         stages, curve = self.run(plan, VAL, self.depth)
-        curves = {f"{VAL} misfit": curve}
+        curves = {f"{VAL} feature loss": curve}
         choice = self.select(stages)
         helped = not self.anchors or choice.error < self.notes["start_auxiliary_val_mse"]
         if helped:
             reconstructions[VAL] = self.blend(VAL, stages[choice.depth], choice.fraction)
-            for split in [split for split in self.goal if split != VAL]:
-                stages, curves[f"{split} misfit"] = self.run(plan, split, choice.depth)
+            for split in [split for split in self.inputs if split != VAL]:
+                stages, curves[f"{split} feature loss"] = self.run(plan, split, choice.depth)
                 reconstructions[split] = self.blend(split, stages[choice.depth], choice.fraction)
         self.notes |= {
             **self.describe(plan, choice),
             "search_auxiliary_val_mse": choice.error,
             "searched": float(helped),
         }
-        reconstructions = {split: reconstructions[split] for split in self.goal}
+        reconstructions = {split: reconstructions[split] for split in self.inputs}
         residuals = {
             split: self.feature_losses(images, self.features[split]).sqrt() for split, images in reconstructions.items()
         }

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from sparseguard.attacks._descent import Descent, mean_squares
-from sparseguard.attacks._image_transforms import clipped
+from sparseguard.attacks._image_transforms import clip_straight_through
 from sparseguard.attacks._white_box import Rule, feature_loss
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
 from sparseguard.attacks.feature_inversion._feature_search import FEATURES, PIXELS, Choice, FeatureSearch
 from sparseguard.attacks.feature_inversion._latent_descent import (
@@ -25,14 +25,11 @@ from sparseguard.attacks.feature_inversion._latent_descent import (
     next_features,
     render_from,
 )
-from sparseguard.core.config import settings
+from sparseguard.core.config import Count, NonNegative, Positive, PositiveFraction, settings
 from sparseguard.core.seeding import derive
 from sparseguard.generators import Prior
-from sparseguard.types import Goal, Images
+from sparseguard.types import AttackInputs, Images
 
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 LEAST = 1e-6
 """Least unit of a move, so that values which are all zero can move."""
 
@@ -73,7 +70,7 @@ class GeneratorSettings:
     penalty: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01,)
     anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
     move: NonNegative = 0.1
-    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
+    shares: Annotated[tuple[PositiveFraction, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
     probe_images: Count = 8
     probe_steps: Count = 12
     batch_size: Count = 32
@@ -110,9 +107,14 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
     """
 
     def __init__(
-        self, options: GeneratorSettings, leak: Leak, goal: Goal, context: AttackContext, prior: Prior
+        self,
+        options: GeneratorSettings,
+        access: ModelAccess,
+        inputs: AttackInputs,
+        context: AttackContext,
+        prior: Prior,
     ) -> None:
-        super().__init__(options, leak, goal, context)
+        super().__init__(options, access, inputs, context)
         self.options, self.prior = options, prior.to(context.device)
         self.depth = len(self.prior.layers())
         self.pixel_variance = float(context.auxiliary.train.images.var(0).mean()) or 1.0
@@ -216,7 +218,7 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
         z = self.prior.latents(self.options.candidates, source)
         w = self.prior.mapping(z)
         mean = self.prior.mapping(z[:1], truncation=0.0)
-        images = [clipped(self.prior.synthesis(batch)) for batch in w.split(self.batch_size)]
+        images = [clip_straight_through(self.prior.synthesis(batch)) for batch in w.split(self.batch_size)]
         return Candidates(
             w=w.cpu(),
             images=torch.cat(images).flatten(1).cpu(),

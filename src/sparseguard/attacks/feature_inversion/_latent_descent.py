@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.attacks._descent import Descent, Evaluation, descend_to_lowest
-from sparseguard.attacks._image_transforms import clipped
+from sparseguard.attacks._image_transforms import clip_straight_through
 from sparseguard.generators import Prior
 from sparseguard.generators.base import Parts
 from sparseguard.types import Images
@@ -36,9 +36,7 @@ class Group:
     lr: float
 
 
-def descend(
-    groups: Sequence[Group], render: Callable[[Values], Images], objective: Objective, steps: int
-) -> Descent:
+def descend(groups: Sequence[Group], render: Callable[[Values], Images], objective: Objective, steps: int) -> Descent:
     """Move values by Adam towards the lowest objective, in units of their sizes, with cosine decay.
 
     Args:
@@ -55,7 +53,7 @@ def descend(
 
     def evaluate(_step: int) -> Evaluation:
         values = [group.start + unit * move for group, unit, move in zip(groups, units, moves, strict=True)]
-        images = clipped(render(values))
+        images = clip_straight_through(render(values))
         total, loss = objective(images, values, moves)
         return Evaluation(objective=total, loss=loss, iterate=(images, *values))
 

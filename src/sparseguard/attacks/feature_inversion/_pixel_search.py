@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparseguard.attacks._descent import Descent, Evaluation, descend_to_lowest, mean_squares
 from sparseguard.attacks._white_box import Rule, feature_loss
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
 from sparseguard.attacks.feature_inversion._feature_search import (
     FEATURES,
@@ -22,10 +22,8 @@ from sparseguard.attacks.feature_inversion._feature_search import (
     Choice,
     FeatureSearch,
 )
-from sparseguard.core.config import settings
-from sparseguard.types import Goal, Images
-
-NonNegative = Annotated[float, Field(ge=0)]
+from sparseguard.core.config import Count, NonNegative, Positive, settings
+from sparseguard.types import AttackInputs, Images
 
 WEAK = 0.3
 """Lambda starts at this fraction of the released one in the homotopy, and has risen to it after half of the steps."""
@@ -56,13 +54,13 @@ class PixelPlan:
 class PixelSettings:
     """Settings of the search, as `GradientInversion` explains them."""
 
-    steps: Annotated[int, Field(ge=1)] = 80
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    steps: Count = 80
+    lr: Positive = 0.1
     tv: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.3)
     prior: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.003, 0.03, 0.3, 3.0)
-    probe_images: Annotated[int, Field(ge=1)] = 8
-    probe_steps: Annotated[int, Field(ge=1)] = 20
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    probe_images: Count = 8
+    probe_steps: Count = 20
+    batch_size: Count = 32
 
 
 class PixelSearch(FeatureSearch[PixelPlan]):
@@ -75,13 +73,15 @@ class PixelSearch(FeatureSearch[PixelPlan]):
         context: the attacker's images, results of earlier attacks, seed, device.
     """
 
-    def __init__(self, options: PixelSettings, leak: Leak, goal: Goal, context: AttackContext) -> None:
-        super().__init__(options, leak, goal, context)
+    def __init__(
+        self, options: PixelSettings, access: ModelAccess, inputs: AttackInputs, context: AttackContext
+    ) -> None:
+        super().__init__(options, access, inputs, context)
         self.options = options
         images = context.auxiliary.train.images
         mean = images.mean(0, keepdim=True)
         constant: dict[str, Mapping[str, Images]] = {
-            name: {split: value.expand(attacked.count, -1, -1, -1) for split, attacked in goal.items()}
+            name: {split: value.expand(attacked.count, -1, -1, -1) for split, attacked in inputs.items()}
             for name, value in (("zeros", torch.zeros_like(mean)), ("mean image", mean))
         }
         self.starts = {**constant, **context.earlier}
@@ -134,7 +134,8 @@ class PixelSearch(FeatureSearch[PixelPlan]):
             priors = plan.tv * total_variation(images) + plan.prior * mean_squares(away) + mean_squares(outside)
             return Evaluation(objective=loss + priors, loss=loss, iterate=(images,), eligible=factor == 1.0)
 
-        return [descend_to_lowest(evaluate, torch.optim.Adam([away], lr=self.options.lr), plan.steps)]
+        optimizer = torch.optim.Adam([away], lr=self.options.lr)
+        return [descend_to_lowest(evaluate, optimizer, plan.steps, start=(start,))]
 
 
 def likely_errors(images: Images, errors: Float[Tensor, "m c h w"], least: float = 0.02) -> Float[Tensor, "p p"]:
@@ -153,6 +154,4 @@ def likely_errors(images: Images, errors: Float[Tensor, "m c h w"], least: float
 
 def total_variation(images: Images) -> Float[Tensor, " n"]:
     """Return each image's mean squared difference of neighboring pixels, down and across (He et al. 2019)."""
-    return mean_squares(images[:, :, 1:] - images[:, :, :-1]) + mean_squares(
-        images[:, :, :, 1:] - images[:, :, :, :-1]
-    )
+    return mean_squares(images[:, :, 1:] - images[:, :, :-1]) + mean_squares(images[:, :, :, 1:] - images[:, :, :, :-1])

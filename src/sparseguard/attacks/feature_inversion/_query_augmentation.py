@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.types import ImageSet
 
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
@@ -54,8 +54,8 @@ def mixed(images: Float[Tensor, "n c h w"], number: int) -> Float[Tensor, "n c h
     return made
 
 
-def is_stochastic(leak: Leak, images: ImageSet) -> bool:
+def is_stochastic(access: ModelAccess, images: ImageSet) -> bool:
     """Whether two observations of the same images differ."""
     few = images.select(torch.arange(min(8, len(images))))
-    first, second = leak.observe(few).features, leak.observe(few).features
+    first, second = access.observe(few).features, access.observe(few).features
     return not torch.allclose(first, second, rtol=1e-4, atol=1e-5 * float(first.std()))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import nn
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
-from sparseguard.attacks.feature_inversion._decoder_base import TrainedDecoder, decoded
+from sparseguard.attacks.feature_inversion._decoder_base import TrainedDecoder, run_decoder
 from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, ResidualDecoder, ResidualMLP, TapShape
 from sparseguard.core.config import settings
-from sparseguard.types import AttackResult, Goal
+from sparseguard.types import AttackInputs, AttackResult
 
 
 @settings
@@ -30,16 +29,16 @@ class RidgeMLP(TrainedDecoder):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "ridge plus a residual multilayer perceptron, trained with Adam"
     source: ClassVar[str] = "paper, section 2 (end-to-end and split threat models); architecture ours"
-    width: Annotated[int, Field(ge=1)] = 512
-    depth: Annotated[int, Field(ge=1)] = 2
+    width: Count = 512
+    depth: Count = 2
 
     def network(self, tap: TapShape, shape: ImageShape) -> nn.Module:
         """Return the decoder."""
         return ResidualMLP(tap, shape, self.width, self.depth)
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Fit ridge, train the correction, apply both."""
-        return decoded(self, leak, goal, context)
+        return run_decoder(self, access, inputs, context)
 
 
 @settings
@@ -57,13 +56,13 @@ class RidgeConv(TrainedDecoder):
     revision: ClassVar[int] = 2
     summary: ClassVar[str] = "ridge plus a residual convolutional decoder, trained with Adam"
     source: ClassVar[str] = "paper, section 2 (end-to-end and split threat models); architecture ours"
-    width: Annotated[int, Field(ge=1)] = 16
-    depth: Annotated[int, Field(ge=1)] = 1
+    width: Count = 16
+    depth: Count = 1
 
     def network(self, tap: TapShape, shape: ImageShape) -> nn.Module:
         """Return the decoder."""
         return ResidualDecoder(tap, shape, self.width, self.depth)
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Fit ridge, train the correction, apply both."""
-        return decoded(self, leak, goal, context)
+        return run_decoder(self, access, inputs, context)

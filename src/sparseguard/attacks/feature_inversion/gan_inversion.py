@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import ClassVar
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext, NotApplicable
 from sparseguard.attacks.feature_inversion._generator_search import GeneratorSearch, GeneratorSettings
 from sparseguard.core.config import settings
 from sparseguard.generators import Prior
 from sparseguard.sparse import NotConvergedWarning
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 
 @settings
@@ -64,7 +64,7 @@ class PriorInversion(GeneratorSettings, Attack):
     summary: ClassVar[str] = "search a generator's latents, then its features, for the image that leaked (needs prior=)"
     source: ClassVar[str] = "Qiu et al., ECCV 2024"
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
-    images: ClassVar[int | None] = 32
+    max_images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
 
@@ -76,17 +76,17 @@ class PriorInversion(GeneratorSettings, Attack):
         """Return what `trust_prior` says."""
         return self.trust_prior
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Choose a plan on auxiliary_val and carry it out."""
-        prior = self._usable(goal, context)
+        prior = self._usable(inputs, context)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by its trial
-            return GeneratorSearch(self, leak, goal, context, prior).result()
+            return GeneratorSearch(self, access, inputs, context, prior).result()
 
-    def _usable(self, goal: Goal, context: AttackContext) -> Prior:
+    def _usable(self, inputs: AttackInputs, context: AttackContext) -> Prior:
         if not self.prior or context.prior is None:
             raise NotApplicable("no prior is named; set prior = 'NAME or FOLDER' to say which generator is searched")
-        if "auxiliary_val" not in goal:
+        if "auxiliary_val" not in inputs:
             raise NotApplicable("it makes its choices on auxiliary_val, which an attacker with other images lacks")
         makes, attacked = tuple(context.prior.card.shape), context.auxiliary.train.shape
         if makes != attacked:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import ClassVar
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext, NotApplicable
 from sparseguard.attacks.feature_inversion._pixel_search import PixelSearch, PixelSettings
 from sparseguard.core.config import settings
 from sparseguard.sparse import NotConvergedWarning
-from sparseguard.types import AttackResult, Goal, Knowledge
+from sparseguard.types import AttackInputs, AttackResult, Knowledge
 
 
 @settings
@@ -48,14 +48,14 @@ class GradientInversion(PixelSettings, Attack):
     summary: ClassVar[str] = "search by gradients through the weights for the image with these features"
     source: ClassVar[str] = "He et al., ACSAC 2019"
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
-    images: ClassVar[int | None] = 32
+    max_images: ClassVar[int | None] = 32
     learns_from_features: ClassVar[bool] = False
     starts_from_earlier: ClassVar[bool] = True
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Choose a plan on auxiliary_val and carry it out."""
-        if "auxiliary_val" not in goal:
+        if "auxiliary_val" not in inputs:
             raise NotApplicable("it makes its choices on auxiliary_val, which an attacker with other images lacks")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by its trial
-            return PixelSearch(self, leak, goal, context).result()
+            return PixelSearch(self, access, inputs, context).result()

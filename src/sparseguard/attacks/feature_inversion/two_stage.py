@@ -1,22 +1,22 @@
-"""A decoder for taps that forget mean and contrast: the standardized image first, then what was removed."""
+"""A decoder for taps that lose mean and contrast: first the standardized image, then these two."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.base import AttackContext, released
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import AttackContext, require_features
 from sparseguard.attacks.feature_inversion._decoder_base import CURVE, TrainedDecoder
 from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, ResidualDecoder, TapShape
-from sparseguard.attacks.feature_inversion.ridge import fit_ridge
+from sparseguard.attacks.feature_inversion._train_decoder import psnr_curve
 from sparseguard.core.config import settings
+from sparseguard.numerics.ridge import fit_ridge
 from sparseguard.sparse import standardize
-from sparseguard.types import AttackResult, Goal
+from sparseguard.types import AttackInputs, AttackResult
 
 
 @settings
@@ -31,54 +31,56 @@ class TwoStage(TrainedDecoder):
         width: channels of the decoder at full size.
         depth: convolutions at full size.
 
-    Source: ours (design, section 4).
+    Source: ours.
     """
 
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "decoder of the standardized image, then mean and contrast from features and pixel range"
     source: ClassVar[str] = "ours"
-    width: Annotated[int, Field(ge=1)] = 16
-    depth: Annotated[int, Field(ge=1)] = 1
+    width: Count = 16
+    depth: Count = 1
 
     def network(self, tap: TapShape, shape: ImageShape) -> nn.Module:
         """Return the decoder of the first stage."""
         return ResidualDecoder(tap, shape, self.width, self.depth)
 
-    def run(self, leak: Leak, goal: Goal, context: AttackContext) -> AttackResult:
+    def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Train the first stage, fit the second, apply both."""
         auxiliary = context.auxiliary
         with torch.random.fork_rng():
             torch.manual_seed(context.seed)
-            first = self.learn(leak, context, _standardized, False)
-            seen, val_seen = leak.observe(auxiliary.train).features, leak.observe(auxiliary.val).features
-            second, penalty, _ = fit_ridge(
-                clues(seen, first(seen)),
+            first = self.learn(access, context, _standardize, False)
+            features, val_features = access.observe(auxiliary.train).features, access.observe(auxiliary.val).features
+            second = fit_ridge(
+                statistics_inputs(features, first(features)),
                 _statistics(auxiliary.train.images),
-                clues(val_seen, first(val_seen)),
+                statistics_inputs(val_features, first(val_features)),
                 _statistics(auxiliary.val.images),
             )
         reconstructions = {}
-        for part, features in released(goal).items():
-            made = first(features)
-            found = second(clues(features, made)).float()[..., None, None]
-            reconstructions[part] = (found[:, :1] + found[:, 1:] * made).clamp(0, 1)
+        for split, features in require_features(inputs).items():
+            standardized = first(features)
+            statistics = second.mapping(statistics_inputs(features, standardized)).float()[..., None, None]
+            reconstructions[split] = (statistics[:, :1] + statistics[:, 1:] * standardized).clamp(0, 1)
         return AttackResult(
             reconstructions=reconstructions,
             parameter_change=first.training.change,
-            notes={**first.notes, "statistics_penalty": penalty},
-            curves={CURVE: first.training.curve},
+            notes={**first.notes, "statistics_penalty": second.penalty},
+            curves={CURVE: psnr_curve(first.training)},
         )
 
 
-def clues(features: Float[Tensor, "n *tap"], made: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-    """Return what tells mean and contrast: the features, the extremes of u, and the answer of a full pixel range."""
-    flat = made.flatten(1)
+def statistics_inputs(
+    features: Float[Tensor, "n *tap"], standardized: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n d"]:
+    """Return predictors of mean and contrast: features, extremes of u, and the values for a full pixel range."""
+    flat = standardized.flatten(1)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     contrast = 1 / (high - low).clamp_min(1e-3)
     return torch.cat([features.flatten(1), low, high, contrast, -low * contrast], 1)
 
 
-def _standardized(images: Tensor) -> tuple[Tensor, Tensor]:
+def _standardize(images: Tensor) -> tuple[Tensor, Tensor]:
     return standardize(images), images.flatten(1).std(1, correction=0).view(-1, 1, 1, 1)
 
 

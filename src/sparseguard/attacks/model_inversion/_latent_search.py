@@ -1,4 +1,4 @@
-"""The search of Plug & Play: candidates, descent, selection; one class after the other can be kept and gone on with."""
+"""The search of Plug & Play: candidates, descent, selection; a later run resumes after the last finished class."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparseguard.attacks._image_transforms import Crop, Images, Resized, clipped, fitted, random_crop
-from sparseguard.attacks._white_box import Rule, WhiteBox
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.class_base import ClassContext
-from sparseguard.attacks.model_inversion._losses import LOSSES, at_clamp
-from sparseguard.attacks.model_inversion.plug_and_play import PlugAndPlay
+from sparseguard.attacks._descent import Evaluation, descend
+from sparseguard.attacks._image_transforms import Crop, Resized, clip_straight_through, draw_crop, fit_to_shape
+from sparseguard.attacks._search import WhiteBoxSearch
+from sparseguard.attacks._white_box import RULES, Rule
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import ClassContext
+from sparseguard.attacks.model_inversion._latent_settings import LatentSettings, draw_w, synthesize
+from sparseguard.attacks.model_inversion._losses import LOSSES, is_clamped
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.seeding import derive
-from sparseguard.types import Classes, ClassResult
+from sparseguard.generators import Prior
+from sparseguard.types import ClassResult, Images, TargetClasses
 
-RULES: tuple[Rule, ...] = ("unrolled", "implicit", "straight-through")
 SQUARE = (1.0, 1.0)
 RULE, NEVER = "rule: ", 1e30
-"""How the chosen rule is noted; the loss of a trial that ended in values that are not finite."""
+"""Prefix of the note that names the rule; the score of a trial that ended in values that are not finite."""
+
+LOSS = "loss"
+"""The one criterion of a trial: the mean loss of the released model after it."""
+
+Batch = tuple[Tensor, Tensor]
+"""Latents and the class wanted of each."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,186 +47,158 @@ class Candidates:
     w: Float[Tensor, "n ..."]
     confidence: Float[Tensor, "n classes"]
 
-    def best(self, label: int, count: int) -> Int[Tensor, " count"]:
-        """Return the places of the candidates the target is surest of, the surest first."""
+    def rank(self, label: int, count: int) -> Int[Tensor, " count"]:
+        """Return the indices of the candidates the target is surest of, the surest first."""
         order: Tensor = self.confidence[:, label].argsort(descending=True, stable=True)
         return order[:count]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class LatentPlan:
     """How latents descend: the rule by which gradients pass sparse layers, and Adam's rate."""
 
     rule: Rule
     lr: float
 
 
-class LatentSearch:
+class LatentSearch(WhiteBoxSearch[LatentPlan]):
     """One run of the attack.
 
     Args:
         attack: its settings.
         leak: the target's logits, with its weights.
-        goal: the classes.
-        context: prior, seed, device.
-
-    Raises:
-        RecipeError: when no prior is named, or settings do not fit it.
+        classes: the target classes.
+        context: seed, device, partial results.
+        prior: the generator.
     """
 
-    def __init__(self, attack: PlugAndPlay, leak: Leak, goal: Classes, context: ClassContext) -> None:
-        if context.prior is None:
-            raise RecipeError(f"{context.label}: name a prior: prior = 'NAME or FOLDER'.")
-        self.attack, self.goal, self.context, self.prior = attack, goal, context, context.prior.to(context.device)
-        model = leak.white_box()
-        self.boxes = {rule: WhiteBox(model, rule) for rule in RULES}
-        if not self.boxes["unrolled"].sparse:
-            self.boxes = {"unrolled": self.boxes["unrolled"]}
-        self.notes: dict[str, float] = {}
+    def __init__(
+        self, attack: LatentSettings, access: ModelAccess, classes: TargetClasses, context: ClassContext, prior: Prior
+    ) -> None:
+        super().__init__(access.copy_model(), context.progress, context.label)
+        self.attack, self.classes, self.context, self.prior = attack, classes, context, prior.to(context.device)
+        self.loss = LOSSES[attack.loss]
 
     def result(self) -> ClassResult:
-        """Search for every class, but for those that are kept already."""
-        attack, goal = self.attack, self.goal
-        found = {label: self.context.kept.load(f"class-{label}") for label in goal.wanted}
-        missing = [label for label in goal.wanted if found[label] is None]
-        kept = self.context.kept.load("notes")
-        if kept is not None:
-            self.notes |= {name: float(value) for name, value in kept.items()}
+        """Search for every class but those that an earlier run finished."""
+        attack, labels, storage = self.attack, self.classes.indices, self.context.partial_results
+        results = {label: storage.load(f"class-{label}") for label in labels}
+        missing = [label for label in labels if results[label] is None]
+        noted = storage.load("notes")
+        if noted is not None:
+            self.notes |= {name: float(value) for name, value in noted.items()}
         if missing:
-            candidates = self._candidates()
-            way = self._way(candidates) if kept is None else _noted(self.notes)
+            self.candidates = self._draw_candidates()
+            plan = self.plan() if noted is None else _restore_plan(self.notes)
             notes = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.notes.items()}
-            self.context.kept.save("notes", notes)
-            for label, tensors in self._searched(candidates, way, missing):
-                self.context.kept.save(f"class-{label}", tensors)
-                found[label] = tensors
-        parts = [part for label in goal.wanted if (part := found[label]) is not None]
+            storage.save("notes", notes)
+            for label, tensors in self._search_classes(plan, missing):
+                storage.save(f"class-{label}", tensors)
+                results[label] = tensors
+        parts = [part for label in labels if (part := results[label]) is not None]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "curve"}
-        labels = torch.tensor(goal.wanted).repeat_interleave(attack.optimized)
-        self.notes["at_clamp"] = float(joined.pop("at_clamp").mean())
+        self.notes["at_clamp"] = float(joined["at_clamp"].mean())
         curve = torch.stack([part["curve"] for part in parts]).mean(0)
         return ClassResult(
             images=joined["images"],
-            labels=labels,
+            labels=torch.tensor(labels).repeat_interleave(attack.optimized),
             confidence=joined["confidence"],
             steady_confidence=joined["steady_confidence"],
-            selected=(torch.arange(attack.optimized) < attack.selected).repeat(len(goal.wanted)),
+            selected=(torch.arange(attack.optimized) < attack.selected).repeat(len(labels)),
             starts=joined["starts"],
             start_confidence=joined["start_confidence"],
             notes=self.notes,
             curves={f"{attack.loss} loss": curve.tolist()},
         )
 
+    def plan(self) -> LatentPlan:
+        """Choose the rate and then the rule by the released model's loss on some candidates."""
+        attack = self.attack
+        self._probe_gradients()
+        plan = self.choose([LatentPlan(rule="unrolled", lr=lr) for lr in attack.lr], LOSS)
+        plan = self.choose([LatentPlan(rule=rule, lr=plan.lr) for rule in self.models], LOSS)
+        self.notes |= {f"{RULE}{plan.rule}": 1.0, "lr": plan.lr}
+        self.notes |= {f"probe loss, {tried.rule}, lr {tried.lr:g}": loss for (_, tried), loss in self.trials.items()}
+        return plan
+
+    def trial(self, plan: LatentPlan, criterion: str) -> float:  # noqa: ARG002
+        """Return the mean loss of the released model after a short search; `NEVER` where it is not finite."""
+        total, count = 0.0, 0
+        for start, labels in self._probe():
+            wanted = labels.to(self.context.device)
+            w, _, _ = self._descend(plan, start.to(self.context.device), wanted, self.attack.probe_steps)
+            with torch.no_grad():
+                total += float(self.loss(self.models["unrolled"](self._render(w)), wanted).sum())
+            count += len(labels)
+        return total / count if math.isfinite(total) else NEVER
+
+    def _probe(self) -> list[Batch]:
+        """Return the candidates on which plans are tried, the best of every class."""
+        attack, classes = self.attack, self.classes.indices
+        each = -(-attack.probe_images // len(classes))
+        indices = torch.cat([self.candidates.rank(label, each) for label in classes])[: attack.probe_images]
+        labels = torch.tensor(classes).repeat_interleave(each)[: attack.probe_images]
+        batches = self.candidates.w[indices].split(attack.batch_size), labels.split(attack.batch_size)
+        return list(zip(*batches, strict=True))
+
+    def _probe_gradients(self) -> None:
+        """Note the gradients of all rules by w at these candidates."""
+        gradients: dict[Rule, list[Tensor]] = {rule: [] for rule in self.models}
+        for start, labels in self._probe():
+            for rule, model in self.models.items():
+                leaf = start.to(self.context.device).requires_grad_()
+                loss = self.loss(model(self._render(leaf)), labels.to(self.context.device)).sum()
+                gradients[rule].append(torch.autograd.grad(loss, leaf)[0].flatten(1).cpu())
+        self.note_gradients({rule: torch.cat(parts) for rule, parts in gradients.items()})
+
     @torch.no_grad()
-    def _candidates(self) -> Candidates:
+    def _draw_candidates(self) -> Candidates:
         attack = self.attack
         source = torch.Generator().manual_seed(derive(purpose="candidates", seed=self.context.seed))
         latents, confidence = [], []
-        with self.context.progress.task(f"{self.context.label}: candidates", attack.candidates) as advance:
+        with self.progress.task(f"{self.label}: candidates", attack.candidates) as advance:
             for z in self.prior.latents(attack.candidates, source).split(attack.batch_size):
-                w = attack.drawn(self.prior, z)
-                confidence.append(self._confidence(self._images(w)).cpu())
+                w = draw_w(attack, self.prior, z)
+                confidence.append(self._confidence(self._render(w)).cpu())
                 latents.append(w.cpu())
                 advance(len(z))
         return Candidates(w=torch.cat(latents), confidence=torch.cat(confidence))
 
     def _confidence(self, images: Images) -> Float[Tensor, "n classes"]:
         """Return the target's confidence in every class, averaged with the mirror image's where that keeps it."""
-        box = self.boxes["unrolled"]
-        shown = F.softmax(box(images), 1)
-        return (shown + F.softmax(box(images.flip(3)), 1)) / 2 if self.goal.flips_keep_class else shown
+        model = self.models["unrolled"]
+        plain = F.softmax(model(images), 1)
+        return (plain + F.softmax(model(images.flip(3)), 1)) / 2 if self.classes.flips_keep_class else plain
 
-    def _images(self, w: Float[Tensor, "n ..."]) -> Images:
-        """Return what the target is shown of w, in [0, 1]."""
-        return self._shown(self._whole(w))
+    def _render(self, w: Float[Tensor, "n ..."]) -> Resized:
+        """Return the images of w as the target takes them, in [0, 1]."""
+        return self._fit(synthesize(self.prior, w))
 
-    def _whole(self, w: Float[Tensor, "n ..."]) -> Float[Tensor, "n c h w"]:
-        return self.prior.synthesis(w.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w else w)
+    def _fit(self, images: Images) -> Resized:
+        return clip_straight_through(fit_to_shape(images, self.classes.shape, self.attack.crop))
 
-    def _shown(self, whole: Images) -> Resized:
-        return clipped(fitted(whole, self.goal.shape, self.attack.crop))
-
-    def _way(self, candidates: Candidates) -> Way:
-        """Choose the rate and then the rule by what they do to the released model on some candidates."""
-        attack, goal = self.attack, self.goal
-        each = -(-attack.probe_images // len(goal.wanted))
-        places = torch.cat([candidates.best(label, each) for label in goal.wanted])[: attack.probe_images]
-        labels = torch.tensor(goal.wanted).repeat_interleave(each)[: attack.probe_images]
-        probe = list(zip(candidates.w[places].split(attack.batch_size), labels.split(attack.batch_size), strict=True))
-        self._gradients(probe)
-        others = [rule for rule in self.boxes if rule != "unrolled"]
-        trials = (len(attack.lr) if len(attack.lr) > 1 or others else 0) + len(others)
-        with self.context.progress.task(f"{self.context.label}: probe", trials) as advance:
-
-            def best(ways: list[Way]) -> Way:
-                if len(ways) == 1:
-                    return ways[0]
-                for way in ways:
-                    if way not in reached:
-                        reached[way] = self._reached(way, probe)
-                        advance(1)
-                return min(ways, key=lambda way: reached[way])
-
-            reached: dict[Way, float] = {}
-            way = best([Way(rule="unrolled", lr=lr) for lr in attack.lr])
-            way = best([Way(rule=rule, lr=way.lr) for rule in self.boxes])
-        self.notes |= {f"{RULE}{way.rule}": 1.0, "lr": way.lr}
-        self.notes |= {f"probe loss, {tried.rule}, lr {tried.lr:g}": loss for tried, loss in reached.items()}
-        return way
-
-    def _reached(self, way: Way, probe: list[tuple[Tensor, Tensor]]) -> float:
-        """Return the mean loss of the released model after a trial; infinite where it is not finite."""
-        total, count = 0.0, 0
-        for start, labels in probe:
-            wanted = labels.to(self.context.device)
-            w, _, _ = self._descend(way, start.to(self.context.device), wanted, self.attack.probe_steps)
-            with torch.no_grad():
-                total += float(LOSSES[self.attack.loss](self.boxes["unrolled"](self._images(w)), wanted).sum())
-            count += len(labels)
-        return total / count if math.isfinite(total) else NEVER
-
-    def _gradients(self, probe: list[tuple[Tensor, Tensor]]) -> None:
-        """Note how large the gradients in w are, and the cosines between the exact ones and those of other rules."""
-        found: dict[str, list[Tensor]] = {rule: [] for rule in self.boxes}
-        for start, labels in probe:
-            for rule, box in self.boxes.items():
-                leaf = start.to(self.context.device).requires_grad_()
-                loss = LOSSES[self.attack.loss](box(self._images(leaf)), labels.to(self.context.device)).sum()
-                found[rule].append(torch.autograd.grad(loss, leaf)[0].flatten(1).cpu())
-        gradients = {rule: torch.cat(parts) for rule, parts in found.items()}
-        self.notes["gradient_norm"] = float(gradients["unrolled"].norm(dim=1).mean())
-        for rule in RULES[1:]:
-            if rule in gradients:
-                cosine = float(F.cosine_similarity(gradients["unrolled"], gradients[rule], dim=1).mean())
-                if math.isfinite(cosine):
-                    self.notes[f"cosine unrolled, {rule}"] = cosine
-
-    def _searched(
-        self, candidates: Candidates, way: Way, missing: list[int]
-    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    def _search_classes(self, plan: LatentPlan, labels: list[int]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """Yield each class's tensors when its last latent is done; a batch may hold latents of several classes."""
         attack = self.attack
-        places = torch.cat([candidates.best(label, attack.optimized) for label in missing])
-        labels = torch.tensor(missing).repeat_interleave(attack.optimized)
-        waiting: list[dict[str, Tensor]] = []
-        done = 0
-        with self.context.progress.task(f"{self.context.label}: search", len(places)) as advance:
-            for some in torch.arange(len(places)).split(attack.batch_size):
-                waiting.append(self._batch(candidates, way, places[some], labels[some]))
-                advance(len(some))
-                ready = {name: torch.cat([part[name] for part in waiting]) for name in waiting[0]}
+        indices = torch.cat([self.candidates.rank(label, attack.optimized) for label in labels])
+        wanted = torch.tensor(labels).repeat_interleave(attack.optimized)
+        remaining = iter(labels)
+        ready: dict[str, Tensor] = {}
+        with self.progress.task(f"{self.label}: search", len(indices)) as advance:
+            for batch in torch.arange(len(indices)).split(attack.batch_size):
+                tensors = self._search_batch(plan, indices[batch], wanted[batch])
+                ready = {name: torch.cat([ready[name], value]) if ready else value for name, value in tensors.items()}
+                advance(len(batch))
                 while len(ready["confidence"]) >= attack.optimized:
-                    yield missing[done], _ranked({name: value[: attack.optimized] for name, value in ready.items()})
+                    yield next(remaining), _sort({name: value[: attack.optimized] for name, value in ready.items()})
                     ready = {name: value[attack.optimized :] for name, value in ready.items()}
-                    done += 1
-                waiting = [ready]
 
-    def _batch(self, candidates: Candidates, way: Way, places: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        start = candidates.w[places].to(self.context.device)
+    def _search_batch(self, plan: LatentPlan, indices: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        start = self.candidates.w[indices].to(self.context.device)
         wanted = labels.to(self.context.device)
-        w, losses, clamped = self._descend(way, start, wanted, self.attack.steps)
+        w, losses, clamped = self._descend(plan, start, wanted, self.attack.steps)
         with torch.no_grad():
-            images, starts = self._images(w), self._images(start)
+            images, starts = self._render(w), self._render(start)
             steady = self._steady_confidence(images, wanted)
             confidence = self._confidence(images).gather(1, wanted.unsqueeze(1)).squeeze(1)
         return {
@@ -226,49 +206,46 @@ class LatentSearch:
             "confidence": confidence.cpu(),
             "steady_confidence": steady.cpu(),
             "starts": starts.cpu(),
-            "start_confidence": candidates.confidence[places, labels],
+            "start_confidence": self.candidates.confidence[indices, labels],
             "losses": losses.cpu(),
             "at_clamp": clamped.cpu(),
         }
 
     def _descend(
-        self, way: Way, start: Float[Tensor, "n ..."], wanted: Int[Tensor, " n"], steps: int
+        self, plan: LatentPlan, start: Float[Tensor, "n ..."], wanted: Int[Tensor, " n"], steps: int
     ) -> tuple[Tensor, Float[Tensor, "n steps"], Float[Tensor, " n"]]:
-        """Return the latents after the last step, every latent's losses, and where the last loss was at its clamp.
+        """Return the latents after the last step, their losses, and 1 where the last loss was at its clamp.
 
-        Random crops depend on the step alone, so that no latent's way depends on those it is searched with.
+        Random crops depend on the step alone, so that no latent's path depends on those it is searched with.
         """
-        attack, box = self.attack, self.boxes[way.rule]
-        w = start.detach().clone().requires_grad_()
-        if self.prior.has_w and attack.space == "w+":
-            w = start.expand(-1, self.prior.card.num_ws, -1).detach().clone().requires_grad_()
-        optimizer = torch.optim.Adam([w], lr=way.lr, betas=attack.betas)
-        losses, clamped = [], torch.zeros(len(start), device=start.device)
-        for step in range(steps):
-            whole = self._whole(w)
-            logits = box(self._crop(step, "search").of(self._shown(whole)))
-            loss = LOSSES[attack.loss](logits, wanted)
-            clamped = at_clamp(logits.detach()) if attack.loss == "poincare" else clamped
-            losses.append(loss.detach())
-            objective = loss.sum()
-            if attack.discriminator:
-                objective = objective + attack.discriminator * F.softplus(-self._realism(whole)).sum()
-            optimizer.zero_grad(set_to_none=True)
-            objective.backward()
-            optimizer.step()
+        attack = self.attack
+        spread = start.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w and attack.space == "w+" else start
+        w = spread.detach().clone().requires_grad_()
+        logits = torch.empty(0)
+
+        def evaluate(step: int) -> Evaluation:
+            nonlocal logits
+            images = synthesize(self.prior, w)
+            logits = self.models[plan.rule](self._crop(step, "search").apply(self._fit(images)))
+            loss = self.loss(logits, wanted)
+            penalty = attack.discriminator * F.softplus(-self._realism(images)) if attack.discriminator else 0
+            return Evaluation(objective=loss + penalty, loss=loss)
+
+        losses = descend(evaluate, torch.optim.Adam([w], lr=plan.lr, betas=attack.betas), steps)
+        clamped = is_clamped(logits.detach()) if attack.loss == "poincare" else torch.zeros(len(w), device=w.device)
         return w.detach(), torch.stack(losses, 1), clamped
 
-    def _realism(self, whole: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
-        logits = self.prior.realism(whole)
+    def _realism(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
+        logits = self.prior.realism(images)
         if logits is None:
-            raise RecipeError(f"{self.context.label}: the prior has no discriminator; set discriminator = 0.")
+            raise RecipeError(f"{self.label}: the prior has no discriminator; set discriminator = 0.")
         return logits
 
     def _steady_confidence(self, images: Images, wanted: Tensor) -> Float[Tensor, " n"]:
         """Return the mean confidence over random crops, the same ones for every image."""
         total = torch.zeros(len(images), device=images.device)
         for number in range(self.attack.transforms):
-            answers = F.softmax(self.boxes["unrolled"](self._crop(number, "select").of(images)), 1)
+            answers = F.softmax(self.models["unrolled"](self._crop(number, "select").apply(images)), 1)
             total += answers.gather(1, wanted.unsqueeze(1)).squeeze(1)
         return total / self.attack.transforms
 
@@ -276,19 +253,19 @@ class LatentSearch:
         attack = self.attack
         source = torch.Generator().manual_seed(derive(purpose=purpose, seed=self.context.seed, number=number))
         if purpose == "search":
-            return random_crop(self.goal.shape[1:], attack.scale, SQUARE, False, source)
-        mirrors = self.goal.flips_keep_class
-        return random_crop(self.goal.shape[1:], attack.final_scale, attack.final_ratio, mirrors, source)
+            return draw_crop(self.classes.shape[1:], attack.scale, SQUARE, False, source)
+        mirrors = self.classes.flips_keep_class
+        return draw_crop(self.classes.shape[1:], attack.final_scale, attack.final_ratio, mirrors, source)
 
 
-def _ranked(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def _sort(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return one class's tensors with the steadiest image first, and its mean losses as a curve."""
-    order = found["steady_confidence"].argsort(descending=True, stable=True)
-    losses = found.pop("losses")
-    return {name: value[order] for name, value in found.items()} | {"curve": losses.mean(0)}
+    order = tensors["steady_confidence"].argsort(descending=True, stable=True)
+    losses = tensors.pop("losses")
+    return {name: value[order] for name, value in tensors.items()} | {"curve": losses.mean(0)}
 
 
-def _noted(notes: Mapping[str, float]) -> Way:
-    """Return the way an interrupted attack had chosen."""
+def _restore_plan(notes: Mapping[str, float]) -> LatentPlan:
+    """Return the plan of the run that was interrupted."""
     rule = next(rule for rule in RULES if f"{RULE}{rule}" in notes)
-    return Way(rule=rule, lr=notes["lr"])
+    return LatentPlan(rule=rule, lr=notes["lr"])

@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from sparseguard.attacks._descent import Evaluation, descend
-from sparseguard.attacks._image_transforms import clipped
+from sparseguard.attacks._image_transforms import clip_straight_through
 from sparseguard.attacks._white_box import WhiteBoxModel
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.class_base import ClassAttack, ClassContext
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import ClassAttack, ClassContext
 from sparseguard.attacks.model_inversion._losses import cross_entropy
 from sparseguard.core.config import settings
 from sparseguard.core.seeding import derive
-from sparseguard.types import Classes, ClassResult, Images, Knowledge
+from sparseguard.types import ClassResult, Images, Knowledge, TargetClasses
 
 
 @settings
@@ -47,28 +47,28 @@ class PixelInversion(ClassAttack):
     source: ClassVar[str] = "Fredrikson et al., CCS 2015"
     knowledge: ClassVar[Knowledge] = Knowledge.WHITE_BOX
     control: ClassVar[bool] = True
-    images: Annotated[int, Field(ge=1)] = 10
-    steps: Annotated[int, Field(ge=1)] = 50
-    lr: Annotated[float, Field(gt=0)] = 0.05
+    images: Count = 10
+    steps: Count = 50
+    lr: Positive = 0.05
     bound: Annotated[float, Field(gt=0, le=1)] = 0.1
-    batch_size: Annotated[int, Field(ge=1)] = 256
+    batch_size: Count = 256
 
-    def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
+    def run(self, access: ModelAccess, classes: TargetClasses, context: ClassContext) -> ClassResult:
         """Search the pixels of one batch after the other."""
-        model = WhiteBoxModel(leak.white_box())
+        model = WhiteBoxModel(access.copy_model())
         source = torch.Generator().manual_seed(derive(purpose="pixels", seed=context.seed))
-        labels = torch.tensor(goal.wanted).repeat_interleave(self.images)
-        starts = torch.rand(len(labels), *goal.shape, generator=source)
+        labels = torch.tensor(classes.indices).repeat_interleave(self.images)
+        starts = torch.rand(len(labels), *classes.shape, generator=source)
         images, confidence, start_confidence, losses = [], [], [], []
         with context.progress.task(f"{context.label}: pixels", len(labels)) as advance:
-            for batch, classes in zip(starts.split(self.batch_size), labels.split(self.batch_size), strict=True):
-                start, wanted = batch.to(context.device), classes.to(context.device)
+            for batch, own in zip(starts.split(self.batch_size), labels.split(self.batch_size), strict=True):
+                start, wanted = batch.to(context.device), own.to(context.device)
                 result, curve = self._search(model, start, wanted)
                 images.append(result.cpu())
                 confidence.append(_confidence(model, result, wanted).cpu())
                 start_confidence.append(_confidence(model, start, wanted).cpu())
                 losses.append(curve.cpu())
-                advance(len(classes))
+                advance(len(own))
         return ClassResult(
             images=torch.cat(images),
             labels=labels,
@@ -80,14 +80,12 @@ class PixelInversion(ClassAttack):
             curves={"cross-entropy loss": (torch.stack(losses).sum(0) / len(labels)).tolist()},
         )
 
-    def _search(
-        self, model: WhiteBoxModel, start: Images, wanted: Tensor
-    ) -> tuple[Images, Float[Tensor, " steps"]]:
+    def _search(self, model: WhiteBoxModel, start: Images, wanted: Tensor) -> tuple[Images, Float[Tensor, " steps"]]:
         """Return the images after the last step, and the summed loss at every step."""
         pixels = start.clone().requires_grad_()
 
         def evaluate(_step: int) -> Evaluation:
-            loss = cross_entropy(model(clipped(pixels)), wanted)
+            loss = cross_entropy(model(clip_straight_through(pixels)), wanted)
             return Evaluation(objective=loss, loss=loss)
 
         def project() -> None:

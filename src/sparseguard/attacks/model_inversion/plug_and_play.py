@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import pydantic
 import torch
-from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
 
-from sparseguard.attacks._image_transforms import fitted
-from sparseguard.attacks.access import Leak
-from sparseguard.attacks.class_base import ClassAttack, ClassContext
-from sparseguard.attacks.model_inversion._losses import LossName
+from sparseguard.attacks._image_transforms import fit_to_shape
+from sparseguard.attacks.access import ModelAccess
+from sparseguard.attacks.base import ClassAttack, ClassContext
+from sparseguard.attacks.model_inversion._latent_search import LatentSearch
+from sparseguard.attacks.model_inversion._latent_settings import LatentSettings, draw_w, synthesize
 from sparseguard.core.config import settings
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.seeding import derive
 from sparseguard.generators import Prior
 from sparseguard.sparse import NotConvergedWarning
-from sparseguard.types import Classes, ClassResult, Images, Knowledge
+from sparseguard.types import ClassResult, Images, Knowledge, TargetClasses
 
 _FACES = {
     "optimized": 200, "selected": 50, "truncation": 0.5, "cutoff": 8, "lr": (0.005,), "transforms": 100,
@@ -110,7 +107,7 @@ class PlugAndPlay(LatentSettings, ClassAttack):
         if self.discriminator and prior.realism(torch.zeros(1, *card.shape, device=prior.device)) is None:
             raise RecipeError("plug-and-play: the prior has no discriminator; set discriminator = 0.")
 
-    def unattacked(self, count: int, goal: Classes, prior: Prior | None, seed: int) -> Images | None:
+    def sample_prior(self, count: int, classes: TargetClasses, prior: Prior | None, seed: int) -> Images | None:
         """Return samples of the prior, truncated as candidates are."""
         if prior is None:
             return None
@@ -119,12 +116,13 @@ class PlugAndPlay(LatentSettings, ClassAttack):
         with torch.no_grad():
             for z in prior.latents(count, source).split(self.batch_size):
                 w = draw_w(self, prior, z)
-                whole = prior.synthesis(w.expand(-1, prior.card.num_ws, -1) if prior.has_w else w)
-                samples.append(fitted(whole, goal.shape, self.crop).clamp(0, 1).cpu())
+                samples.append(fit_to_shape(synthesize(prior, w), classes.shape, self.crop).clamp(0, 1).cpu())
         return torch.cat(samples)
 
-    def run(self, leak: Leak, goal: Classes, context: ClassContext) -> ClassResult:
+    def run(self, access: ModelAccess, classes: TargetClasses, context: ClassContext) -> ClassResult:
         """Rank, search and select."""
+        if context.prior is None:
+            raise RecipeError(f"{context.label}: name a prior: prior = 'NAME or FOLDER'.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConvergedWarning)  # the rule is judged by its trial
-            return LatentSearch(self, leak, goal, context, context.prior).result()
+            return LatentSearch(self, access, classes, context, context.prior).result()

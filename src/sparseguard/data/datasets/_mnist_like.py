@@ -17,6 +17,7 @@ import torch
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError
 from sparseguard.data.base import DataSet
+from sparseguard.data.cache import cache_folder, expand_user
 from sparseguard.data.readers.idx import Bytes, read_images, read_labels
 from sparseguard.data.splits import partition
 from sparseguard.types import ImageSet, Splits
@@ -122,11 +123,11 @@ class MnistLike(DataSet):
 
     def _places(self) -> Iterator[Path]:
         if self.path is not None:
-            folder = _expanded(self.path)
+            folder = expand_user(self.path)
             yield from (folder, folder / self.torchvision_name / "raw")
             return
         if named := os.environ.get("SPARSEGUARD_DATA"):
-            folder = _expanded(Path(named))
+            folder = expand_user(Path(named))
             yield from (folder / self.name, folder / self.torchvision_name / "raw", folder)
         if self.debian_folder is not None:
             yield self.debian_folder
@@ -147,16 +148,6 @@ class MnistLike(DataSet):
             ) from error
 
 
-def cache_folder() -> Path:
-    """Return the folder downloads go to: ``sparseguard`` in XDG_CACHE_HOME, or else in ``~/.cache``.
-
-    Raises:
-        DataError: when neither is known.
-    """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else _expanded(Path("~/.cache"))) / "sparseguard"
-
-
 def _file(folder: Path, name: str) -> Path:
     plain = folder / name
     return plain if _is_file(plain) else folder / f"{name}.gz"
@@ -167,10 +158,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError as error:
         raise DataError(f"{path}: cannot be looked at ({error.strerror}). Check the folder's rights.") from None
-
-
-def _expanded(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{path}: {error} Give the full path instead.") from None

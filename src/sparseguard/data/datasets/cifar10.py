@@ -16,7 +16,7 @@ import pydantic
 
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError
-from sparseguard.data.datasets._mnist_like import cache_folder
+from sparseguard.data.cache import cache_folder
 from sparseguard.data.preparation.decode_image import Look
 from sparseguard.data.preparation.prepared_dataset import PreparedSet
 from sparseguard.data.readers.archive import TarSource, open_images

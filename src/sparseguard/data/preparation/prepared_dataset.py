@@ -16,7 +16,7 @@ from sparseguard.core.config import describe, settings
 from sparseguard.core.errors import DataError
 from sparseguard.core.progress import Progress
 from sparseguard.data.base import DataSet
-from sparseguard.data.datasets._mnist_like import cache_folder
+from sparseguard.data.cache import prepared_folder
 from sparseguard.data.preparation.assemble import ABOUT, IMAGES, LABELS
 from sparseguard.data.preparation.decode_image import Look
 from sparseguard.data.preparation.pipeline import VERSION, prepare
@@ -63,12 +63,6 @@ def read(folder: Path) -> Splits:
         return Splits(name=told["name"], layout=told["layout"], flips_keep_class=told["flips_keep_class"], **parts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise DataError(f"{folder}: damaged ({error}). Remove it to prepare it again.") from None
-
-
-def prepared_folder() -> Path:
-    """Return where prepared sets are: in SPARSEGUARD_CACHE, or else in the user's cache folder."""
-    named = os.environ.get("SPARSEGUARD_CACHE")
-    return (Path(named).expanduser() if named else cache_folder()) / "prepared"
 
 
 @settings

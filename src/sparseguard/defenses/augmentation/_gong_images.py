@@ -1,4 +1,4 @@
-"""The two kinds of images that mislead an inversion: planted and inverted ones."""
+"""Images that mislead an inversion: planted and inverted ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sparseguard.generators import ConditionalGenerator
 from sparseguard.types import ImageSet
 
 
-def public_classifier(images: ImageSet, *, epochs: int, seed: int, device: torch.device) -> nn.Module:
-    """Train a small dense classifier on public images and return it in evaluation mode."""
+def train_classifier(images: ImageSet, *, epochs: int, seed: int, device: torch.device) -> nn.Module:
+    """Train a small dense classifier on auxiliary images and return it in evaluation mode."""
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(seed)
         network = nn.Sequential(
@@ -28,28 +28,30 @@ def public_classifier(images: ImageSet, *, epochs: int, seed: int, device: torch
     return network.eval().requires_grad_(False)
 
 
-def derangement(classes: Int[Tensor, " k"], generator: torch.Generator) -> Int[Tensor, " k"]:
-    """Return a different class for each, all of them used: the next one in a random circle."""
+def draw_derangement(classes: Int[Tensor, " k"], generator: torch.Generator) -> Int[Tensor, " k"]:
+    """Return a different class for each class, one to one: the next class in a random cycle."""
     order = torch.randperm(len(classes), generator=generator)
-    others = torch.empty_like(classes)
-    others[order] = classes[order.roll(-1)]
-    return others
+    targets = torch.empty_like(classes)
+    targets[order] = classes[order.roll(-1)]
+    return targets
 
 
 @torch.no_grad()
-def typical_images(
-    generator: ConditionalGenerator, judge: nn.Module, label: int, count: int, draws: int, random: torch.Generator
+def sample_typical_images(
+    generator: ConditionalGenerator, classifier: nn.Module, label: int, count: int, draws: int, random: torch.Generator
 ) -> Float[Tensor, "n c h w"]:
-    """Return, of ``draws * count`` images of a class, the ``count`` that the judge is surest of."""
-    wanted = torch.full((draws * count,), label)
-    images = generator.sample(wanted, random)
+    """Return, of ``draws * count`` images of a class, the ``count`` of which the classifier is surest."""
+    classes = torch.full((draws * count,), label)
+    images = generator.sample(classes, random)
     device = generator.embedding.weight.device
-    sure = torch.cat([judge(part.to(device) * 2 - 1).log_softmax(1)[:, label].cpu() for part in images.split(500)])
-    return images[sure.topk(count).indices]
+    confidence = torch.cat(
+        [classifier(chunk.to(device) * 2 - 1).log_softmax(1)[:, label].cpu() for chunk in images.split(500)]
+    )
+    return images[confidence.topk(count).indices]
 
 
-def inverted_images(
-    victim: nn.Module,
+def invert_model(
+    model: nn.Module,
     generator: ConditionalGenerator,
     labels: Int[Tensor, " n"],
     *,
@@ -57,30 +59,30 @@ def inverted_images(
     rate: float,
     random: torch.Generator,
 ) -> Float[Tensor, "n c h w"]:
-    """Return images of these labels that the victim is sure of: the generator's noise is optimised by Adam.
+    """Return images of high confidence for these labels, by Adam on the generator's noise.
 
     Args:
-        victim: in evaluation mode; its gradients are left alone.
-        generator: whose images are searched.
+        model: in evaluation mode; its gradients do not change.
+        generator: of the images.
         labels: on the device of both.
         steps: of Adam.
         rate: its learning rate.
-        random: of the noise to start from.
+        random: of the initial noise.
     """
-    found = []
-    for part in labels.split(250):
-        noise = generator.noise(len(part), random).requires_grad_()
+    images = []
+    for chunk in labels.split(250):
+        noise = generator.noise(len(chunk), random).requires_grad_()
         optimizer = torch.optim.Adam([noise], lr=rate)
         for _ in range(steps):
-            unsure = F.cross_entropy(victim(generator(noise, part)), part, reduction="sum")
-            (noise.grad,) = torch.autograd.grad(unsure, noise)
+            loss = F.cross_entropy(model(generator(noise, chunk)), chunk, reduction="sum")
+            (noise.grad,) = torch.autograd.grad(loss, noise)
             optimizer.step()
         with torch.no_grad():
-            found.append(generator(noise, part))
-    return torch.cat(found)
+            images.append(generator(noise, chunk))
+    return torch.cat(images)
 
 
-def away_from_class(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Tensor:
+def compute_repulsion(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Tensor:
     """Return the mean of -log(1 - p) over the probabilities p of the labels, in nats."""
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
     return (logits.logsumexp(1) - others.logsumexp(1)).mean()

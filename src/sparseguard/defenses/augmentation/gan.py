@@ -1,9 +1,9 @@
-"""Training on private images and on fakes of a GAN alike."""
+"""Training on private images and fake images of a GAN."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, final
+from typing import Annotated, Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseguard.core.config import settings
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import StagedModel
-from sparseguard.defenses.augmentation._added_images import AddsImages, as_bytes, drawn
+from sparseguard.defenses.augmentation._added_images import AddsImages, draw_images, to_bytes
 from sparseguard.defenses.base import Context, State
 from sparseguard.generators import GanFit, train_conditional_gan
 from sparseguard.types import BatchContext, as_unit_float
@@ -26,9 +26,9 @@ class GenerativeAugmentation(AddsImages):
 
     .. math:: L = \mathrm{CE}(x, y) + \lambda \, \mathrm{CE}(G(z, y'), y')
 
-    Beforehand, generator G is trained on the private images against a discriminator, and a pool of fakes, as many of
-    each class y', is drawn from it. In training, fakes drawn at random from the pool are added to every batch. The
-    GAN is thrown away; the model has no stage more than without the defense, and answers without randomness.
+    Before training, generator G is trained on the private images against a discriminator, and a pool of fakes is drawn
+    from it, equally many of each class y'. Training adds random fakes of the pool to every batch. The GAN is discarded;
+    the model has the stages of the undefended model, and no randomness.
 
     Args:
         weight: lambda, of the fakes' cross-entropy; >= 0.
@@ -42,11 +42,11 @@ class GenerativeAugmentation(AddsImages):
     `train_conditional_gan`), weight 1 and ratio 1 are ours. The GAN sees all private images, also those which the
     target holds out for early stopping.
 
-    Limits: nothing is hidden at the tap; whatever it hinders an attacker is a side effect of what the model learns.
-    The fakes come from private images, so they may carry these into the model's weights.
+    Limits: it hides nothing at the tap; any protection is a side effect of what the model learns. The fakes come from
+    private images and may carry these into the model's weights.
     Batch normalization in the backbone sees private images and fakes as one batch.
 
-    Released code: the fakes' loss is turned into a number without gradient in 45 of 45 scripts of this family, so the
+    Released code: the fakes' loss is a number without gradient in 45 of 45 scripts of this family, so the
     target trains as without defense; the GAN's loss compares the validities of a batch with each other instead of
     with real and fake in 85 of 85 scripts that have one.
     """
@@ -54,12 +54,13 @@ class GenerativeAugmentation(AddsImages):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "trained on private images and on fakes of a GAN learned from them"
     source: ClassVar[str] = "paper, section 4 (GAN)"
+    quick_settings: ClassVar[Mapping[str, Any]] = {"epochs": 1}
     weight: Annotated[float, Field(ge=0)] = 1.0
     ratio: Annotated[float, Field(gt=0)] = 1.0
     epochs: Annotated[int, Field(ge=1)] = 25
 
     def find_unaccounted_access(self) -> str:
-        """Say what else it learns from private images."""
+        """Return that a GAN learns from private images."""
         return "a GAN learns from private images, and the target from its fakes"
 
     def prepare(self, context: Context) -> State:
@@ -75,15 +76,15 @@ class GenerativeAugmentation(AddsImages):
         present = context.private.labels.unique()
         labels = present[torch.arange(max(1, round(self.ratio * len(context.private)))) % len(present)]
         draws = torch.Generator().manual_seed(derive(purpose="fakes", seed=context.seed))
-        return {"fakes": as_bytes(generator.sample(labels, draws)), "labels": labels}
+        return {"fakes": to_bytes(generator.sample(labels, draws)), "labels": labels}
 
     def transform(
         self, images: Tensor, labels: Tensor, *, state: State, epoch: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Add fakes behind the batch's own images."""
         count = round(self.ratio * len(labels))
-        fakes, wanted = drawn(state["fakes"], state["labels"], count, generator, images)
-        return torch.cat([images, fakes]), torch.cat([labels, wanted])
+        fakes, classes = draw_images(state["fakes"], state["labels"], count, generator, images)
+        return torch.cat([images, fakes]), torch.cat([labels, classes])
 
     def penalty(self, batch: BatchContext) -> Tensor | None:
         """Return the fakes' weighted cross-entropy."""
@@ -93,6 +94,6 @@ class GenerativeAugmentation(AddsImages):
 
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
-        """Return the share of 500 fakes that the model takes for their class."""
+        """Return the fraction of 500 fakes that the model assigns to their class."""
         fakes, labels = as_unit_float(state["fakes"][:500]).to(images.device), state["labels"][:500].to(images.device)
         return {"fakes_accuracy": float((model(fakes).argmax(1) == labels).float().mean())}

@@ -1,4 +1,4 @@
-"""No defense."""
+"""The undefended model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sparseguard.defenses.base import Defense
 @final
 @settings
 class NoDefense(Defense):
-    """The undefended model, which every defense is compared with.
+    """The undefended model, the reference for every defense.
 
     Source: paper, section 4 (No-Defense).
 
     Differs: nothing known.
 
-    Limits: it defends nothing. On a deterministic tap as wide as the image it is inverted nearly exactly.
+    Limits: no protection. A deterministic tap as wide as the image is inverted nearly exactly.
 
     Released code: another architecture than for other defenses on the same data (grey images: dense layers applied to
     each row of the image; twice a softmax in front of the cross-entropy in 16 scripts, which lowers its accuracy).

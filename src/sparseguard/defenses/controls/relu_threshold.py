@@ -1,4 +1,4 @@
-"""The control that has SCA's atoms and threshold, and no competition between atoms."""
+"""Control with SCA's atoms and threshold, without competition between atoms."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch import Tensor, nn
 from sparseguard.core.config import OddSize, settings
 from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
 from sparseguard.defenses.base import Defense, State
-from sparseguard.defenses.sparse_coding._inspect import inactive_layer, run_watched
-from sparseguard.defenses.sparse_coding._normalization import MIXES, Normalization, normalization
+from sparseguard.defenses.sparse_coding._inspect import find_inactive_layer, run_with_hooks
+from sparseguard.defenses.sparse_coding._normalization import MIXES, Normalization, build_normalization
 from sparseguard.defenses.sparse_coding._threshold_layer import ThresholdCode2d
 
 
 @final
 @settings
 class ReluThreshold(Defense):
-    r"""SCA with one thresholded correlation in place of every sparse code.
+    r"""SCA with a thresholded correlation instead of every sparse code.
 
     .. math:: R(X) = \mathrm{relu}(X * W - \lambda)
 
-    X is standardized as in SCA, and the atoms W at the start are those SCA has at the same seed. Atoms do not compete
-    for the same part of an image, so more of them are active. It tells what solving for a sparse code buys beyond a
-    random filter and a threshold.
+    X is standardized as in SCA, and the initial atoms W are those of SCA at the same seed. Atoms do not compete
+    for the same part of an image, so more of them are active. It separates the effect of
+    sparse coding from that of a random filter and a threshold.
 
     Args:
         lambd: threshold.
         features: atoms of each layer.
         kernel_size: side of the square atoms; odd.
         backprop: gradients into the dictionaries of layers 2, 3, ...; after each step atoms have norm 1 again.
-        normalization: after each layer: ``batch``, ``group`` (each image by itself) or ``none``.
+        normalization: after each layer: ``batch``, ``group`` (each image alone) or ``none``.
 
     Source: ours (control).
 
-    Differs: it is no published defense. Against SCA there is no local update, which has no meaning without a
+    Differs: it is no published defense. Unlike SCA it has no local update, which has no meaning without a
     reconstruction.
 
     Limits: at the same lambda it has another number of active coefficients than SCA; ``threshold_1_active`` and
@@ -48,6 +48,7 @@ class ReluThreshold(Defense):
     revision: ClassVar[int] = 1
     summary: ClassVar[str] = "control: SCA's atoms and threshold without competition between atoms"
     source: ClassVar[str] = "ours (control)"
+    is_control: ClassVar[bool] = True
     lambd: Annotated[float, Field(ge=0)] = 0.5
     features: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (16, 28)
     kernel_size: OddSize = 5
@@ -55,41 +56,41 @@ class ReluThreshold(Defense):
     normalization: Normalization = "batch"
 
     def find_unaccounted_access(self) -> str | None:
-        """Name batch normalization."""
+        """Return that batch normalization mixes the images of a batch."""
         return MIXES if self.normalization == "batch" else None
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put the first layer in front of the stem, as a stage of its own, and the rest in the stem."""
+        """Insert the first layer before the stem as a stage, and the other layers into the stem."""
 
-        def codes(shape: Shape) -> nn.Module:
+        def build_codes(shape: Shape) -> nn.Module:
             return ThresholdCode2d(shape[0], self.features[0], self.kernel_size, lambd=self.lambd)
 
-        def rest(shape: Shape) -> nn.Module:
-            modules = [normalization(self.normalization, shape[0])]
+        def build_stem(shape: Shape) -> nn.Module:
+            modules = [build_normalization(self.normalization, shape[0])]
             for channels, features in pairwise(self.features):
                 modules += [
                     ThresholdCode2d(channels, features, self.kernel_size, lambd=self.lambd, backprop=self.backprop),
-                    normalization(self.normalization, features),
+                    build_normalization(self.normalization, features),
                 ]
             return nn.Sequential(*modules)
 
-        return blueprint.insert_before("stem", "codes", codes).replace("stem", rest)
+        return blueprint.insert_before("stem", "codes", build_codes).replace("stem", build_stem)
 
     def on_step_end(self, model: StagedModel) -> None:
-        """Give the atoms that learn norm 1 again."""
-        for layer in _layers(model):
+        """Rescale trainable atoms to norm 1."""
+        for layer in _find_layers(model):
             if layer.learns:
                 layer.renormalize()
 
     def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
-        """Look at every layer's codes."""
-        layers = _layers(model)
-        return inactive_layer(model, images, "threshold layer", layers, [layer.lambd == 0 for layer in layers])
+        """Check every layer's codes."""
+        layers = _find_layers(model)
+        return find_inactive_layer(model, images, "threshold layer", layers, [layer.lambd == 0 for layer in layers])
 
     def facts(self, model: StagedModel, images: Tensor, state: State) -> dict[str, float]:
-        """Return how many coefficients of each layer are active in an image, and their share of all."""
-        layers, codes = _layers(model), list[Tensor]()
-        run_watched(model, images, layers, lambda _, code: codes.append(code))
+        """Return how many coefficients of each layer are active in an image, and their fraction of all."""
+        layers, codes = _find_layers(model), list[Tensor]()
+        run_with_hooks(model, images, layers, lambda _, code: codes.append(code))
         facts: dict[str, float] = {}
         for number, code in enumerate(codes, start=1):
             active = (code > 0).flatten(1).float()
@@ -98,5 +99,5 @@ class ReluThreshold(Defense):
         return facts
 
 
-def _layers(model: nn.Module) -> list[ThresholdCode2d]:
+def _find_layers(model: nn.Module) -> list[ThresholdCode2d]:
     return [module for module in model.modules() if isinstance(module, ThresholdCode2d)]

@@ -1,4 +1,4 @@
-"""What DP-SGD spends, by Opacus' accountants."""
+"""Privacy accounting of DP-SGD by Opacus' accountants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMED_UP_TO = 200.0
 """Privacy losses are summed on a grid for epsilons up to this; above, Opacus' grid overflows."""
 
 
-def opacus(module: str) -> Any:
+def import_opacus(module: str) -> Any:
     """Import a module of Opacus.
 
     Raises:
@@ -34,27 +34,29 @@ def opacus(module: str) -> Any:
         logging.root.handlers[:] = handlers  # importing Opacus sets up logging for the whole program
 
 
-def spent(*, noise_multiplier: float, rate: float, steps: int, delta: float, accountant: Accountant = "prv") -> float:
-    """Return an epsilon that DP-SGD does not exceed, but for a chance of ``delta``.
+def compute_epsilon(
+    *, noise_multiplier: float, rate: float, steps: int, delta: float, accountant: Accountant = "prv"
+) -> float:
+    """Return an epsilon that DP-SGD does not exceed, except with probability ``delta``.
 
     Args:
         noise_multiplier: standard deviation of the noise in units of the clipping norm.
-        rate: with which an image is in a batch.
-        steps: taken.
-        delta: the chance.
+        rate: probability that an image is in a batch.
+        steps: number of steps.
+        delta: the probability.
         accountant: ``rdp`` adds up Renyi divergences; ``prv`` sums privacy losses on a grid, wherever Opacus can, and
             takes the lower of both bounds.
     """
-    orders = [*opacus("accountants").RDPAccountant.DEFAULT_ALPHAS, *HIGH_ORDERS]
+    orders = [*import_opacus("accountants").RDPAccountant.DEFAULT_ALPHAS, *HIGH_ORDERS]
     history = [(noise_multiplier, rate, steps)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the")  # the last one of the list; it still bounds
-        renyi = opacus("accountants").RDPAccountant()
+        renyi = import_opacus("accountants").RDPAccountant()
         renyi.history = history
         above = float(renyi.get_epsilon(delta, alphas=orders))
         if accountant == "rdp" or above > SUMMED_UP_TO:
             return above
-        summed = opacus("accountants").PRVAccountant()
+        summed = import_opacus("accountants").PRVAccountant()
         summed.history = history
         try:
             with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -63,8 +65,10 @@ def spent(*, noise_multiplier: float, rate: float, steps: int, delta: float, acc
             return above
 
 
-def noise_for(*, epsilon: float, rate: float, steps: int, delta: float, accountant: Accountant = "prv") -> float:
-    """Return a noise multiplier for which at most ``epsilon`` is `spent`, and little less.
+def find_noise_multiplier(
+    *, epsilon: float, rate: float, steps: int, delta: float, accountant: Accountant = "prv"
+) -> float:
+    """Return a noise multiplier that spends at most ``epsilon``, and little less.
 
     Raises:
         RecipeError: when no noise is enough.
@@ -72,24 +76,24 @@ def noise_for(*, epsilon: float, rate: float, steps: int, delta: float, accounta
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the")
         try:
-            high = opacus("accountants.utils").get_noise_multiplier(
+            high = import_opacus("accountants.utils").get_noise_multiplier(
                 target_epsilon=epsilon,
                 target_delta=delta,
                 sample_rate=rate,
                 steps=steps,
                 accountant="rdp",
                 epsilon_tolerance=epsilon / 1000,
-                alphas=[*opacus("accountants").RDPAccountant.DEFAULT_ALPHAS, *HIGH_ORDERS],
+                alphas=[*import_opacus("accountants").RDPAccountant.DEFAULT_ALPHAS, *HIGH_ORDERS],
             )
         except ValueError as error:
             raise RecipeError(f"dp-sgd finds no noise for epsilon = {epsilon}, delta = {delta}: {error}") from None
-    low, left = 0.75 * high, 8 if accountant == "prv" else 0
-    while left:
-        middle, left = (low + high) / 2, left - 1
-        found = spent(noise_multiplier=middle, rate=rate, steps=steps, delta=delta, accountant=accountant)
-        if found > epsilon:
+    low, trials = 0.75 * high, 8 if accountant == "prv" else 0
+    while trials:
+        middle, trials = (low + high) / 2, trials - 1
+        spent = compute_epsilon(noise_multiplier=middle, rate=rate, steps=steps, delta=delta, accountant=accountant)
+        if spent > epsilon:
             low = middle
         else:
             high = middle
-            left = 0 if found > 0.995 * epsilon else left
+            trials = 0 if spent > 0.995 * epsilon else trials
     return float(high)

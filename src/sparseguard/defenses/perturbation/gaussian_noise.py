@@ -15,24 +15,24 @@ from sparseguard.defenses.base import Defense, State
 @final
 @settings
 class GaussianNoise(Defense):
-    r"""Add noise to the raw output of every intermediate dense layer once training is over.
+    r"""Add noise to the raw output of every intermediate dense layer after training.
 
     .. math:: \tilde z = z + \epsilon, \quad \epsilon \sim N(0, \sigma^2), \text{ fresh at every query}
 
     Args:
         sigma: standard deviation, in units of the dense layer's output.
-        stages: the stages whose output is noised; those a backbone lacks are passed over (only `row-linear` has
-            `narrow`). Name others where the backbone has others (`flatten` of `torchvision:resnet18`).
+        stages: the stages whose output gets noise; those that a backbone lacks are skipped (only `row-linear` has
+            `narrow`). Name other stages for other backbones (`flatten` of `torchvision:resnet18`).
 
     Raises:
-        RecipeError: when the backbone has none of the stages, or what leaks comes before all of them.
+        RecipeError: when the backbone has none of the stages, or the tap comes before all of them.
 
     Source: paper, section 4 (Gaussian-Noise: sigma 0.5, injected into intermediate dense layers after training).
 
-    Differs: nothing known. The noise acts on every query, also while accuracy is measured.
+    Differs: nothing known. The noise acts on every query, also in the measurement of accuracy.
 
-    Limits: an attacker who may ask repeatedly averages the noise away. The layers are not bounded, so a network whose
-    values are large loses little; the noise relative to the features' spread is in the record (`noise_ratio`).
+    Limits: repeated queries average the noise away. The layers are not bounded, so a network with large values loses
+    little; the record has the noise relative to the standard deviation of the features (`noise_ratio`).
 
     Released code: in 15 of 15 scripts the noise tensor is constant, so that values are multiplied by 1.5 (sigma 0.5) in
     training mode; it is off in evaluation mode and while attacked in 12 of 15.
@@ -46,16 +46,16 @@ class GaussianNoise(Defense):
     stages: Annotated[tuple[str, ...], Field(min_length=1)] = ("first", "hidden", "narrow", "last")
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Leave the stages as they are, and refuse a backbone or a tap that would get no noise."""
-        noised = [stage for stage in self.stages if stage in blueprint.stage_names()]
-        if not noised:
+        """Change nothing; refuse a backbone or a tap without noise."""
+        noisy = [stage for stage in self.stages if stage in blueprint.stage_names()]
+        if not noisy:
             raise RecipeError(
                 f"gaussian-noise acts on the stages {', '.join(self.stages)}, and this backbone has none of them. Name "
                 f"some in gaussian-noise.stages ({', '.join(blueprint.stage_names())}), or choose laplace-noise."
             )
-        if all(blueprint.is_tapped_before(stage) for stage in noised):
+        if all(blueprint.is_tapped_before(stage) for stage in noisy):
             raise RecipeError(
-                f"gaussian-noise acts on the stages {', '.join(noised)}, and the tap '{blueprint.tap}' leaks before. "
+                f"gaussian-noise acts on the stages {', '.join(noisy)}, and the tap '{blueprint.tap}' comes before. "
                 f"Add '{blueprint.resolve_tap(blueprint.tap)}' to gaussian-noise.stages, or choose laplace-noise."
             )
         return blueprint

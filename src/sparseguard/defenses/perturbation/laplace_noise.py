@@ -1,4 +1,4 @@
-"""Laplace noise on a bounded tensor at the cut, with the NoPeek term."""
+"""Laplace noise on bounded features at the tap, with the NoPeek term."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ BOUNDED, NOISED = "bounded", "noised"
 
 @settings
 class LaplaceNoise(Defense):
-    r"""Squash what leaks into [-1, 1] and add Laplace noise to it, in training and at every query.
+    r"""Bound the features at the tap to [-1, 1] and add Laplace noise, in training and at every query.
 
     .. math:: \tilde z = \tanh(z) + \epsilon, \quad \epsilon_i \sim \mathrm{Laplace}(0, b) \text{ i.i.d.}, \qquad
         L = \mathrm{CE} + \alpha \, \mathrm{dCor}(x, \tanh(z))
 
-    Two stages stand behind the stage under attack: `bounded`, the hyperbolic tangent, and `noised`, whose output is
-    what leaks and what the rest of the model is trained on. With `alpha` above 0, training also lowers the distance
-    correlation between the images of a batch and their bounded tensors before the noise (NoPeek).
+    Two stages follow the stage of the tap: `bounded`, the hyperbolic tangent, and `noised`, whose output is the new tap
+    and the input of the rest of the model. With `alpha` above 0, training also lowers the distance correlation between
+    the images of a batch and their bounded features before the noise (NoPeek).
 
     Args:
-        scale: b of the noise, in units of the bounded tensor, above 0. Its standard deviation is 1.41 b.
-        alpha: weight of the distance correlation, in nats; 0 leaves it out.
+        scale: b of the noise, in units of the bounded features, above 0. Its standard deviation is 1.41 b.
+        alpha: weight of the distance correlation, in nats; 0: none.
 
     Source: Titcombe, Hall, Papadopoulos, Romanini, Practical Defences Against Model Inversion Attacks for Split Neural
     Networks, 2021; the term of `alpha`: Vepakomma, Singh, Gupta, Raskar, NoPeek, 2020. Their code takes b from 0.1 to
     5 and `alpha` from 0.05 to 1.
 
-    Differs: the released code of Titcombe et al. lets the attacker see the tensor without the noise, and computes the
-    correlation from squared distances; here the noised tensor leaks, and distances are not squared.
+    Differs: the released code of Titcombe et al. shows the attacker the tensor without the noise, and computes the
+    correlation from squared distances. Here the attacker sees the noisy features, and distances are not squared.
 
-    Limits: the noise is drawn anew at every query, so an attacker who may ask n times averages it down by the root of
-    n. No differential privacy is claimed: each value is bounded, but many values together tell much. The distance
+    Limits: the noise is drawn anew at every query, so n queries average it down by the root of n. No differential
+    privacy is claimed: each value is bounded, but many values together reveal much. The distance
     correlation of a batch is a penalty, not a guarantee.
 
     Released code: noise of scale 0.5 or 1 is added only in training mode, so in most scripts (12 of 15) not at test
@@ -48,7 +48,7 @@ class LaplaceNoise(Defense):
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "Laplace noise on the bounded tensor that leaks, in training and at every query; NoPeek"
+    summary: ClassVar[str] = "Laplace noise on bounded features at the tap, in training and at every query; NoPeek"
     source: ClassVar[str] = "Titcombe et al. 2021"
     acts_at_tap: ClassVar[bool] = True
     randomizes: ClassVar[bool] = True
@@ -56,11 +56,11 @@ class LaplaceNoise(Defense):
     alpha: Annotated[float, Field(ge=0)] = 0.0
 
     def find_unaccounted_access(self) -> str | None:
-        """Name the correlation, which is one of a whole batch."""
+        """Return the distance correlation, which depends on a whole batch."""
         return "its distance correlation couples the images of a batch" if self.alpha > 0 else None
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put the bound and the noise behind the stage that leaks."""
+        """Insert the bound and the noise after the tap."""
         bounded = blueprint.insert_after_tap(BOUNDED, lambda _: nn.Tanh())
         return bounded.insert_after_tap(NOISED, lambda _: Noise("laplace", self.scale))
 
@@ -73,9 +73,9 @@ class LaplaceNoise(Defense):
 
     @torch.no_grad()
     def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
-        """Look at the bound; whether queries differ is checked for all who promise it."""
+        """Check the bound; another check compares queries."""
         for stage in (BOUNDED, NOISED):
             if stage not in model.stages:
                 return f"the model has no stage '{stage}'"
         largest = float(model.forward_to(images, BOUNDED).abs().max())
-        return None if largest <= 1 else f"the tensor that is noised is not bounded by 1, it reaches {largest:.3g}"
+        return None if largest <= 1 else f"the features before the noise are not bounded by 1, they reach {largest:.3g}"

@@ -1,4 +1,4 @@
-"""MID, a variational information bottleneck at the cut."""
+"""MID, a variational information bottleneck at the tap."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from sparseguard.defenses.base import Defense, State
 from sparseguard.types import BatchContext
 
 SILENT = 1e-3
-"""Noise below this share of the means' spread over images is taken for none."""
+"""Noise below this fraction of the standard deviation of the means over images counts as none."""
 
 
 @settings
 class MutualInformationDefense(Defense):
-    r"""Release a Gaussian sample around a learned mean, and pay for every nat it tells of the image.
+    r"""Release a Gaussian sample around a learned mean, with a penalty for every nat of information on the image.
 
     .. math:: z = \mu(x) + s(x) \odot e, \quad e \sim N(0, I), \quad s = \mathrm{softplus}(a - 5)
 
     .. math:: L = \mathrm{CE} + \beta \, \mathrm{mean}_x \, \mathrm{KL}(N(\mu, s^2) \,\|\, N(0, I)), \quad
         \mathrm{KL} = \tfrac12 \sum_k (\mu_k^2 + s_k^2 - 1 - 2 \log s_k)
 
-    A dense layer behind the stage that leaks gives mu and a; where that is a grid of feature maps, a convolution of
-    size 1 does, so that the grid stays. The sample z leaks in that stage's place, at k instead of d values (channels of
-    a grid); it is drawn anew at every query, in training and afterwards. The mean KL is an upper bound on the mutual
-    information of image and z. Where the logits leak, the bottleneck is the input of the head, as published.
+    A dense layer after the stage of the tap gives mu and a; on a grid of feature maps, a convolution of size 1 does, so
+    that the grid stays. The sample z becomes the tap, with k instead of d values (channels of a grid); it is drawn anew
+    at every query, in training and afterwards. The mean KL is an upper bound on the mutual information of image and z.
+    Where the tap is the logits, the bottleneck is the input of the head, as published.
 
     Args:
         beta: weight of the KL divergence, loss per nat; sensible from 1e-4 to 0.1.
-        dimension: values released, k, or channels of a grid; absent: half of those that leaked without the defense, or
-            as many in torchvision's models, whose layers take no other number.
+        dimension: values released, k, or channels of a grid; absent: half of those of the tap without the defense, or
+            as many in torchvision's models, whose layers accept no other number.
 
     Raises:
-        RecipeError: for a tap that is neither a vector nor a grid, logits of a backbone that does not name what its
-            head is given, or a dimension that the next layer does not take.
+        RecipeError: for a tap that is neither a vector nor a grid, logits of a backbone that does not name the
+            input of its head, or a dimension that the next layer does not accept.
 
     Source: Wang, Zhang, Jia (AAAI 2021), "Improving Robustness to Model Inversion Attacks via Mutual Information
     Regularization"; sizes and the shift of 5 as in the authors' code (beta 0.003 for VGG16 on CelebA).
 
     Differs: the bottleneck sits at whichever tap is under attack, not only before the classifier, and where that tap is
-    the raw output of a dense layer, the backbone's nonlinearity follows z. Sampling goes on after training.
+    the raw output of a dense layer, the backbone's nonlinearity follows z. Sampling continues after training.
 
-    Limits: whoever may ask often averages the noise away and is left with mu(x). The KL bounds the information in a
-    single answer on average over images, not for any one of them, and only while the training's penalty holds it
-    down on new images too. It is a sum over all values that leak: on a large grid the same beta weighs more. A head
-    that reads fewer values is a smaller model, which has a share in the accuracy.
+    Limits: repeated queries average the noise away and leave mu(x). The KL bounds the information in a single output on
+    average over images, not for each image, and only if the penalty generalizes to new images. It is a sum over all
+    values at the tap: on a large grid the same beta weighs more. A head that reads fewer values is a smaller model,
+    which also affects the accuracy.
 
     Released code: has neither a bottleneck nor sampling. It adds half of the KL divergence between N(m, v) and N(0, 1),
-    with m and v the mean and the spread of all logits of a batch (14 of 15 files; one has no such term).
+    with m and v the mean and the standard deviation of all logits of a batch (14 of 15 files; one has no such term).
     """
 
     revision: ClassVar[int] = 1
-    summary: ClassVar[str] = "variational information bottleneck at the tap: samples leak, KL is penalized"
+    summary: ClassVar[str] = "variational information bottleneck at the tap: samples are released, KL is penalized"
     source: ClassVar[str] = "Wang et al., AAAI 2021 (MID)"
     acts_at_tap: ClassVar[bool] = True
     randomizes: ClassVar[bool] = True
@@ -68,52 +68,54 @@ class MutualInformationDefense(Defense):
     dimension: Annotated[int, Field(ge=1)] | None = None
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put the layer and the sampling behind the stage that leaks, or in front of the head that gives the logits."""
+        """Insert the layer and the sampling after the tap, or before the head that gives the logits."""
         if blueprint.tap and blueprint.resolve_tap(blueprint.tap) == blueprint.stage_names()[-1]:
-            return self._before_head(blueprint)
-        return blueprint.insert_after_tap("statistics", self._layer(blueprint)).insert_after_tap(
+            return self._insert_before_head(blueprint)
+        return blueprint.insert_after_tap("statistics", self._make_builder(blueprint)).insert_after_tap(
             "bottleneck", lambda _: Sample()
         )
 
     def penalty(self, batch: BatchContext) -> Tensor:
         """Return the weighted mean KL divergence of the batch's own images."""
-        divergence = divergence_in_nats(*mean_and_spread(batch.outputs["statistics"][batch.own]))
+        divergence = compute_divergence(*split_statistics(batch.outputs["statistics"][batch.own]))
         return self.beta * divergence.sum() / max(len(divergence), 1)
 
     @torch.no_grad()
     def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
-        """Compare the noise with the spread of the means."""
+        """Compare the noise with the standard deviation of the means."""
         if not {"statistics", "bottleneck"} <= set(model.stages):
             return "the model has no bottleneck"
         outputs = model.outputs(images)
-        mean, spread = mean_and_spread(outputs["statistics"])
+        mean, std = split_statistics(outputs["statistics"])
         if torch.equal(outputs["bottleneck"], mean):
-            return "the bottleneck answers without noise"
-        share = float(spread.mean() / mean.std(0, correction=0).mean())
-        return f"the bottleneck's noise is {share:.1g} of what it hides" if share < SILENT else None
+            return "the bottleneck has no noise"
+        ratio = float(std.mean() / mean.std(0, correction=0).mean())
+        return (
+            f"the bottleneck's noise is {ratio:.1g} of the standard deviation of its means" if ratio < SILENT else None
+        )
 
     @torch.no_grad()
     def facts(self, model: StagedModel, images: Tensor, state: State) -> Mapping[str, float]:
         """Return the mean standard deviation of the noise and the mean KL divergence in nats."""
-        mean, spread = mean_and_spread(model.forward_to(images, "statistics"))
+        mean, std = split_statistics(model.forward_to(images, "statistics"))
         return {
-            "bottleneck_spread": float(spread.mean()),
-            "bottleneck_kl_nats": float(divergence_in_nats(mean, spread).mean()),
+            "bottleneck_spread": float(std.mean()),
+            "bottleneck_kl_nats": float(compute_divergence(mean, std).mean()),
         }
 
-    def _before_head(self, blueprint: Blueprint) -> Blueprint:
+    def _insert_before_head(self, blueprint: Blueprint) -> Blueprint:
         if "head" in blueprint.stage_names():
-            with_layer = blueprint.insert_before("head", "statistics", self._layer(blueprint))
+            with_layer = blueprint.insert_before("head", "statistics", self._make_builder(blueprint))
             return with_layer.insert_before("head", "bottleneck", lambda _: Sample())
         if "last_hidden" not in blueprint.taps:
             raise RecipeError("mid acts in front of the head, which this backbone does not name. Attack another tap.")
         inner = self.edit_blueprint(replace(blueprint, tap="last_hidden"), {})
         return replace(inner, tap=blueprint.tap, taps=blueprint.taps)
 
-    def _layer(self, blueprint: Blueprint) -> Builder:
-        return lambda shape: self._statistics(shape, fixed=blueprint.fixed_widths)
+    def _make_builder(self, blueprint: Blueprint) -> Builder:
+        return lambda shape: self._build_statistics(shape, fixed=blueprint.fixed_widths)
 
-    def _statistics(self, shape: Shape, *, fixed: bool) -> nn.Module:
+    def _build_statistics(self, shape: Shape, *, fixed: bool) -> nn.Module:
         if len(shape) == 2:
             raise RecipeError(f"mid needs a tap that is a vector or a grid, not {shape}. Attack another tap.")
         k = self.dimension or (shape[0] if fixed else max(1, shape[0] // 2))
@@ -125,12 +127,12 @@ class MutualInformationDefense(Defense):
 
 
 class Sample(Randomized):
-    """Draw from the normal distributions whose statistics are given, anew at every query."""
+    """Samples of normal distributions with given statistics, drawn anew at every query."""
 
     def forward(self, statistics: Tensor) -> Tensor:
         """Return ``(n, k, ...)`` samples for statistics ``(n, 2 k, ...)``."""
-        mean, spread = mean_and_spread(statistics)
-        return mean + spread * torch.randn_like(mean)
+        mean, std = split_statistics(statistics)
+        return mean + std * torch.randn_like(mean)
 
     def average(self) -> nn.Module:
         """Return the module that gives the means."""
@@ -138,19 +140,19 @@ class Sample(Randomized):
 
 
 class Mean(nn.Module):
-    """Give the means of the normal distributions whose statistics are given."""
+    """Means of normal distributions with given statistics."""
 
     def forward(self, statistics: Tensor) -> Tensor:
         """Return ``(n, k, ...)`` means for statistics ``(n, 2 k, ...)``."""
-        return mean_and_spread(statistics)[0]
+        return split_statistics(statistics)[0]
 
 
-def mean_and_spread(statistics: Tensor) -> tuple[Tensor, Tensor]:
-    """Part ``(n, 2 k, ...)`` statistics into means and standard deviations, ``(n, k, ...)`` each."""
+def split_statistics(statistics: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``(n, 2 k, ...)`` statistics into means and standard deviations, ``(n, k, ...)`` each."""
     mean, raw = statistics.chunk(2, dim=1)
     return mean, F.softplus(raw - 5).clamp_min(torch.finfo(raw.dtype).tiny)
 
 
-def divergence_in_nats(mean: Tensor, spread: Tensor) -> Tensor:
-    """Return ``(n,)``: KL divergence of N(mean, spread^2) from N(0, I), all values of an image summed."""
-    return (mean**2 + spread**2 - 1 - 2 * spread.log()).flatten(1).sum(1) / 2
+def compute_divergence(mean: Tensor, std: Tensor) -> Tensor:
+    """Return ``(n,)``: KL divergence of N(mean, std^2) from N(0, I), all values of an image summed."""
+    return (mean**2 + std**2 - 1 - 2 * std.log()).flatten(1).sum(1) / 2

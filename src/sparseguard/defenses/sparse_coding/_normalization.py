@@ -1,4 +1,4 @@
-"""What follows a layer of codes, so that the next layer sees values of one scale."""
+"""Normalization after a layer of codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MIXES = "its batch normalization mixes the images of a batch: set normalization 
 """Why batch normalization cannot be combined with gradients of single images."""
 
 
-def normalization(kind: Normalization, channels: int) -> nn.Module:
-    """Return batch normalization, normalization of each image by itself (`GroupNorm` of one group), or nothing."""
+def build_normalization(kind: Normalization, channels: int) -> nn.Module:
+    """Return batch normalization, normalization of each image alone (`GroupNorm` of one group), or nothing."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(1, channels) if kind == "group" else nn.Identity()

@@ -1,4 +1,4 @@
-"""Codes without competition: each feature's analysis of the image, thresholded by itself."""
+"""Codes without competition between atoms: the analysis of the image, thresholded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparseguard.sparse import ConvDictionary, random_atoms, standardize, unit_n
 class ThresholdCode2d(nn.Module):
     r"""Replace each image by its thresholded analysis, :math:`R = \mathrm{relu}(X * W - \lambda)`.
 
-    The atoms W are drawn as those of `SparseCode2d`: at the same seed they are equal. ``(n, in_channels, h, w)``
+    The atoms W are drawn as those of `SparseCode2d` and equal these at the same seed. ``(n, in_channels, h, w)``
     becomes ``(n, features, h, w)``.
 
     Args:
@@ -50,7 +50,7 @@ class ThresholdCode2d(nn.Module):
         return self.dictionary.requires_grad
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all that codes depend on besides the inputs: settings and atoms."""
+        """Return the SHA-256 of everything that codes depend on besides the inputs: settings and atoms."""
         atoms = self.dictionary.detach().cpu()
         digest = hashlib.sha256(f"1 {self} {atoms.dtype} {tuple(atoms.shape)}".encode())
         digest.update(atoms.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -58,15 +58,15 @@ class ThresholdCode2d(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f h w"]:
         """Return the codes."""
-        given = standardize(images) if self.standardize else images
+        inputs = standardize(images) if self.standardize else images
         size = (int(images.shape[2]), int(images.shape[3]))
-        return torch.relu(ConvDictionary(self.dictionary, 1, "same", size).analysis(given) - self.lambd)
+        return torch.relu(ConvDictionary(self.dictionary, 1, "same", size).analysis(inputs) - self.lambd)
 
     @torch.no_grad()
     def renormalize(self) -> None:
-        """Give the atoms norm 1 again."""
+        """Rescale the atoms to norm 1."""
         self.dictionary.copy_(unit_norm(self.dictionary))
 
     def extra_repr(self) -> str:
-        """Tell every setting."""
+        """Return the settings."""
         return f"lambd={self.lambd}, standardize={self.standardize}, backprop={self.learns}"

@@ -1,4 +1,4 @@
-"""Sparse-Standard: one sparse layer in front of an ordinary network."""
+"""Sparse-Standard: one sparse layer before an ordinary network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sparseguard.core.config import OddSize, settings
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
 from sparseguard.defenses.base import Context, Defense, State
-from sparseguard.defenses.sparse_coding._inspect import inactive_sparse_layer, sparse_facts
-from sparseguard.defenses.sparse_coding._pretraining import Start, learned_atoms, put_atoms
+from sparseguard.defenses.sparse_coding._inspect import find_inactive_sparse_layer, measure_sparse_layers
+from sparseguard.defenses.sparse_coding._pretraining import Start, learn_atoms, load_atoms
 from sparseguard.sparse import SparseCode2d
 
 
@@ -30,11 +30,11 @@ class SparseStandard(Defense):
         features: atoms of the sparse layer, of unit norm.
         channels: output channels of the convolution.
         kernel_size: side of atoms and convolution kernels; odd.
-        stride: distance of neighbouring positions of the code.
+        stride: distance of neighboring positions of the code.
         steps: solver steps.
         atoms: ``random``, or ``pretrained`` on attacker-side images by the local update.
-        pretrain_epochs: passes over those images, when pretrained.
-        pretrain_images: how many of them at most, drawn at random.
+        pretrain_epochs: passes over these images, when pretrained.
+        pretrain_images: number of these images at most, drawn at random.
 
     Source: Dibbo et al., ECCV 2024, section 4 (Sparse-Standard), after Teti et al., "LCANets", ICML 2022.
 
@@ -42,8 +42,8 @@ class SparseStandard(Defense):
     and the missing nonlinearity are the released code's. Atoms are random by default; Teti et al. learn them without
     labels, as ``pretrained`` does.
 
-    Limits: nothing bounds what the codes give away; lambda means something only together with standardization,
-    dictionary and solver, so that ``sparse_1_lambda_over_max`` and ``sparse_1_active`` are in the record.
+    Limits: nothing bounds the information in the codes. Lambda has a meaning only together with standardization,
+    dictionary and solver; so the record has ``sparse_1_lambda_over_max`` and ``sparse_1_active``.
 
     Released code: random atoms that never learn, 500 steps of the locally competitive algorithm in half precision,
     lambda 0.25 on grey images and 0.1 on colour (0.25 in the Plug-and-Play scripts).
@@ -63,34 +63,34 @@ class SparseStandard(Defense):
     pretrain_images: Annotated[int, Field(ge=1)] = 1000
 
     def prepare(self, context: Context) -> State:
-        """Learn the dictionary, where that is asked for."""
+        """Learn the dictionary if ``atoms`` says so."""
         if self.atoms == "random":
             return {}
         generator = torch.Generator().manual_seed(derive(purpose="atoms", seed=context.seed))
-        pairs = [(self._layer(context.auxiliary.shape[0], generator), nn.Identity())]
-        return learned_atoms(pairs, context, epochs=self.pretrain_epochs, images=self.pretrain_images)
+        pairs = [(self._build_layer(context.auxiliary.shape[0], generator), nn.Identity())]
+        return learn_atoms(pairs, context, epochs=self.pretrain_epochs, images=self.pretrain_images)
 
     def edit_blueprint(self, blueprint: Blueprint, state: State) -> Blueprint:
-        """Put the sparse layer in front of the stem, as a stage of its own, and the convolution in the stem."""
+        """Insert the sparse layer before the stem as a stage, and the convolution into the stem."""
 
-        def codes(shape: Shape) -> nn.Module:
-            made = self._layer(shape[0])
-            return made if self.atoms == "random" else put_atoms(made, state, 1)
+        def build_codes(shape: Shape) -> nn.Module:
+            code = self._build_layer(shape[0])
+            return code if self.atoms == "random" else load_atoms(code, state, 1)
 
-        def stem(shape: Shape) -> nn.Module:
+        def build_stem(shape: Shape) -> nn.Module:
             return nn.Conv2d(shape[0], self.channels, self.kernel_size, padding="same")
 
-        return blueprint.insert_before("stem", "codes", codes).replace("stem", stem)
+        return blueprint.insert_before("stem", "codes", build_codes).replace("stem", build_stem)
 
     def find_inactivity(self, model: StagedModel, images: Tensor) -> str | None:
-        """Look at the sparse layer's codes."""
-        return inactive_sparse_layer(model, images)
+        """Check the sparse layer's codes."""
+        return find_inactive_sparse_layer(model, images)
 
     def facts(self, model: StagedModel, images: Tensor, state: State) -> dict[str, float]:
-        """Return how sparse and faithful the codes are."""
-        return sparse_facts(model, images)
+        """Return figures of the sparse layer, see `measure_sparse_layers`."""
+        return measure_sparse_layers(model, images)
 
-    def _layer(self, channels: int, generator: torch.Generator | None = None) -> SparseCode2d:
+    def _build_layer(self, channels: int, generator: torch.Generator | None = None) -> SparseCode2d:
         return SparseCode2d(
             channels,
             self.features,

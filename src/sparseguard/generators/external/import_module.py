@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.core.seeding import derive
-from sparseguard.core.state_dicts import load_exactly, read_weights
+from sparseguard.core.state_dicts import load_strictly, read_weights
 from sparseguard.core.user_code.import_factory import absolute, call_factory
 from sparseguard.generators.card import PriorCard
 from sparseguard.generators.external.module_prior import MeanAndNetwork, ModuleConstruction, ModulePrior
@@ -59,7 +59,7 @@ def import_module_prior(
     factory, plain = absolute(factory), _plain(arguments or {})
     with torch.random.fork_rng():  # building draws weights
         network, sources = call_factory(factory, plain, None)
-    load_exactly(network, read_weights(weights), str(weights))
+    load_strictly(network, read_weights(weights), str(weights))
     network.eval().requires_grad_(False)
     made = _construction(factory=factory, arguments=plain, sources=sources, output=output)
     mean_w, flat = _mean_w(network, tuple(latent), name)

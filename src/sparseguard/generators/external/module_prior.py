@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError
-from sparseguard.core.state_dicts import load_exactly
+from sparseguard.core.state_dicts import load_strictly
 from sparseguard.core.user_code.import_factory import call_factory
 from sparseguard.generators.base import Prior
 from sparseguard.generators.card import PriorCard
@@ -88,7 +88,7 @@ class ModulePrior(Prior):
         with torch.random.fork_rng():  # building draws weights
             network, _ = call_factory(made.factory, made.arguments, made.sources)
         generator = MeanAndNetwork(network, torch.zeros(card.num_ws, card.w_dim) if card.num_ws else None)
-        load_exactly(generator, tensors, str(folder))
+        load_strictly(generator, tensors, str(folder))
         prior = cls(card, trained_on, generator)
         prior.check_sizes(str(folder))
         return prior

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from sparseguard.core.atomic_io import write_text
-from sparseguard.core.device import device_named
+from sparseguard.core.device import parse_device
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress, Silent
-from sparseguard.pipeline.plan.keys import Job, jobs
+from sparseguard.pipeline.plan.keys import PlannedCase, plan_cases
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.scorers import bench
@@ -23,9 +22,10 @@ from sparseguard.pipeline.tasks.class_case import check_pools, measured_classes
 from sparseguard.pipeline.tasks.context import Subject
 from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.pipeline.tasks.query_cache import remembering
-from sparseguard.pipeline.tasks.record import Run, case_of, config_of, failed
+from sparseguard.pipeline.tasks.recipe_config import describe_recipe
+from sparseguard.pipeline.tasks.record import Run, case_of, failed
 from sparseguard.pipeline.tasks.train_target import fit_target
-from sparseguard.record import Record
+from sparseguard.record import Record, format_json
 
 
 @dataclass(kw_only=True)
@@ -84,31 +84,32 @@ def run(
         StoreError: when the folder is in use, not writable, full, or damaged.
     """
     shown = progress or Silent()
-    place = device_named(device)
+    place = parse_device(device)
     splits = recipe.dataset.load()
     store = Store(out)
     outcome = Outcome()
     with store.locked():
         for attack in recipe.attacks:
-            if attack.setting.data is not None:
-                attacker_images(splits, attack.setting)  # what is wrong with it should not be found out at the end
+            if attack.conditions.dataset is not None:
+                attacker_images(splits, attack.conditions)  # what is wrong with it should not be found out at the end
         priors = Priors(splits=splits)
         every: tuple[NamedAttack | NamedClassAttack, ...] = (*recipe.attacks, *recipe.class_attacks)
         for named in every:
             prior = priors.of(named)  # likewise
             if isinstance(named, NamedClassAttack):
-                named.piece.check(prior)
+                named.component.check(prior)
         for threat in recipe.threats:
             check_pools(recipe, threat, splits)
-        judge = recipe.judge
+        judge = recipe.scoring
         if recipe.class_attacks:
             judge = replace(judge, evaluators=True)
         judges = bench(judge, splits, out, place, shown)
         this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges, priors=priors)
-        grid = jobs(recipe, splits)
+        grid = plan_cases(recipe, splits)
         slugs = [case_of(recipe, job).slug for job in grid]
         this.store.set_aside_all_but(set(slugs))
-        write_text(out / "recipe.json", json.dumps(config_of(recipe, splits.private.classes), indent=1) + "\n")
+        config = describe_recipe(recipe, splits.private.classes)
+        write_text(out / "recipe.json", format_json(config.model_dump(mode="json")) + "\n")
         subject: Subject | _Unfit | None = None
         for number, (job, slug) in enumerate(zip(grid, slugs, strict=True), start=1):
             record = this.store.load_record(slug)
@@ -125,9 +126,9 @@ def run(
     return outcome
 
 
-def _subject(this: Run, job: Job) -> Subject | _Unfit:
+def _subject(this: Run, job: PlannedCase) -> Subject | _Unfit:
     try:
-        target, facts = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
+        target, facts, figures = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
     except TrainingError as error:
         return _Unfit(key=job.target_key, error=error)
     few = this.splits.auxiliary.batch(torch.arange(min(16, len(this.splits.auxiliary))))
@@ -138,14 +139,15 @@ def _subject(this: Run, job: Job) -> Subject | _Unfit:
         target=target,
         model=model,
         facts=facts,
+        defense_figures=figures,
     )
 
 
-def _attempt(this: Run, job: Job, subject: Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
+def _attempt(this: Run, job: PlannedCase, subject: Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
     if isinstance(subject, _Unfit):
         return failed(this, job, "fit", subject.error), {}
     try:
-        if job.threat.goal == "classes":
+        if job.threat.goal == "class-inversion":
             return measured_classes(this, job, subject)
         return measured(this, job, subject)
     except TrainingError as error:

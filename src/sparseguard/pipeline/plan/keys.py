@@ -16,7 +16,7 @@ from sparseguard.core.config import describe
 from sparseguard.core.hashing import digest
 from sparseguard.data import DATASETS
 from sparseguard.generators import PRIOR_REVISION, prior_fingerprint
-from sparseguard.pipeline.recipe import conditions as setting
+from sparseguard.pipeline.recipe import conditions
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack, NamedDefense, Threat
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring import classes as class_scores
@@ -31,7 +31,7 @@ from sparseguard.types import Knowledge, Splits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class PlannedCase:
     """One case of the grid and the keys of its stages."""
 
     threat: Threat
@@ -43,12 +43,12 @@ class Job:
     record_key: str
 
 
-def earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
+def select_earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
     """Return the attacks before ``attack`` in the recipe whose results it may start from.
 
     None that know more, ask more often, are of its own kind, or were run under another control.
     """
-    if not attack.piece.starts_from_earlier:
+    if not attack.component.starts_from_earlier:
         return []
     levels = list(Knowledge)
     before = recipe.attacks[: recipe.attacks.index(attack)]
@@ -56,15 +56,17 @@ def earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
         other
         for other in before
         if other.name != attack.name
-        and not other.piece.floor
-        and other.setting == replace(attack.setting, images=other.setting.images, repeats=other.setting.repeats)
-        and other.setting.repeats <= attack.setting.repeats
+        and not other.component.floor
+        and other.conditions == replace(
+            attack.conditions, max_images=other.conditions.max_images, queries=other.conditions.queries
+        )
+        and other.conditions.queries <= attack.conditions.queries
         and levels.index(other.knowledge) <= levels.index(attack.knowledge)
-        and other.limit in (None, attack.limit)
+        and other.max_images in (None, attack.max_images)
     ]
 
 
-def jobs(recipe: Recipe, splits: Splits) -> list[Job]:
+def plan_cases(recipe: Recipe, splits: Splits) -> list[PlannedCase]:
     """Return the grid's cases, those that share a target next to each other."""
     fingerprints = splits.fingerprints()
     grid = [
@@ -83,7 +85,7 @@ def _job(
     threat: Threat,
     defense: NamedDefense,
     seed: int,
-) -> Job:
+) -> PlannedCase:
     target_key = digest(
         {
             "stage": "target",
@@ -91,21 +93,21 @@ def _job(
                 fit.REVISION,
                 sparse.REVISION,
                 stages.REVISION,
-                threat.backbone.piece.revision,
-                *defense.piece.revisions(),
+                threat.backbone.component.revision,
+                *defense.component.revisions(),
             ],
             "data": [recipe.data.name, fingerprints["private"], fingerprints["auxiliary"]],
             "backbone": threat.backbone.describe(),
-            **_upstream(threat.backbone.piece),
+            **_upstream(threat.backbone.component),
             "defense": defense.describe(),
-            "tap": threat.tap if defense.piece.acts_at_tap else None,
-            "fit": describe(recipe.fit),
+            "tap": threat.tap if defense.component.acts_at_tap else None,
+            "fit": describe(recipe.training),
             "seed": seed,
         }
     )
     attack_keys: dict[str, str] = {}
     upstream = {"target": target_key, "fingerprints": fingerprints, "threat": [threat.name, threat.tap]}
-    for attack in recipe.attacks if threat.goal == "instances" else ():
+    for attack in recipe.attacks if threat.goal == "feature-inversion" else ():
         attack_keys[attack.label] = digest(
             {
                 "stage": "attack",
@@ -113,32 +115,32 @@ def _job(
                     leak.REVISION,
                     stages.REVISION,
                     bounds.REVISION,
-                    setting.REVISION,
-                    attack.piece.revision,
-                    DATASETS[attack.setting.data].revision if attack.setting.data else None,
+                    conditions.REVISION,
+                    attack.component.revision,
+                    DATASETS[attack.conditions.dataset].revision if attack.conditions.dataset else None,
                 ],
                 **upstream,
-                "attack": [attack.label, attack.describe(), describe(attack.setting)],
-                "earlier": [attack_keys[other.label] for other in earlier(recipe, attack)],
-                **_of_prior(attack.piece.prior_source()),
+                "attack": [attack.label, attack.describe(), describe(attack.conditions)],
+                "earlier": [attack_keys[other.label] for other in select_earlier(recipe, attack)],
+                **_of_prior(attack.component.prior_source()),
             }
         )
     classes = attacked_classes(recipe, threat, names)
-    for one in recipe.class_attacks if threat.goal == "classes" else ():
+    for one in recipe.class_attacks if threat.goal == "class-inversion" else ():
         attack_keys[one.label] = _class_attack_key(one, upstream, classes)
     record_key = digest(
         {
             "stage": "record",
             "revisions": [metrics.REVISION, score.REVISION, checks.REVISION, recipe.dataset.revision, SCHEMA_VERSION],
-            "judge": [judging.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.judge)],
+            "judge": [judging.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.scoring)],
             "recipe": [recipe.name, recipe.description],
             "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
             "attacks": attack_keys,
-            **({"classes": [list(classes), class_scores.REVISION]} if threat.goal == "classes" else {}),
+            **({"classes": [list(classes), class_scores.REVISION]} if threat.goal == "class-inversion" else {}),
             "expected_flags": [describe(flag) for flag in recipe.expected_flags],
         }
     )
-    return Job(
+    return PlannedCase(
         threat=threat,
         defense=defense,
         seed=seed,
@@ -150,7 +152,7 @@ def _job(
                 "revision": bounds.REVISION,
                 "target": target_key,
                 "threat": [threat.name, threat.tap],
-                "images": recipe.judge.bounds_images,
+                "images": recipe.scoring.bounds_images,
                 "fingerprints": fingerprints,
             }
         ),
@@ -162,11 +164,11 @@ def _class_attack_key(attack: NamedClassAttack, upstream: Mapping[str, object], 
     return digest(
         {
             "stage": "class attack",
-            "revisions": [leak.REVISION, stages.REVISION, attack.piece.revision],
+            "revisions": [leak.REVISION, stages.REVISION, attack.component.revision],
             **upstream,
             "attack": [attack.label, attack.describe()],
             "classes": list(classes),
-            **_of_prior(attack.piece.prior_source()),
+            **_of_prior(attack.component.prior_source()),
         }
     )
 

@@ -82,6 +82,6 @@ def _features(shape: tuple[int, int, int], half: int, device: torch.device) -> t
 
 
 def _distance(real: Tensor, made: Tensor) -> float:
-    value = frechet_distance(real, made, 2).value
+    value = frechet_distance(made, real, 2).value
     assert value is not None  # there are two images of each kind at least
     return value

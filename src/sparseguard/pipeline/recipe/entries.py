@@ -1,27 +1,28 @@
-"""What the entries of a recipe become: pieces with the names and labels they have there."""
+"""Entries of a resolved recipe: components with the names and labels they have there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sparseguard.attacks import ClassAttack
 from sparseguard.core.config import describe, settings
 from sparseguard.defenses import Defense
-from sparseguard.pipeline.recipe.conditions import Setting
+from sparseguard.pipeline.recipe.conditions import Conditions
+from sparseguard.pipeline.recipe.threats import Goal
 from sparseguard.targets import Backbone
 from sparseguard.types import Knowledge
 
 
 @settings
 class ExpectedFlag:
-    """A flag the recipe's author knows of.
+    """A flag that the recipe's author expects.
 
     Args:
-        flag: the check's name.
-        reason: one sentence why it is to be expected.
-        defense: label of the defense it is expected for; absent: for all.
-        threat: likewise.
+        flag: name of the check.
+        reason: one sentence on why it is expected.
+        defense: label of the defense it is expected for; absent: all.
+        threat: name of the threat it is expected for; absent: all.
     """
 
     flag: str
@@ -31,90 +32,93 @@ class ExpectedFlag:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
-    """A piece, the name it has in its table, and the label it has in this recipe."""
+class NamedComponent:
+    """A component, its name in its table, and its label in this recipe."""
 
     name: str
     label: str
-    piece: Any
+    component: Any
 
     def describe(self) -> dict[str, Any]:
         """Return name and settings as plain values."""
-        return {"name": self.name, **describe(self.piece)}
+        return {"name": self.name, **describe(self.component)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedDefense(Named):
+class NamedDefense(NamedComponent):
     """A defense, or several combined."""
 
-    piece: Defense
+    component: Defense
 
     def describe(self) -> dict[str, Any]:
         """Return name and settings as plain values."""
-        return {"name": self.name, **self.piece.describe()}
+        return {"name": self.name, **self.component.describe()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedAttack(Named):
-    """An attack and the circumstances it is run under."""
+class NamedAttack(NamedComponent):
+    """A feature inversion and the conditions it runs under."""
 
-    setting: Setting = field(default_factory=Setting)
+    conditions: Conditions = field(default_factory=Conditions)
 
     @property
     def knowledge(self) -> Knowledge:
-        """What the attack is given."""
-        level: Knowledge = self.piece.knowledge
-        return level
+        """Knowledge of the attacker."""
+        knowledge: Knowledge = self.component.knowledge
+        return knowledge
 
     @property
     def level(self) -> str:
-        """Name of the group of attackers one is chosen from: knowledge, and how often each image is sent."""
-        times = f" ×{self.setting.repeats}" if self.setting.repeats > 1 else ""  # noqa: RUF001
+        """Name of the group of attacks one is chosen from: knowledge, and how often each image is sent."""
+        times = f" ×{self.conditions.queries}" if self.conditions.queries > 1 else ""  # noqa: RUF001
         return f"{self.knowledge}{times}"
 
     @property
-    def competes(self) -> bool:
-        """Whether it may be chosen: floors and controls may not."""
-        return not self.piece.floor and self.setting.competes
+    def eligible(self) -> bool:
+        """Whether it can be chosen: floors and controls cannot."""
+        return not self.component.floor and self.conditions.eligible
 
     @property
-    def limit(self) -> int | None:
-        """How many images of each part it attacks; None for all."""
-        own: int | None = self.piece.images
-        return self.setting.images if self.setting.images is not None else own
+    def max_images(self) -> int | None:
+        """Number of images of each split it attacks; None for all."""
+        default: int | None = self.component.max_images
+        return self.conditions.max_images if self.conditions.max_images is not None else default
 
 
 @dataclass(frozen=True, kw_only=True)
-class NamedClassAttack(Named):
-    """An attack on classes."""
+class NamedClassAttack(NamedComponent):
+    """A class inversion."""
 
-    piece: ClassAttack
+    component: ClassAttack
 
     @property
     def knowledge(self) -> Knowledge:
-        """What the attack is given."""
-        return self.piece.knowledge
+        """Knowledge of the attacker."""
+        return self.component.knowledge
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
-    """One setting of the attack: which tap of which backbone leaks, and whether images or classes are attacked.
+    """A threat: the tap of a backbone that the attacker sees, and the goal of the attack.
 
     Args:
         name: its name in the table of threats.
-        tap: what leaks.
+        tap: layer whose output the attacker sees.
         backbone: the undefended model.
-        goal: ``instances``: every image is to be reconstructed; ``classes``: images of a class are to be made.
-        classes: which are attacked, for the goal ``classes``; empty: those the priors of the recipe do not know.
+        goal: ``feature-inversion`` reconstructs every image, ``class-inversion`` makes images of a class.
+        classes: attacked classes of a class inversion; empty: those that the recipe's priors have not seen.
+
+    Raises:
+        RecipeError: for a tap that the backbone does not have.
     """
 
     name: str
     tap: str
-    backbone: Named
-    goal: Literal["instances", "classes"] = "instances"
+    backbone: NamedComponent
+    goal: Goal = "feature-inversion"
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a tap the backbone does not have."""
-        model: Backbone = self.backbone.piece
+        model: Backbone = self.backbone.component
         model.blueprint(2).resolve_tap(self.tap)

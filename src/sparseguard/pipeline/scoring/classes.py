@@ -14,16 +14,18 @@ from sparseguard.metrics import FeatureNetwork, psnr, ssim
 from sparseguard.metrics.model_inversion import (
     agreement,
     attack_accuracy,
-    equal_pools,
+    balanced_indices,
+    class_mean_interval,
+    cohen_kappa,
     feature_distance,
-    kappa,
-    mean_interval,
-    nearer_to_private,
-    nearest_of_class,
+    nearest_in_class,
+    private_auc,
 )
+from sparseguard.pipeline.scoring.descriptions import describe_class_metric, describe_set_metrics
+from sparseguard.pipeline.scoring.distributions import NAMES as SET_METRICS
 from sparseguard.pipeline.scoring.distributions import set_scores
 from sparseguard.pipeline.scoring.evaluators import Evaluator
-from sparseguard.record.class_schema import ClassScore
+from sparseguard.record import ClassScore, EvaluatorAgreement, MetricDescription
 from sparseguard.types import ImageSet, Splits
 
 REVISION = 2
@@ -103,7 +105,7 @@ class ClassScores:
         self.splits, self.wanted, self.judges, self.network, self.real = splits, tuple(wanted), judges, network, real
         source = torch.Generator().manual_seed(derive(purpose="pools of a class"))
         private, unseen = (_of_classes(part, self.wanted) for part in (splits.private, splits.test))
-        places, others = equal_pools(private.labels, unseen.labels, source)
+        places, others = balanced_indices(private.labels, unseen.labels, source)
         self.private, self.unseen = _labelled(private.select(places)), _labelled(unseen.select(others))
         self.pool = min(int((self.private.labels == label).sum()) for label in self.wanted)
         self.seen = "evaluators learned on the test images of layout 'paper'" if splits.layout == "paper" else None
@@ -134,7 +136,7 @@ class ClassScores:
         for judge in self.judges:
             nearest = "" if self.neighbours == 1 else f" to {self.neighbours}"
             name = f"feature distance{nearest} ({judge.name})"
-            found[name] = self._beside(made, partial(self._distance, judge), "less")
+            found[name] = self._beside(made, partial(self._distance, judge))
         pairing = self.judges[0].name
         found[f"PSNR to nearest ({pairing})"] = self._beside(made, lambda one, real: self._paired(one, real, psnr))
         found[f"SSIM to nearest ({pairing})"] = self._beside(made, lambda one, real: self._paired(one, real, ssim))
@@ -142,11 +144,15 @@ class ClassScores:
             found[f"AUC private or unseen ({judge.name})"] = self._auc(made, judge)
         return found | self._sets(made)
 
-    def agreement(self, made: Made) -> dict[str, float]:
+    def describe(self, name: str) -> MetricDescription:
+        """Return the description of one of the scores."""
+        sets = {} if self.network is None else describe_set_metrics(map(self.network.label, SET_METRICS))
+        return sets.get(name) or describe_class_metric(name)
+
+    def agreement(self, made: Made) -> EvaluatorAgreement:
         """Return how far the first two evaluators agree on which images are of their class."""
         first, second = (attack_accuracy(made.answer.logits(judge), made.answer.labels) for judge in self.judges[:2])
-        told = kappa(first, second)
-        return {"share": agreement(first, second), **({} if told is None else {"kappa": told})}
+        return EvaluatorAgreement(fraction=agreement(first, second), kappa=cohen_kappa(first, second))
 
     def class_accuracy(self, made: Made, label: int) -> dict[str, float]:
         """Return each evaluator's attack accuracy @1 on one class."""
@@ -170,23 +176,22 @@ class ClassScores:
             shares = [attack_accuracy(logits, torch.full((len(logits),), label), k).mean() for label in self.wanted]
             return float(torch.stack(shares).double().mean())
 
-        mean, low, high = mean_interval(share(made.answer), made.answer.labels)
+        mean, low, high = class_mean_interval(share(made.answer), made.answer.labels)
         nowhere = Labelled(images=self.foreign, labels=torch.zeros(len(self.foreign), dtype=torch.int64))
         return ClassScore(
             value=mean,
             ci95=(max(low, 0.0), min(high, 1.0)),
             n=len(made.answer.labels),
-            leaks="more",
             chance=any_class(made.chance),
             other_class=self._of_other(made, share),
             starts=float(share(made.starts).double().mean()),
             all_optimized=float(share(made.optimized).double().mean()),
             unseen=float(share(self.unseen).double().mean()) if self.seen is None else None,
-            foreign=any_class(nowhere),
+            shuffled_patches=any_class(nowhere),
         )
 
-    def _beside(self, made: Made, rule: Callable[[Labelled, Labelled], Tensor], leaks: str = "more") -> ClassScore:
-        mean, low, high = mean_interval(rule(made.answer, self.private), made.answer.labels)
+    def _beside(self, made: Made, rule: Callable[[Labelled, Labelled], Tensor]) -> ClassScore:
+        mean, low, high = class_mean_interval(rule(made.answer, self.private), made.answer.labels)
         means: dict[str, float | None] = {
             name: float(rule(one, real).double().mean())
             for name, one, real in (
@@ -198,9 +203,7 @@ class ClassScores:
             if name != "unseen" or self.seen is None
         }
         means["other_class"] = self._of_other(made, lambda one: rule(one, self.private))
-        return ClassScore.model_validate(
-            {"value": mean, "ci95": (low, high), "n": len(made.answer.labels), "leaks": leaks, **means}
-        )
+        return ClassScore.model_validate({"value": mean, "ci95": (low, high), "n": len(made.answer.labels), **means})
 
     def _of_other(self, made: Made, rule: Callable[[Labelled], Tensor]) -> float | None:
         """Return a rule's mean over the answer taken for other classes; None where there is one class only."""
@@ -211,17 +214,17 @@ class ClassScores:
 
     def _pairs(self, one: Labelled, real: Labelled) -> Tensor:
         judge = self.judges[0]
-        return nearest_of_class(one.features(judge), one.labels, real.features(judge), real.labels)
+        return nearest_in_class(one.features(judge), one.labels, real.features(judge), real.labels)
 
     def _paired(self, one: Labelled, real: Labelled, metric: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         return metric(one.images, real.images[self._pairs(one, real)])
 
     def _auc(self, made: Made, judge: Evaluator) -> ClassScore:
         if self.seen is not None:
-            return ClassScore(value=None, reason=self.seen, n=0, leaks="more")
+            return ClassScore(value=None, reason=self.seen, n=0)
 
         def told(one: Labelled) -> tuple[float, tuple[float, float], int]:
-            found = nearer_to_private(
+            found = private_auc(
                 one.features(judge), one.labels,
                 self.private.features(judge), self.private.labels,
                 self.unseen.features(judge), self.unseen.labels,
@@ -233,7 +236,6 @@ class ClassScores:
             value=value,
             ci95=interval,
             n=n,
-            leaks="more",
             chance=told(made.chance)[0],
             other_class=told(made.answer.relabelled(self.wanted))[0] if len(self.wanted) > 1 else None,
             starts=told(made.starts)[0],
@@ -260,7 +262,6 @@ class ClassScores:
                     **{variant: scores[name].value for variant, scores in found.items()},
                     "reason": one.reason,
                     "n": one.n,
-                    "leaks": "less" if name.startswith(("FD", "FID", "KID")) else "more",
                 }
             )
             for name, one in found["value"].items()

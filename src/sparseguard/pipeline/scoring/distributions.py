@@ -37,8 +37,8 @@ def set_scores(
         return {network.label(name): SetScore(value=None, reason=reason, n=n) for name in NAMES}
     made = network.features(reconstructions[subset(len(reconstructions))])
     real = _remembered(originals[subset(len(originals))], network, {} if cache is None else cache)
-    scores = {"FD": frechet_distance(real, made, network.minimum), "KID": kernel_distance(real, made)}
-    return {network.label(name): score for name, score in (scores | prdc(real, made)).items()}
+    scores = {"FD": frechet_distance(made, real, network.minimum), "KID": kernel_distance(made, real)}
+    return {network.label(name): score for name, score in (scores | prdc(made, real)).items()}
 
 
 def _remembered(images: Tensor, network: FeatureNetwork, cache: dict[str, Tensor]) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseguard.core.atomic_io import read_tensors, write_folder, write_tensors
-from sparseguard.core.errors import TrainingError
 from sparseguard.core.hashing import digest
 from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
-from sparseguard.metrics.class_consistency import recognized
+from sparseguard.metrics import class_consistency
+from sparseguard.numerics.supervised import Batch, Problem, Schedule, train_supervised
 from sparseguard.types import ImageSet, Splits
 
 REVISION = 1
@@ -84,8 +83,8 @@ NETWORKS: dict[str, Callable[[tuple[int, int, int], int], nn.Sequential]] = {
 """From an image's shape and the number of classes to an untrained evaluator; the two read images by different means."""
 
 
-def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Progress) -> list[Evaluator]:
-    """Return the evaluators, trained now or found in ``folder/evaluators/KEY``.
+def load_evaluators(splits: Splits, folder: Path, device: torch.device, progress: Progress) -> list[Evaluator]:
+    """Return the evaluators from ``folder/evaluators/KEY``; train them first if they are not there.
 
     They learn on auxiliary (shifted a little, and mirrored where that keeps the class), keep the weights of the
     lowest loss on auxiliary_val, and see neither private images nor reconstructions. In layout ``paper`` the test images
@@ -112,12 +111,12 @@ def evaluators(splits: Splits, folder: Path, device: torch.device, progress: Pro
     )
     home = folder / "evaluators" / key
     if not home.exists():
-        trained = {name: _trained(name, splits, device, progress) for name in NETWORKS}
+        trained = {name: _train(name, splits, device, progress) for name in NETWORKS}
 
         def fill(aside: Path) -> None:
             for name, module in trained.items():
                 every = torch.arange(len(splits.test)).split(CHUNK)
-                right = [recognized(module, splits.test.batch(some), splits.test.labels[some]) for some in every]
+                right = [class_consistency(splits.test.batch(some), splits.test.labels[some], module) for some in every]
                 accuracy = float(torch.cat(right).mean())
                 write_tensors(aside / f"{name}.safetensors", module.state_dict(), {"accuracy": accuracy})
 
@@ -133,38 +132,38 @@ def _read(name: str, home: Path, splits: Splits, device: torch.device) -> Evalua
     return Evaluator(name=name, module=module.to(device).eval().requires_grad_(False), accuracy=facts["accuracy"])
 
 
-def _trained(name: str, splits: Splits, device: torch.device, progress: Progress) -> nn.Sequential:
+def _train(name: str, splits: Splits, device: torch.device, progress: Progress) -> nn.Sequential:
     images, generator = splits.auxiliary, torch.Generator()
     seed = derive(purpose="evaluator", evaluator=name, dataset=splits.name)
     generator.manual_seed(seed)
     steps, every = int(BUDGET["steps"]), int(BUDGET["every"])
+
+    def batches(_period: int) -> Iterator[Batch]:
+        for _ in range(every):
+            index = torch.randint(len(images), (int(BUDGET["batch"]),), generator=generator)
+            yield augment(images.batch(index), splits.flips_keep_class, generator), images.labels[index]
+
     with torch.random.fork_rng(), progress.task(f"evaluator {name}", steps) as advance:
         torch.manual_seed(seed)
         module = NETWORKS[name](images.shape, len(images.classes)).to(device)
-        optimizer = torch.optim.Adam(module.parameters(), lr=BUDGET["rate"])
-        best, lowest, stale = copy.deepcopy(module.state_dict()), math.inf, 0
-        for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = BUDGET["rate"] * (1 + math.cos(math.pi * step / steps)) / 2
-            index = torch.randint(len(images), (int(BUDGET["batch"]),), generator=generator)
-            batch = augmented(images.batch(index), splits.flips_keep_class, generator)
-            loss = F.cross_entropy(module.train()(batch.to(device)), images.labels[index].to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            advance(1)
-            if (step + 1) % every == 0:
-                held_out = _loss(module.eval(), splits.auxiliary_val, device)
-                stale += 1
-                if held_out < lowest:
-                    best, lowest, stale = copy.deepcopy(module.state_dict()), held_out, 0
-                if stale >= BUDGET["patience"]:
-                    break
-    module.load_state_dict(best)
-    return module.eval()
+        problem = Problem(
+            batches=batches,
+            loss=lambda batch: F.cross_entropy(module(batch[0].to(device)), batch[1].to(device)),
+            validate=lambda: _mean_loss(module, splits.auxiliary_val, device),
+            name=f"evaluator {name}",
+        )
+        schedule = Schedule(
+            periods=steps // every,
+            patience=int(BUDGET["patience"]),
+            rate=lambda step: BUDGET["rate"] * (1 + math.cos(math.pi * step / steps)) / 2,
+            validates_start=False,
+            advance=advance,
+        )
+        train_supervised(module, problem, schedule)
+    return module
 
 
-def augmented(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
     """Return a batch moved by up to a fourteenth of its side each way, half of the images mirrored if ``flip``."""
     height, width = images.shape[2:]
     if flip:
@@ -177,11 +176,9 @@ def augmented(images: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _loss(module: nn.Module, images: ImageSet, device: torch.device) -> float:
+def _mean_loss(module: nn.Module, images: ImageSet, device: torch.device) -> float:
     total = 0.0
-    for index in torch.arange(len(images)).split(512):
+    for index in torch.arange(len(images)).split(CHUNK):
         logits = module(images.batch(index).to(device))
         total += float(F.cross_entropy(logits, images.labels[index].to(device), reduction="sum"))
-    if not math.isfinite(total):
-        raise TrainingError("an evaluator's loss is not finite.")
     return total / len(images)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseguard.core.out_of_core import inner_products, mean_and_spread, moments
+from sparseguard.core.out_of_core import inner_products, mean_and_std, moments
 from sparseguard.metrics import METRICS
-from sparseguard.pipeline.recipe.conditions import attacked_index
-from sparseguard.record import Summary
-from sparseguard.types import Splits
+from sparseguard.pipeline.recipe.conditions import select_attacked
+from sparseguard.record import Choice, Summary
+from sparseguard.types import Knowledge, Splits
 
 GALLERY = 64
 REVISION = 1
@@ -70,26 +70,30 @@ def summarize(values: Tensor) -> Summary:
     return Summary(mean=mean, std=std, ci95=(mean - half, mean + half), quantiles=(low, middle, high), n=len(scores))
 
 
-def choose(contenders: Sequence[Contender]) -> dict[str, dict[str, str]]:
-    """Return, by level and metric, the attack that leaked most on auxiliary_val, on images all of its level attacked."""
-    chosen: dict[str, dict[str, str]] = {}
-    for level in dict.fromkeys(contender.level for contender in contenders):
-        rivals = [contender for contender in contenders if contender.level == level]
-        shared = set.intersection(*(set(rival.places["auxiliary_val"]) for rival in rivals))
-        means = {
-            rival.name: {metric: rival.mean("auxiliary_val", metric, shared) for metric in METRICS} for rival in rivals
-        }
-        chosen[level] = {metric: max(means, key=lambda name: means[name][metric]) for metric in METRICS}
+def choose(contenders: Sequence[Contender]) -> list[Choice]:
+    """Return, by knowledge, number of queries and metric, the attack with the best mean on auxiliary_val.
+
+    Means are over the images that all attacks of the same knowledge and number of queries attacked.
+    """
+    chosen: list[Choice] = []
+    for knowledge, queries in dict.fromkeys((one.knowledge, one.queries) for one in contenders):
+        rivals = [one for one in contenders if (one.knowledge, one.queries) == (knowledge, queries)]
+        shared = set.intersection(*(set(rival.indices["auxiliary_val"]) for rival in rivals))
+        for metric in METRICS:
+            means = {rival.name: rival.mean("auxiliary_val", metric, shared) for rival in rivals}
+            best = max(means, key=lambda name: METRICS[metric].leakage(means[name]))
+            chosen.append(Choice(knowledge=knowledge.value, queries=queries, metric=metric, attack=best))
     return chosen
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contender:
-    """An attacker's scores per image and the images' places in their parts."""
+    """An attack's scores per image and the images' indices in their splits."""
 
     name: str
-    level: str
-    places: Mapping[str, list[int]]
+    knowledge: Knowledge
+    queries: int
+    indices: Mapping[str, list[int]]
     scores: Mapping[str, Mapping[str, Tensor]]
 
     def mean(self, part: str, metric: str, shared: set[int]) -> float:
@@ -98,7 +102,7 @@ class Contender:
 
     def at(self, part: str, metric: str, shared: set[int]) -> Tensor:
         """Return the scores of the images at ``shared`` places, in their order."""
-        keep = torch.tensor([place in shared for place in self.places[part]])
+        keep = torch.tensor([place in shared for place in self.indices[part]])
         return self.scores[part][metric][keep].double()
 
 
@@ -109,7 +113,7 @@ def effective_rank(features: Tensor) -> float:
     covariance's eigenvalues).
     """
     flat = features.flatten(1)
-    mean = mean_and_spread(flat)[0][0]
+    mean = mean_and_std(flat)[0][0]
     wide = flat.shape[1] > len(flat)
     gram = inner_products(flat, flat, mean) if wide else moments(flat, mean, flat[:, :0], mean[:0])[0]
     spectrum = torch.linalg.eigvalsh(gram).clamp_min(0)
@@ -122,7 +126,7 @@ def effective_rank(features: Tensor) -> float:
 
 def gallery_index(count: int) -> Tensor:
     """Return the places of the gallery's images among ``count`` private ones; the same in every case of a data set."""
-    places = attacked_index(count, GALLERY)
+    places = select_attacked(count, GALLERY)
     return torch.arange(count) if places is None else places
 
 

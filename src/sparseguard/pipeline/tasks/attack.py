@@ -1,4 +1,4 @@
-"""The attacks of one case: each run once, under its setting, and scored on the images it attacked."""
+"""The attacks of one case: each run once, under its conditions, and scored on the images it attacked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sparseguard.attacks import AttackContext
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.core.config import parse
 from sparseguard.core.errors import RecipeError, TrainingError
-from sparseguard.core.out_of_core import IMAGES_LIMIT, gathered, picked, row_chunks, taps_limit
+from sparseguard.core.out_of_core import IMAGES_LIMIT, gather, row_chunks, select_rows, tap_limit
 from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.data import DATASETS
 from sparseguard.data.splits import balanced_subset
-from sparseguard.pipeline.plan.keys import Job, earlier
-from sparseguard.pipeline.recipe.conditions import Setting, attacked_index, known_index
+from sparseguard.pipeline.plan.keys import PlannedCase, select_earlier
+from sparseguard.pipeline.recipe.conditions import Conditions, select_attacked, select_known
 from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.images import scored_parts
@@ -28,9 +28,9 @@ from sparseguard.pipeline.tasks.observe import Observed
 from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.types import (
     FLOORS,
-    Attacked,
+    AttackInput,
+    AttackInputs,
     AuxiliaryData,
-    Goal,
     ImageSet,
     Knowledge,
     Observation,
@@ -59,7 +59,7 @@ class Attacks:
     """
 
     recipe: Recipe
-    job: Job
+    job: PlannedCase
     splits: Splits
     store: Store
     device: torch.device
@@ -76,9 +76,9 @@ class Attacks:
             NotApplicable: when it has nothing to offer against this target.
             TrainingError: when its training or its result means nothing.
         """
-        if attack.setting.repeats > 1 and self.observed.noise_ratio < SAME:
+        if attack.conditions.queries > 1 and self.observed.noise_ratio < SAME:
             raise NotApplicable("the target answers equal queries equally, so that repeating them tells nothing")
-        if attack.setting.control == "shuffled-features" and not attack.piece.learns_from_features:
+        if attack.conditions.control == "shuffled-features" and not attack.component.learns_from_features:
             raise NotApplicable("it does not learn from features, so shuffling them changes nothing")
         stored = self.store.load_attack(self.job.attack_keys[attack.label]) or self._run(attack)
         self.done[attack.label] = stored
@@ -87,23 +87,24 @@ class Attacks:
     def index(self, attack: NamedAttack) -> dict[str, Tensor | None]:
         """Return, for each part, which images are attacked; None for all of it."""
         parts = self.splits.parts()
-        known = {"private": attack.setting.known_private}
+        known = {"private": attack.conditions.known_private}
         return {
-            part: attacked_index(len(parts[part]), attack.limit, known.get(part, 0.0)) for part in self._parts(attack)
+            part: select_attacked(len(parts[part]), attack.max_images, known.get(part, 0.0))
+            for part in self._parts(attack)
         }
 
     def _parts(self, attack: NamedAttack) -> list[str]:
         """An attacker with fewer or other images has no auxiliary_val that the others have."""
-        own = attack.setting.share == 1 and attack.setting.data is None
+        own = attack.conditions.auxiliary_fraction == 1 and attack.conditions.dataset is None
         return [part for part in scored_parts(self.splits) if own or part != "auxiliary_val"]
 
     def _run(self, attack: NamedAttack) -> StoredAttack:
-        job, setting, piece = self.job, attack.setting, attack.piece
-        tap = self.untrained() if setting.control == "untrained-target" else self.observed
+        job, conditions, component = self.job, attack.conditions, attack.component
+        tap = self.untrained() if conditions.control == "untrained-target" else self.observed
         index = self.index(attack)
         label = f"{job.threat.name}: {job.defense.label}: {attack.label}"
         context = AttackContext(
-            auxiliary=attacker_images(self.splits, setting),
+            auxiliary=attacker_images(self.splits, conditions),
             seed=derive(purpose="attack", attack=attack.name, threat=job.threat.name, seed=job.seed),
             device=self.device,
             progress=self.progress,
@@ -111,10 +112,10 @@ class Attacks:
             earlier=self._earlier(attack, index),
             prior=self.priors.of(attack),
         )
-        leak = tap.leak(attack.knowledge, attack.label, setting)
+        leak = tap.leak(attack.knowledge, attack.label, conditions)
         started = time.monotonic()
         try:
-            result, outside = piece(leak, self._goal(attack, tap, index), context)
+            result, outside = component(leak, self._goal(attack, tap, index), context)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise TrainingError(f"{label}: {error}") from error
         facts = {
@@ -128,17 +129,17 @@ class Attacks:
         }
         return self.store.save_attack(job.attack_keys[attack.label], result.reconstructions, facts)
 
-    def _goal(self, attack: NamedAttack, tap: Observed, index: Mapping[str, Tensor | None]) -> Goal:
-        seen = None if attack.knowledge in FLOORS else tap.observations(attack.setting.repeats)
+    def _goal(self, attack: NamedAttack, tap: Observed, index: Mapping[str, Tensor | None]) -> AttackInputs:
+        seen = None if attack.knowledge in FLOORS else tap.observations(attack.conditions.queries)
         goal = {}
         for part, places in index.items():
             images = self.splits.parts()[part]
             every = torch.arange(len(images)) if places is None else places
             observation = None if seen is None else seen[part]
             if observation is not None and places is not None:
-                chosen = picked(observation.features, places, taps_limit())
+                chosen = select_rows(observation.features, places, tap_limit())
                 observation = Observation(features=chosen, tap=observation.tap)
-            goal[part] = Attacked(
+            goal[part] = AttackInput(
                 count=len(every),
                 observation=observation,
                 labels=images.labels[every] if attack.knowledge == Knowledge.LABEL else None,
@@ -153,7 +154,7 @@ class Attacks:
         places, val = index["auxiliary_val"], self.splits.auxiliary_val
         truth = val.images if places is None else val.batch(places)
         best: dict[str, tuple[float, dict[str, Tensor]]] = {}
-        for other in earlier(self.recipe, attack):
+        for other in select_earlier(self.recipe, attack):
             if other.label in self.done:
                 made = self._placed(other, index)
                 error = float((made["auxiliary_val"] - truth).square().mean())
@@ -173,8 +174,8 @@ class Attacks:
         return placed
 
 
-def attacker_images(splits: Splits, setting: Setting) -> AuxiliaryData:
-    """Return the images an attacker learns from under ``setting``: none of test, and of private those it says.
+def attacker_images(splits: Splits, conditions: Conditions) -> AuxiliaryData:
+    """Return the images an attacker learns from under ``conditions``: none of test, and of private those it says.
 
     Another data set may hold copies of images to be reconstructed, as when one was drawn from the other; they are left
     out.
@@ -184,29 +185,29 @@ def attacker_images(splits: Splits, setting: Setting) -> AuxiliaryData:
         DataError: when it cannot be read, or the share leaves fewer images than classes.
     """
     train, val = splits.auxiliary, splits.auxiliary_val
-    if setting.data is not None:
-        told = {"path": setting.path} if setting.path else {}
-        other = parse(DATASETS[setting.data], told, f"[[attacks]] setting data '{setting.data}'").load()
+    if conditions.dataset is not None:
+        told = {"path": conditions.path} if conditions.path else {}
+        other = parse(DATASETS[conditions.dataset], told, f"[[attacks]] conditions data '{conditions.dataset}'").load()
         if other.private.shape != splits.private.shape:
             raise RecipeError(
-                f"[[attacks]] setting: images of '{setting.data}' have the shape {other.private.shape}, those of "
+                f"[[attacks]] conditions: images of '{conditions.dataset}' have the shape {other.private.shape}, those of "
                 f"'{splits.name}' {splits.private.shape}. Choose another set."
             )
         train, val = (
-            balanced_subset(strangers, min(len(own), len(strangers)), what=f"images of {setting.data}")
+            balanced_subset(strangers, min(len(own), len(strangers)), what=f"images of {conditions.dataset}")
             for own, strangers in (
                 (train, _without(other.auxiliary, splits)),
                 (val, _without(other.auxiliary_val, splits)),
             )
         )
-    if setting.share < 1:
+    if conditions.auxiliary_fraction < 1:
         least = len(splits.private.classes)
         train, val = (
-            balanced_subset(images, max(least, round(setting.share * len(images))), what="attacker's images")
+            balanced_subset(images, max(least, round(conditions.auxiliary_fraction * len(images))), what="attacker's images")
             for images in (train, val)
         )
-    if setting.known_private:
-        train = _joined(train, splits.private.select(known_index(len(splits.private), setting.known_private)))
+    if conditions.known_private:
+        train = _joined(train, splits.private.select(select_known(len(splits.private), conditions.known_private)))
     return AuxiliaryData(train=train, val=val)
 
 
@@ -214,7 +215,7 @@ def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
     if first.pixels.dtype != second.pixels.dtype:
         first, second = (replace(one, pixels=as_unit_float(one.pixels)) for one in (first, second))
     batches = (one.pixels[some] for one in (first, second) for some in row_chunks(one.pixels))
-    pixels = gathered(batches, len(first) + len(second), IMAGES_LIMIT)
+    pixels = gather(batches, len(first) + len(second), IMAGES_LIMIT)
     return ImageSet(pixels=pixels, labels=torch.cat([first.labels, second.labels]), classes=first.classes)
 
 

@@ -17,12 +17,12 @@ from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.generators import Prior
-from sparseguard.pipeline.plan.keys import Job
-from sparseguard.pipeline.recipe.conditions import Setting
+from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import NamedClassAttack
 from sparseguard.pipeline.store import Store
 from sparseguard.pipeline.tasks.observe import Observed
-from sparseguard.types import Classes, ClassResult
+from sparseguard.types import ClassResult, TargetClasses
 
 TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("notes", "curves")]
 
@@ -45,9 +45,9 @@ class KeptFolder:
 
 def run_class_attack(
     attack: NamedClassAttack,
-    goal: Classes,
+    goal: TargetClasses,
     *,
-    job: Job,
+    job: PlannedCase,
     observed: Observed,
     prior: Prior | None,
     store: Store,
@@ -69,12 +69,12 @@ def run_class_attack(
             device=device,
             progress=progress,
             label=label,
-            kept=KeptFolder(store.kept(key)),
+            partial_results=KeptFolder(store.kept(key)),
         )
-        leak = observed.leak(attack.knowledge, attack.label, Setting())
+        leak = observed.leak(attack.knowledge, attack.label, Conditions())
         started = time.monotonic()
         try:
-            result = attack.piece(leak, goal, context)
+            result = attack.component(leak, goal, context)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise TrainingError(f"{label}: {error}") from error
         told = {

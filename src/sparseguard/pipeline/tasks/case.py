@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.checks import Evidence, raised
-from sparseguard.core.config import describe
 from sparseguard.core.seeding import derive
-from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.plan.keys import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedAttack
+from sparseguard.pipeline.scoring.descriptions import describe_image_metrics, describe_set_metrics
 from sparseguard.pipeline.scoring.images import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.pipeline.scoring.paired import compare
 from sparseguard.pipeline.scoring.scorers import perfect_attacker
@@ -20,29 +21,41 @@ from sparseguard.pipeline.store import StoredAttack
 from sparseguard.pipeline.tasks.attack import Attacks
 from sparseguard.pipeline.tasks.context import Subject
 from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.recipe_config import describe_conditions, hyperparameters
 from sparseguard.pipeline.tasks.record import Run, flags_of, provenance_of, record_of
 from sparseguard.pipeline.tasks.train_target import describe_target, untrained_target
-from sparseguard.record import Attacker, Bound, Record, SetScore
+from sparseguard.record import (
+    Bound,
+    Curves,
+    FeatureInversionAttack,
+    FeatureInversionDiagnostics,
+    FeatureInversionOutcome,
+    MetricDescription,
+    Record,
+    SetScore,
+    curve_fields,
+    figure_fields,
+)
 from sparseguard.targets import Target, state_hash
 from sparseguard.types import FLOORS
 
 
-def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+def measured(this: Run, job: PlannedCase, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
     """Return a case's record and the pictures beside it.
 
     Raises:
         TrainingError: when an attack ended in values that mean nothing.
     """
-    target, codes = subject.target, subject.facts["codes"]
-    facts = describe_target(target, subject.facts, this.splits, job, this.device)
+    target = subject.target
+    facts = describe_target(subject, this.splits, job, this.device)
     observed = Observed(target, subject.model, job, this.splits, this.device)
-    attackers: list[Attacker] = []
+    attacked: list[FeatureInversionAttack] = []
     scored: dict[str, Contender] = {}
     skipped: dict[str, str] = {}
     gallery = gallery_index(len(this.splits.private))
     pictures = {"gallery/original": as_bytes(this.splits.private.batch(gallery))}
-    seconds = {"prepare": subject.facts["prepare_seconds"], "fit": subject.facts["seconds"]}
-    public_queries = 0
+    seconds = {"prepare": subject.facts.prepare_seconds, "fit": subject.facts.seconds}
+    auxiliary_queries = 0
 
     @cache
     def untrained() -> Observed:
@@ -75,41 +88,50 @@ def measured(this: Run, job: Job, subject: Subject) -> tuple[Record, dict[str, T
             parts = this.splits.parts()
             places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
             some = {part: places[part] for part, at in index.items() if at is not None}
-            attackers.append(_attacker(this, named, stored, scores, sets, some))
-            scored[named.label] = Contender(name=named.label, level=named.level, places=places, scores=scores)
+            attacked.append(_describe_attack(this, named, stored, scores, sets, some))
+            scored[named.label] = Contender(
+                name=named.label,
+                knowledge=named.knowledge,
+                queries=named.conditions.queries,
+                indices=places,
+                scores=scores,
+            )
             pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
             seconds[f"attack {named.label}"] = stored.facts["seconds"]
-            public_queries = max(public_queries, stored.facts["public_queries"])
+            auxiliary_queries = max(auxiliary_queries, stored.facts["public_queries"])
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
     few = this.splits.auxiliary.batch(torch.arange(min(64, len(this.splits.auxiliary)))).to(this.device)
     with torch.no_grad():
-        inactive = job.defense.piece.find_inactivity(target.model, few)
-    chosen = choose([scored[named.label] for named in this.recipe.attacks if named.competes and named.label in scored])
+        inactive = job.defense.component.find_inactivity(target.model, few)
+    chosen = choose([scored[named.label] for named in this.recipe.attacks if named.eligible and named.label in scored])
     asked = [named for named in this.recipe.attacks if named.label in scored and named.knowledge not in FLOORS]
     evidence = Evidence(
         target=facts,
-        leaked=observed.describe(public_queries, {named.setting.repeats for named in asked}),
-        attackers=attackers,
+        features=observed.describe(auxiliary_queries, {named.conditions.queries for named in asked}),
+        attacks=attacked,
         chosen=chosen,
         comparisons=compare(this.recipe.attacks, scored, chosen),
-        randomizes=job.defense.piece.randomizes,
+        randomizes=job.defense.component.randomizes,
         inactive=inactive,
         duplicates=this.duplicates,
+    )
+    outcome = FeatureInversionOutcome(
+        metrics=_describe_metrics(attacked),
+        attacks=attacked,
+        chosen=chosen,
+        skipped=skipped,
+        comparisons=list(evidence.comparisons),
+        bounds=_bounds(this, job, target),
     )
     record = record_of(
         this,
         job,
         status="ok",
         target=facts,
-        leaked=evidence.leaked,
-        attackers=attackers,
-        chosen=chosen,
-        skipped=skipped,
-        comparisons=evidence.comparisons,
-        bounds=_bounds(this, job, target),
+        features=evidence.features,
+        outcome=outcome,
         flags=flags_of(this.recipe, job, raised(evidence)),
-        provenance=provenance_of(this, seconds)
-        | ({"first_sparse_layer": codes} if (codes := subject.facts["codes"]) else {}),
+        provenance=provenance_of(this, seconds, subject.facts.codes or None),
     )
     return record, pictures
 
@@ -129,53 +151,62 @@ def _judged(
         every = torch.arange(len(images)) if places is None else places
         originals = images.batch(every)
         scores[part] |= this.bench.per_image(made, originals, images.labels[every])
-        wanted = part != "auxiliary_val" and (named.competes or named.piece.floor)
+        wanted = part != "auxiliary_val" and (named.eligible or named.component.floor)
         if wanted and (found := this.bench.of_set(made, originals)):
             sets[part] = found
     return sets
 
 
-def _bounds(this: Run, job: Job, target: Target) -> list[Bound]:
-    if not this.recipe.judge.bounds:
+def _bounds(this: Run, job: PlannedCase, target: Target) -> list[Bound]:
+    if not this.recipe.scoring.bounds:
         return []
     found = this.store.load_bounds(job.bounds_key)
     if found is None:
         stage = target.taps[job.threat.tap]
         seed = derive(purpose="bounds", threat=job.threat.name, seed=job.seed)
-        found = perfect_attacker(this.recipe.judge, target.model, stage, this.splits, this.device, seed, this.progress)
+        found = perfect_attacker(this.recipe.scoring, target.model, stage, this.splits, this.device, seed, this.progress)
         this.store.save_bounds(job.bounds_key, found)
     return found
 
 
-def _attacker(
+def _describe_attack(
     this: Run,
     named: NamedAttack,
     stored: StoredAttack,
     scores: dict[str, dict[str, Tensor]],
     sets: dict[str, dict[str, SetScore]],
     index: dict[str, list[int]],
-) -> Attacker:
+) -> FeatureInversionAttack:
     facts = stored.facts
-    return Attacker(
+    return FeatureInversionAttack(
         name=named.label,
-        settings=named.describe(),
-        setting=describe(named.setting),
+        attack=named.name,
+        hyperparameters=hyperparameters(named),
+        conditions=describe_conditions(named),
         knowledge=named.knowledge.value,
-        level=named.level,
-        floor=named.piece.floor,
+        queries=named.conditions.queries,
+        floor=named.component.floor,
         prior=this.priors.facts_of(named),
-        competes=named.competes,
-        index=index,
+        eligible=named.eligible,
+        indices=index,
         parameter_change=facts["parameter_change"],
         outside_range=facts["outside_range"],
-        notes=facts["notes"],
-        curves=facts["curves"],
+        diagnostics=FeatureInversionDiagnostics.model_validate(
+            figure_fields(facts["notes"], FeatureInversionDiagnostics.model_fields)
+        ),
+        curves=Curves.model_validate(curve_fields(facts["curves"])),
         residuals={part: summarize(torch.tensor(values)) for part, values in facts["residuals"].items()},
-        sets=sets,
+        set_scores=sets,
         scores={
             part: {metric: summarize(values) for metric, values in metrics.items()} for part, metrics in scores.items()
         },
     )
+
+
+def _describe_metrics(attacks: Sequence[FeatureInversionAttack]) -> dict[str, MetricDescription]:
+    of_images = (name for attack in attacks for metrics in attack.scores.values() for name in metrics)
+    of_sets = (name for attack in attacks for scores in attack.set_scores.values() for name in scores)
+    return {**describe_image_metrics(of_images), **describe_set_metrics(of_sets)}
 
 
 def _pictures(

@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 import torch
 
-from sparseguard.attacks.access import Leak
+from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.seeding import derive
-from sparseguard.pipeline.plan.keys import Job
-from sparseguard.pipeline.recipe.conditions import Setting
+from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.scoring.images import effective_rank, scored_parts
-from sparseguard.record import Leaked
+from sparseguard.record import FeatureFacts, Queries
 from sparseguard.targets import Target
 from sparseguard.types import Knowledge, Observation, Released, Splits
 
@@ -29,7 +29,7 @@ class Observed:
         device: where the model is.
     """
 
-    def __init__(self, target: Target, model: Released, job: Job, splits: Splits, device: torch.device) -> None:
+    def __init__(self, target: Target, model: Released, job: PlannedCase, splits: Splits, device: torch.device) -> None:
         self._target = target
         self._model = model
         self._job = job
@@ -51,34 +51,34 @@ class Observed:
             self._observations[repeats] = {part: leak.observe(parts[part]) for part in scored_parts(self._splits)}
         return self._observations[repeats]
 
-    def leak(self, knowledge: Knowledge, purpose: str, setting: Setting) -> Leak:
+    def leak(self, knowledge: Knowledge, purpose: str, conditions: Conditions) -> ModelAccess:
         """Return a leak whose noise is its own."""
         return self._leak(
             knowledge,
             purpose,
             self._model,
-            repeats=setting.repeats,
-            shuffled=setting.control == "shuffled-features",
+            repeats=conditions.queries,
+            shuffled=conditions.control == "shuffled-features",
         )
 
-    def describe(self, public_queries: int, repeats: Collection[int]) -> Leaked:
+    def describe(self, auxiliary_queries: int, repeats: Collection[int]) -> FeatureFacts:
         """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
         parts = self._splits.parts()
         private_queries = sum(repeats) * sum(len(parts[part]) for part in scored_parts(self._splits))
         seen = self._leak(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
-        return Leaked(
+        return FeatureFacts(
             shape=tuple(seen.shape[1:]),
             dimension=int(seen[0].numel()),
             effective_rank=effective_rank(seen),
             noise_ratio=self.noise_ratio,
-            queries={"private": private_queries, "public": public_queries},
+            queries=Queries(private=private_queries, auxiliary=auxiliary_queries),
         )
 
     def _leak(
         self, knowledge: Knowledge, purpose: str, model: Released, repeats: int = 1, shuffled: bool = False
-    ) -> Leak:
+    ) -> ModelAccess:
         threat = self._job.threat
-        return Leak(
+        return ModelAccess(
             model,
             tap=threat.tap,
             stage=self._target.taps[threat.tap],

@@ -30,18 +30,18 @@ class Priors:
         Raises:
             DataError: when it cannot be loaded, or was trained on private images: what it makes may be one of them.
         """
-        source = attack.piece.prior_source()
+        source = attack.component.prior_source()
         if not source:
             return None
         if source not in self.loaded:
-            prior = load_prior(source, trust_code=attack.piece.trusts_prior())
+            prior = load_prior(source, trust_code=attack.component.trusts_prior())
             self.facts[source] = self._looked_at(source, prior, attack.label)
             self.loaded[source] = prior
         return self.loaded[source]
 
     def facts_of(self, attack: NamedAttack | NamedClassAttack) -> PriorFacts | None:
         """Return what is known of the prior an attack was given."""
-        return None if self.of(attack) is None else self.facts[str(attack.piece.prior_source())]
+        return None if self.of(attack) is None else self.facts[str(attack.component.prior_source())]
 
     def _looked_at(self, source: str, prior: Prior, label: str) -> PriorFacts:
         overlap: dict[str, int] | None = None
@@ -63,7 +63,7 @@ class Priors:
             num_ws=card.num_ws,
             w_dim=card.w_dim,
             trained_on=card.trained_on,
-            images=None if prior.trained_on is None else len(prior.trained_on),
+            training_images=None if prior.trained_on is None else len(prior.trained_on),
             classes=None if card.classes is None else list(card.classes),
             overlap=overlap,
         )
@@ -83,14 +83,14 @@ def attacked_classes(recipe: Recipe, threat: Threat, names: tuple[str, ...]) -> 
     Raises:
         RecipeError: for a class the data set does not have.
     """
-    if threat.goal != "classes":
+    if threat.goal != "class-inversion":
         return ()
     if threat.classes:
         for name in threat.classes:
             if name not in names:
                 raise RecipeError(f"[[threats]] '{threat.name}': unknown class '{name}'. {nearest(name, names)}")
         return tuple(name for name in names if name in threat.classes)
-    sources = [source for attack in recipe.class_attacks if (source := attack.piece.prior_source())]
+    sources = [source for attack in recipe.class_attacks if (source := attack.component.prior_source())]
     told = [read_card(find_prior(source)).classes for source in sources]
     seen = [set(names if classes is None else classes) for classes in told]
     for known in (set[str]().union(*seen), set(names).intersection(*seen)):

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from sparseguard.core.out_of_core import taps_limit
+from sparseguard.core.out_of_core import tap_limit
 from sparseguard.core.staged_model import StagedModel
 from sparseguard.types import Released
 
@@ -29,7 +29,7 @@ class Remembering:
     def __init__(self, model: StagedModel, stages: Collection[str], budget: int | None = None) -> None:
         self._model = model
         self._stages = set(stages)
-        self._left = taps_limit() // 2 if budget is None else budget
+        self._left = tap_limit() // 2 if budget is None else budget
         self._known: dict[bytes, dict[str, Tensor]] = {}
 
     def forward_to(self, images: Tensor, stage: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -12,17 +13,19 @@ from typing import Any
 
 import torch
 
-from sparseguard.core.config import describe
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress
-from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.plan.keys import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedDefense
 from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.pipeline.scoring.evaluators import Evaluator
 from sparseguard.pipeline.scoring.images import gallery_index, identification_sizes
 from sparseguard.pipeline.scoring.scorers import Bench
 from sparseguard.pipeline.store import Store
-from sparseguard.pipeline.tasks.priors import Priors, attacked_classes
-from sparseguard.record import Case, Failure, Flag, Record
+from sparseguard.pipeline.tasks.priors import Priors
+from sparseguard.pipeline.tasks.recipe_config import describe_recipe
+from sparseguard.pipeline.tasks.threat_descriptions import describe_threat
+from sparseguard.record import Case, DataFacts, DataReaders, EvaluatorFacts, Failure, Flag, Provenance, Record
 from sparseguard.record.claims import find_claim
 from sparseguard.types import Splits
 
@@ -47,54 +50,66 @@ class Run:
         return duplicates(self.splits)
 
 
-def failed(this: Run, job: Job, stage: str, error: TrainingError) -> Record:
+def failed(this: Run, job: PlannedCase, stage: str, error: TrainingError) -> Record:
     """Return the record of a case that has no scores, and why."""
     failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
     return record_of(this, job, status="failed", failure=failure, provenance=provenance_of(this, {}))
 
 
-def record_of(this: Run, job: Job, **content: Any) -> Record:
+def record_of(this: Run, job: PlannedCase, **content: Any) -> Record:
     """Return a case's record: what identifies it, and ``content``."""
     recipe, splits = this.recipe, this.splits
     defense = job.defense
-    data = {
-        "layout": splits.layout,
-        "sizes": {part: len(images) for part, images in splits.parts().items()},
-        "fingerprints": splits.fingerprints(),
-        "duplicates": this.duplicates,
-        "gallery_index": gallery_index(len(splits.private)).tolist(),
-        "flips_keep_class": splits.flips_keep_class,
-        "read_by": {
-            "target": ["private (a tenth of it for early stopping only)"],
-            "defense": ["auxiliary", "private where it learns from it; see docs/defenses.md"],
-            "attacks": [
+    data = DataFacts(
+        layout=splits.layout,
+        sizes={split: len(images) for split, images in splits.parts().items()},
+        fingerprints=splits.fingerprints(),
+        duplicates=this.duplicates,
+        gallery_indices=gallery_index(len(splits.private)).tolist(),
+        reidentification_pools=identification_sizes(splits),
+        flips_keep_class=splits.flips_keep_class,
+        readers=DataReaders(
+            target=["private (a tenth of it for early stopping only)"],
+            defense=["auxiliary", "private where it learns from it; see docs/defenses.md"],
+            attacks=[
                 "auxiliary",
                 "auxiliary_val",
                 "other sets where their setting names one",
                 "private images that their setting says they know, which they do not attack",
             ],
-            "evaluators": ["auxiliary", "auxiliary_val"],
-            "bounds": ["auxiliary", "private"],
-            "accuracy": ["test", "tuning", "auxiliary_val"],
-            "scores": list(identification_sizes(splits)),
-        },
-    }
-    config = {
-        **config_of(recipe, splits.private.classes),
-        "case_threat": job.threat.name,
-        "case_defense": defense.describe(),
-    }
-    return Record(
-        recipe=recipe.name,
-        case=case_of(recipe, job),
-        key=job.record_key,
-        config=config,
-        data=data,
-        identification=identification_sizes(splits),
-        evaluators={judge.name: judge.accuracy for judge in this.bench.evaluators},
-        claim=find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
-        **content,
+            evaluators=["auxiliary", "auxiliary_val"],
+            bounds=["auxiliary", "private"],
+            accuracy=["test", "tuning", "auxiliary_val"],
+            scores=list(identification_sizes(splits)),
+        ),
     )
+    shared = {
+        "recipe": recipe.name,
+        "case": case_of(recipe, job),
+        "key": job.record_key,
+        "threat": describe_threat(job.threat),
+        "config": describe_recipe(recipe, splits.private.classes),
+        "data": data,
+        "evaluators": describe_evaluators(this.bench.evaluators),
+        "claim": find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
+    }
+    return Record.model_validate({**shared, **content})
+
+
+def describe_evaluators(
+    evaluators: Iterable[Evaluator], shuffled_patches: Mapping[str, float] | None = None
+) -> dict[str, EvaluatorFacts]:
+    """Return the evaluators' facts by name.
+
+    Args:
+        evaluators: the evaluators.
+        shuffled_patches: evaluator to the fraction of images of no class that it assigns to one attacked class.
+    """
+    fractions = shuffled_patches or {}
+    return {
+        evaluator.name: EvaluatorFacts(accuracy=evaluator.accuracy, shuffled_patches=fractions.get(evaluator.name))
+        for evaluator in evaluators
+    }
 
 
 def duplicates(splits: Splits) -> dict[str, int]:
@@ -112,7 +127,7 @@ def _one_lambda(defense: NamedDefense) -> float | None:
     return lambd if isinstance(lambd, float) else None
 
 
-def case_of(recipe: Recipe, job: Job) -> Case:
+def case_of(recipe: Recipe, job: PlannedCase) -> Case:
     """Return the axes of a case."""
     return Case(
         dataset=recipe.data.name,
@@ -124,36 +139,7 @@ def case_of(recipe: Recipe, job: Job) -> Case:
     )
 
 
-def config_of(recipe: Recipe, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the resolved recipe as plain values, for a data set with classes of these names."""
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "seeds": list(recipe.seeds),
-        "data": recipe.data.describe(),
-        "fit": describe(recipe.fit),
-        "threats": [
-            {
-                "name": threat.name,
-                "tap": threat.tap,
-                "backbone": threat.backbone.describe(),
-                **({"classes": list(attacked_classes(recipe, threat, names))} if threat.goal == "classes" else {}),
-            }
-            for threat in recipe.threats
-        ],
-        "defenses": [{"label": defense.label, **defense.describe()} for defense in recipe.defenses],
-        "defense_order": [defense.label for defense in recipe.defenses],
-        "attacks": [
-            {"label": attack.label, **attack.describe(), "setting": describe(attack.setting)}
-            for attack in recipe.attacks
-        ],
-        "class_attacks": [{"label": attack.label, **attack.describe()} for attack in recipe.class_attacks],
-        "judge": describe(recipe.judge),
-        "expected_flags": [describe(flag) for flag in recipe.expected_flags],
-    }
-
-
-def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
+def flags_of(recipe: Recipe, job: PlannedCase, messages: dict[str, str]) -> list[Flag]:
     """Return flags from the messages of checks, with the recipe's sentence where it expects one."""
     flags = []
     for name, message in messages.items():
@@ -168,14 +154,15 @@ def flags_of(recipe: Recipe, job: Job, messages: dict[str, str]) -> list[Flag]:
     return flags
 
 
-def provenance_of(this: Run, seconds: dict[str, float]) -> dict[str, Any]:
+def provenance_of(this: Run, seconds: Mapping[str, float], first_sparse_layer: str | None = None) -> Provenance:
     """Return times, host and versions."""
-    return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
-        "device": str(this.device),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {library: version(library) for library in LIBRARIES},
-    }
+    return Provenance(
+        finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        device=str(this.device),
+        platform=platform.platform(),
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        versions={library: version(library) for library in LIBRARIES},
+        first_sparse_layer=first_sparse_layer,
+    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -15,10 +14,11 @@ from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
 from sparseguard.defenses import Budget, Context, Defense, State
-from sparseguard.pipeline.plan.keys import Job
+from sparseguard.pipeline.plan.keys import PlannedCase
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.store import Store
-from sparseguard.record import TargetFacts
+from sparseguard.pipeline.store import Store, TrainingFacts
+from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.record import DefenseFacts, TargetFacts, TrainingCurves, figure_fields
 from sparseguard.targets import CodeCache, Target, state_hash, train
 from sparseguard.targets.training.flops import count_step_flops
 from sparseguard.targets.training.loaders import count_held_out
@@ -32,14 +32,14 @@ FEW = 64
 
 
 def fit_target(
-    recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device, progress: Progress
-) -> tuple[Target, dict[str, Any]]:
+    recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device, progress: Progress
+) -> tuple[Target, TrainingFacts, dict[str, float]]:
     """Return the case's released target, trained now or found in the store, and what was noted while training.
 
     The seed of training depends on the data set, the backbone and the run's seed, not on the defense: all defenses
     start from the same weights wherever their stages agree, and see the same batches.
     """
-    defense: Defense = job.defense.piece
+    defense: Defense = job.defense.component
     found = store.load_target(job.target_key)
     if found is None:
         state, prepared_in = _prepared(recipe, job, splits, store, device, progress)
@@ -53,7 +53,7 @@ def fit_target(
             defense,
             state,
             splits.private,
-            recipe.fit,
+            recipe.training,
             seed=_seed(recipe, job),
             device=device,
             progress=progress,
@@ -62,51 +62,51 @@ def fit_target(
             checkpoint=store.checkpoint(job.target_key),
             code_cache=CodeCache(folder=store.codes),
         )
-        facts: dict[str, Any] = {
-            "epochs": fitted.epoch,
-            "best_epoch": fitted.best_epoch,
-            "history": fitted.history,
-            "codes": fitted.codes,
-            "step_flops": fitted.step_flops,
-            "plain_flops": _plain_flops(recipe, job, splits),
-            "seconds": time.monotonic() - started,
-            "prepare_seconds": prepared_in,
-        }
+        facts = TrainingFacts(
+            epochs=fitted.epoch,
+            best_epoch=fitted.best_epoch,
+            history=fitted.history,
+            codes=fitted.codes,
+            step_flops=fitted.step_flops,
+            plain_flops=_plain_flops(recipe, job, splits),
+            seconds=time.monotonic() - started,
+            prepare_seconds=prepared_in,
+        )
         store.save_target(job.target_key, model.state_dict(), state, facts)
     else:
         weights, facts = found[0], found[2]
         load_weights(model, weights, store.folder / "targets" / job.target_key / "model.safetensors")
     model.to(device)
     defense.release(model)
-    target = Target(model=model, taps=dict(blueprint.taps), epochs=facts["epochs"], best_epoch=facts["best_epoch"])
+    target = Target(model=model, taps=dict(blueprint.taps), epochs=facts.epochs, best_epoch=facts.best_epoch)
     few = splits.auxiliary.batch(torch.arange(min(FEW, len(splits.auxiliary)))).to(device)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(derive(purpose="facts", seed=job.seed))
-        told = defense.facts(model, few, {name: value.to(device) for name, value in state.items()})
-    return target, {**facts, "defense": {name: float(value) for name, value in told.items()}}
+        figures = defense.facts(model, few, {name: value.to(device) for name, value in state.items()})
+    return target, facts, {name: float(value) for name, value in figures.items()}
 
 
-def untrained_target(recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device) -> Target:
+def untrained_target(recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device) -> Target:
     """Return the case's target as it was before training, with its defense released: a reference for leaks."""
     found = store.load_target(job.target_key)
     model, blueprint = _built(recipe, job, splits, found[1] if found else {})
     model.to(device)
-    job.defense.piece.release(model)
+    job.defense.component.release(model)
     return Target(model=model, taps=dict(blueprint.taps), epochs=0, best_epoch=0)
 
 
-def _seed(recipe: Recipe, job: Job) -> int:
+def _seed(recipe: Recipe, job: PlannedCase) -> int:
     return derive(purpose="fit", dataset=recipe.data.name, backbone=job.threat.backbone.name, seed=job.seed)
 
 
-def _plain(job: Job, splits: Splits) -> Blueprint:
+def _plain(job: PlannedCase, splits: Splits) -> Blueprint:
     """Return the undefended model, which knows where it will be attacked."""
-    plain: Blueprint = job.threat.backbone.piece.blueprint(len(splits.private.classes))
+    plain: Blueprint = job.threat.backbone.component.blueprint(len(splits.private.classes))
     return replace(plain, tap=job.threat.tap)
 
 
 def _prepared(
-    recipe: Recipe, job: Job, splits: Splits, store: Store, device: torch.device, progress: Progress
+    recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device, progress: Progress
 ) -> tuple[State, float]:
     """Return what the defense learned before its target exists, and the seconds it took; 0 where it is kept."""
     kept = store.load_prepared(job.target_key)
@@ -116,13 +116,13 @@ def _prepared(
     count = len(splits.private) - count_held_out(len(splits.private))
     with torch.random.fork_rng():
         torch.manual_seed(derive(purpose="prepare", seed=_seed(recipe, job)))
-        state = job.defense.piece.prepare(
+        state = job.defense.component.prepare(
             Context(
                 private=splits.private,
                 auxiliary=splits.auxiliary,
                 blueprint=_plain(job, splits),
                 seed=_seed(recipe, job),
-                budget=Budget(images=count, batch_size=min(recipe.fit.batch_size, count), epochs=recipe.fit.epochs),
+                budget=Budget(images=count, batch_size=min(recipe.training.batch_size, count), epochs=recipe.training.epochs),
                 device=device,
                 progress=progress,
                 label=f"prepare {job.defense.label}",
@@ -134,11 +134,11 @@ def _prepared(
     return state, time.monotonic() - started
 
 
-def _built(recipe: Recipe, job: Job, splits: Splits, state: State) -> tuple[StagedModel, Blueprint]:
+def _built(recipe: Recipe, job: PlannedCase, splits: Splits, state: State) -> tuple[StagedModel, Blueprint]:
     seed = _seed(recipe, job)
     shape, classes = splits.private.shape, len(splits.private.classes)
     try:
-        blueprint = job.defense.piece.edit_blueprint(_plain(job, splits), state)
+        blueprint = job.defense.component.edit_blueprint(_plain(job, splits), state)
         model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
         _require_logits(model, shape, classes)
     except (ValueError, RuntimeError, RecipeError) as error:
@@ -157,35 +157,42 @@ def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
         raise RecipeError(f"it leaves values of shape {given} where {classes} logits should be. Choose another tap.")
 
 
-def _plain_flops(recipe: Recipe, job: Job, splits: Splits) -> int:
+def _plain_flops(recipe: Recipe, job: PlannedCase, splits: Splits) -> int:
     plain = _plain(job, splits).build(splits.private.shape, lambda _: 0).train()
     count = len(splits.private) - count_held_out(len(splits.private))
-    return count_step_flops(plain, splits.private.shape, min(recipe.fit.batch_size, count))
+    return count_step_flops(plain, splits.private.shape, min(recipe.training.batch_size, count))
 
 
-def describe_target(
-    target: Target, facts: Mapping[str, Any], splits: Splits, job: Job, device: torch.device
-) -> TargetFacts:
+def describe_target(subject: Subject, splits: Splits, job: PlannedCase, device: torch.device) -> TargetFacts:
     """Measure the target's accuracy with the defense active: on test, and where settings of defenses are chosen."""
+    target, facts = subject.target, subject.facts
     counts = torch.bincount(splits.test.labels)
     fingerprint = state_hash(target.model)
-    wrong = {
-        part: target.find_misclassified(splits.parts()[part], device, derive(purpose=purpose, seed=job.seed))
-        for part, purpose in ACCURACY.items()
+    misclassified = {
+        split: target.find_misclassified(splits.parts()[split], device, derive(purpose=purpose, seed=job.seed))
+        for split, purpose in ACCURACY.items()
     }
     return TargetFacts(
-        accuracy=1 - len(wrong["test"]) / len(splits.test),
+        accuracy=1 - len(misclassified["test"]) / len(splits.test),
         accuracy_n=len(splits.test),
-        wrong=wrong,
+        misclassified=misclassified,
         majority_rate=int(counts.max()) / len(splits.test),
         parameters=target.parameters,
         epochs=target.epochs,
         best_epoch=target.best_epoch,
-        history=facts["history"],
-        held_out_n=count_held_out(len(splits.private)) if facts["history"] else 0,
-        step_flops=facts["step_flops"],
-        relative_cost=None if facts["step_flops"] is None else facts["step_flops"] / facts["plain_flops"],
-        defense=facts["defense"],
+        history=_curves(facts.history),
+        held_out_n=count_held_out(len(splits.private)) if facts.history else 0,
+        step_flops=facts.step_flops,
+        relative_cost=facts.step_flops / facts.plain_flops if facts.step_flops and facts.plain_flops else None,
+        defense=DefenseFacts.model_validate(figure_fields(subject.defense_figures, DefenseFacts.model_fields)),
         state_hash=fingerprint,
         state_hash_after=fingerprint,
+    )
+
+
+def _curves(history: Sequence[Mapping[str, float]]) -> TrainingCurves:
+    return TrainingCurves(
+        train_loss=[epoch["train_loss"] for epoch in history],
+        held_out_loss=[epoch["held_out_loss"] for epoch in history],
+        held_out_accuracy=[epoch["held_out_accuracy"] for epoch in history],
     )

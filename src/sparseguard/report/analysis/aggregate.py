@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparseguard.record import Comparison, Record
-from sparseguard.report.analysis.intervals import Interval, bootstrap_interval, bootstrap_intervals
 from sparseguard.report.analysis.per_image import Held, Sample, difference, every_sample, over_seeds, sample
+from sparseguard.stats import Interval, bootstrap_interval, bootstrap_intervals
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def of_comparisons(by_seed: Sequence[tuple[Record, Comparison]], held: Held) -> 
 
 def _images(record: Record, comparison: Comparison, held: Held) -> Sample | None:
     """Return a comparison image by image."""
-    own = {attacker.name: attacker for attacker in record.attackers}
+    own = {attacker.name: attacker for attacker in record.attacks}
     if comparison.first not in own or comparison.second not in own:
         return None
     both = [
-        sample(record, held, own[name], comparison.part, comparison.metric)
+        sample(record, held, own[name], comparison.split, comparison.metric)
         for name in (comparison.first, comparison.second)
     ]
     return difference(both[0], both[1]) if both[0] and both[1] else None
@@ -107,7 +107,7 @@ def _images(record: Record, comparison: Comparison, held: Held) -> Sample | None
 def compared(record: Record, kind: str, first: str, metric: str, part: str) -> Comparison | None:
     """Return what a record says of an attacker beside the one it is compared with."""
     wanted = (kind, first, metric, part)
-    return next((one for one in record.comparisons if (one.kind, one.first, one.metric, one.part) == wanted), None)
+    return next((one for one in record.comparisons if (one.kind, one.first, one.metric, one.split) == wanted), None)
 
 
 def _difference(seeds: Sequence[SeedDifference], ci95: Interval | None) -> Difference | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseguard.record import Bound, Record
+from sparseguard.record import Bound, LayerBound, Record
 from sparseguard.report.analysis.aggregate import Spread, spread
 from sparseguard.report.analysis.grouping import cells
 from sparseguard.report.charts.axis import linear
@@ -60,18 +60,18 @@ class BoundTable:
 def bound_tables(section: Sequence[Record]) -> list[BoundTable]:
     """Return the bounds of every defense that has some; figures of several seeds are averaged."""
     tables = []
-    highest = [psnr for record in section for one in record.bounds for psnr in _levels(one.values).values()]
+    highest = [layer.psnr for record in section for one in record.bounds for layer in one.layers]
     most = max((psnr for psnr in highest if psnr < UNLIMITED), default=1.0)
     for cell in cells(section):
         own = [record for record in cell if record.bounds]
         if own:
-            walls = next((one for one in own[0].bounds if _levels(one.values)), None)
+            walls = next((one for one in own[0].bounds if one.layers), None)
             tables.append(
                 BoundTable(
                     cell[0].case.defense,
                     len(own),
                     tuple(_row([_like(record, at, own[0]) for record in own]) for at in range(len(own[0].bounds))),
-                    _waterfall(walls.values, most) if walls else None,
+                    _waterfall(walls.layers, most) if walls else None,
                 )
             )
     return tables
@@ -79,20 +79,19 @@ def bound_tables(section: Sequence[Record]) -> list[BoundTable]:
 
 def _like(record: Record, at: int, first: Record) -> Bound | None:
     """Return the bound at a place, if it is the same there as in the first record."""
-    same = at < len(record.bounds) and record.bounds[at].name == first.bounds[at].name
+    same = at < len(record.bounds) and _name(record.bounds[at]) == _name(first.bounds[at])
     return record.bounds[at] if same else None
 
 
 def _row(seeds: Sequence[Bound | None]) -> BoundRow:
     known = [one for one in seeds if one]
-    first = next((one for one in known if one.values), known[0])
-    hidden = _drawn(first.values)
+    first = next((one for one in known if one.values or one.layers), known[0])
     figures = []
     for key in first.values:
         values = spread(one.values[key] for one in known if key in one.values)
-        if key not in hidden and values:
+        if values:
             figures.append((key_words(key), figure(key, values)))
-    return BoundRow(first.name, first.meaning, tuple(figures), None if first.values else first.reason, first.n)
+    return BoundRow(_name(first), first.meaning, tuple(figures), first.reason, first.n)
 
 
 def key_words(key: str) -> str:
@@ -125,27 +124,19 @@ def figure(key: str, value: Spread) -> str:
     return f"{words} dB" if decibels else words
 
 
-def _levels(values: Mapping[str, float]) -> dict[str, float]:
-    """Return wall to PSNR, in the order of the walls; walls are what has a corrected level as well."""
-    corrected = (key.removesuffix("_corrected_psnr") for key in values if key.endswith("_corrected_psnr"))
-    walls = {wall for wall in corrected if f"{wall}_psnr" in values}
-    return {key.removesuffix("_psnr"): value for key, value in values.items() if key.removesuffix("_psnr") in walls}
+def _name(bound: Bound) -> str:
+    return f"{bound.name} ({bound.layer})" if bound.layer else bound.name
 
 
-def _drawn(values: Mapping[str, float]) -> set[str]:
-    return {key for wall in _levels(values) for key in (f"{wall}_psnr", f"{wall}_corrected_psnr", f"{wall}_rise")}
-
-
-def _waterfall(values: Mapping[str, float], most: float) -> Waterfall:
-    levels = _levels(values)
+def _waterfall(layers: Sequence[LayerBound], most: float) -> Waterfall:
     axis = linear([most], zero=True)
 
     def across(psnr: float) -> float:
         return BAR_WIDTH * min(max(axis.share(psnr), 0.0), 1.0)
 
     bars = []
-    for at, (wall, psnr) in enumerate(levels.items()):
-        corrected, rise = values[f"{wall}_corrected_psnr"], values.get(f"{wall}_rise")
+    for at, layer in enumerate(layers):
+        wall, psnr, corrected, rise = layer.layer, layer.psnr, layer.corrected_psnr, layer.rise
         words = "exact" if psnr >= UNLIMITED else f"{psnr:.2f} dB"
         higher = corrected > psnr + 0.005
         words += f", at least {corrected:.2f} dB as a later wall shows" if higher else ""

@@ -62,7 +62,7 @@ def class_reports(records: Sequence[Record]) -> list[ClassSection]:
 def class_report(section: Sequence[Record]) -> ClassSection:
     """Return what is told of records of one data set, backbone and threat to classes."""
     case = section[0].case
-    goals = [record.class_goal for record in section if record.class_goal]
+    goals = [record.class_inversion for record in section if record.class_inversion]
     return ClassSection(
         dataset=case.dataset,
         backbone=case.backbone,
@@ -79,15 +79,15 @@ def class_report(section: Sequence[Record]) -> ClassSection:
 
 def _judges(section: Sequence[Record]) -> tuple[Judge, ...]:
     """Return the evaluators; they are the same for all defenses, so that each seed counts once."""
-    seeds = list({record.case.seed: record for record in reversed(section) if record.class_goal}.values())
-    scored = (key for record in section for one in record.class_attackers for key in one.scores)
+    seeds = list({record.case.seed: record for record in reversed(section) if record.class_inversion}.values())
+    scored = (key for record in section for one in record.class_attacks for key in one.scores)
     names = [name for record in seeds for name in record.evaluators]
     names += [key.removeprefix(_SCORED).removesuffix(")") for key in scored if key.startswith(_SCORED)]
     return tuple(
         Judge(
             name,
-            finite(record.evaluators.get(name) for record in seeds),
-            finite(record.class_goal.foreign.get(name) for record in seeds if record.class_goal),
+            finite(record.evaluators[name].accuracy for record in seeds if name in record.evaluators),
+            finite(record.evaluators[name].shuffled_patches for record in seeds if name in record.evaluators),
         )
         for name in dict.fromkeys(names)
     )
@@ -95,7 +95,7 @@ def _judges(section: Sequence[Record]) -> tuple[Judge, ...]:
 
 def _priors(section: Sequence[Record]) -> tuple[GivenPrior, ...]:
     found: list[tuple[PriorFacts, list[str]]] = []
-    for attacker in (one for cell in cells(section) for record in cell for one in record.class_attackers):
+    for attacker in (one for cell in cells(section) for record in cell for one in record.class_attacks):
         if attacker.prior is None:
             continue
         names = next((names for prior, names in found if prior == attacker.prior), None)

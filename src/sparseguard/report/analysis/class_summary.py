@@ -8,16 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sparseguard.record import ClassAttacker, ClassFacts, ClassScore, Flag, Record
+from sparseguard.record import AttackedClass, ClassInversionAttack, ClassScore, Flag, Record
 from sparseguard.report.analysis.aggregate import Spread, spread
 from sparseguard.report.analysis.grouping import cells
-from sparseguard.report.analysis.intervals import Interval
 from sparseguard.report.analysis.summary import FailedSeed, reason_of
+from sparseguard.stats import Interval
 
-VARIANTS = ("chance", "other_class", "starts", "all_optimized", "unseen", "foreign")
-RULE = "rule: "
+VARIANTS = ("chance", "other_class", "starts", "all_optimized", "unseen", "shuffled_patches")
 
-Scored = tuple[Record, ClassAttacker]
+Scored = tuple[Record, ClassInversionAttack]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ClassMeasure:
     ci95: Interval | None
     seeds: tuple[SeedScore, ...]
     n: int
-    leaks: Literal["more", "less"]
+    direction: Literal["higher", "lower"]
     beside: dict[str, Spread]
 
 
@@ -94,7 +93,7 @@ class ClassRow:
     agreement: dict[str, Spread]
     classes: dict[str, OfClass]
     rules: dict[str, int]
-    notes: dict[str, Spread]
+    diagnostics: dict[str, Spread]
     flags: tuple[Flag, ...]
     failures: tuple[FailedSeed, ...]
 
@@ -127,15 +126,15 @@ def together(found: Sequence[dict[str, float]]) -> dict[str, Spread]:
 
 def _cell_rows(cell: Sequence[Record]) -> list[ClassRow]:
     measured = [record for record in cell if record.status == "ok"]
-    attackers = [attacker for record in measured for attacker in record.class_attackers]
+    attackers = [attacker for record in measured for attacker in record.class_attacks]
     names = dict.fromkeys(one.name for one in sorted(attackers, key=lambda one: one.control))
     return [_row(cell, measured, name) for name in names or (None,)]
 
 
 def _row(cell: Sequence[Record], measured: Sequence[Record], name: str | None) -> ClassRow:
-    own = [(record, one) for record in measured for one in record.class_attackers if one.name == name]
+    own = [(record, one) for record in measured for one in record.class_attacks if one.name == name]
     case, first = cell[0].case, own[0][1] if own else None
-    seen = dict.fromkeys(label for _, one in own if one.prior for label in one.prior.knows)
+    seen = dict.fromkeys(label for _, one in own if one.prior for label in one.prior.known_classes)
     return ClassRow(
         dataset=case.dataset,
         backbone=case.backbone,
@@ -147,16 +146,16 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], name: str | None) -
         control=first.control if first else False,
         prior=first.prior.name if first and first.prior else None,
         knows=tuple(seen),
-        settings=first.settings if first else {},
+        settings={"name": first.attack, **first.hyperparameters} if first else {},
         status="ok" if measured else "failed",
         seeds=len(own),
         accuracy=finite(record.target.accuracy for record in measured if record.target),
         scores={score: _measure(own, score) for score in dict.fromkeys(key for _, one in own for key in one.scores)},
         confidence=_confidence([list(one.classes.values()) for _, one in own]) if own else None,
-        agreement=together([record.agreement.get(one.name, {}) for record, one in own]),
+        agreement=together([_agreement(one) for _, one in own]),
         classes=_classes([one for _, one in own]),
         rules=_rules([one for _, one in own]),
-        notes=together([{key: note for key, note in one.notes.items() if not key.startswith(RULE)} for _, one in own]),
+        diagnostics=together([one.diagnostics.figures() for _, one in own]),
         flags=tuple(dict.fromkeys(flag for record in cell for flag in record.flags)),
         failures=tuple(FailedSeed(one.case.seed, reason_of(one.failure)) for one in cell if one.status == "failed"),
     )
@@ -172,7 +171,7 @@ def _measure(own: Sequence[Scored], name: str) -> ClassMeasure:
         ci95=seeds[0].ci95 if len(seeds) == 1 else None,
         seeds=seeds,
         n=min(score.n for _, score in found),
-        leaks=found[0][1].leaks,
+        direction=own[0][0].class_inversion.metrics[name].direction if own[0][0].class_inversion else "higher",
         beside={variant: value for variant, value in beside.items() if value},
     )
 
@@ -189,26 +188,33 @@ def _ends(score: ClassScore) -> Interval | None:
     return score.ci95 if score.ci95 is not None and all(map(math.isfinite, score.ci95)) else None
 
 
-def _classes(own: Sequence[ClassAttacker]) -> dict[str, OfClass]:
-    found: dict[str, list[ClassFacts]] = {}
+def _classes(own: Sequence[ClassInversionAttack]) -> dict[str, OfClass]:
+    found: dict[str, list[AttackedClass]] = {}
     for one in own:
         for label, facts in one.classes.items():
             found.setdefault(label, []).append(facts)
     return {
-        label: OfClass(together([one.accuracy for one in seeds]), _confidence([[one] for one in seeds]))
+        label: OfClass(together([one.attack_accuracy for one in seeds]), _confidence([[one] for one in seeds]))
         for label, seeds in found.items()
     }
 
 
-def _confidence(seeds: Sequence[Sequence[ClassFacts]]) -> Confidence:
+def _confidence(seeds: Sequence[Sequence[AttackedClass]]) -> Confidence:
     """Return means over the classes of each seed, over seeds."""
 
     def over(name: str) -> Spread | None:
         return finite(statistics.fmean(getattr(one, name) for one in facts) for facts in seeds if facts)
 
-    return Confidence(*map(over, ("confidence", "steady_confidence", "start_confidence", "best_start")))
+    return Confidence(*map(over, ("confidence", "augmented_confidence", "start_confidence", "best_start_confidence")))
 
 
-def _rules(own: Sequence[ClassAttacker]) -> dict[str, int]:
-    chosen = [key.removeprefix(RULE) for one in own for key in one.notes if key.startswith(RULE)]
+def _rules(own: Sequence[ClassInversionAttack]) -> dict[str, int]:
+    chosen = [rule for one in own if (rule := one.diagnostics.gradient_rule)]
     return {rule: chosen.count(rule) for rule in dict.fromkeys(chosen)}
+
+
+def _agreement(attack: ClassInversionAttack) -> dict[str, float]:
+    if attack.agreement is None:
+        return {}
+    kappa = attack.agreement.kappa
+    return {"share": attack.agreement.fraction, **({} if kappa is None else {"kappa": kappa})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseguard.record import Attacker, Record
+from sparseguard.record import FeatureInversionAttack, Record
 from sparseguard.report.analysis.aggregate import Difference, Spread, compared, of_comparisons, spread
 from sparseguard.report.analysis.per_image import Held
 from sparseguard.report.analysis.threat_levels import is_control, level_of, setting_words
@@ -36,12 +36,12 @@ class Control:
 
 def cell_controls(cell: Sequence[Record], held: Held) -> list[Control]:
     """Return the controls of records that differ in nothing but the seed."""
-    found = [(record, attacker) for record in cell for attacker in record.attackers if is_control(attacker)]
+    found = [(record, attacker) for record in cell for attacker in record.attacks if is_control(attacker)]
     names = dict.fromkeys(attacker.name for _, attacker in found)
     return [_control([(record, one) for record, one in found if one.name == name], held) for name in names]
 
 
-def _control(own: Sequence[tuple[Record, Attacker]], held: Held) -> Control:
+def _control(own: Sequence[tuple[Record, FeatureInversionAttack]], held: Held) -> Control:
     record, first = own[0]
     measures = {
         metric: {part: _measure(own, held, metric, part) for part in PARTS if any(part in one.scores for _, one in own)}
@@ -54,14 +54,16 @@ def _control(own: Sequence[tuple[Record, Attacker]], held: Held) -> Control:
         defense=record.case.defense,
         name=first.name,
         level=level_of(first),
-        words=setting_words(first.setting),
+        words=setting_words(first.conditions),
         belongs_to=tuple(sorted(seconds)),
         seeds=len(own),
         measures=measures,
     )
 
 
-def _measure(own: Sequence[tuple[Record, Attacker]], held: Held, metric: str, part: str) -> ControlMeasure:
+def _measure(
+    own: Sequence[tuple[Record, FeatureInversionAttack]], held: Held, metric: str, part: str
+) -> ControlMeasure:
     scored = [(record, one) for record, one in own if metric in one.scores.get(part, {})]
     differences = [
         (record, found) for record, one in scored if (found := compared(record, "control", one.name, metric, part))
@@ -74,7 +76,7 @@ def _measure(own: Sequence[tuple[Record, Attacker]], held: Held, metric: str, pa
     )
 
 
-def _beside(record: Record, control: Attacker, metric: str, part: str) -> float | None:
+def _beside(record: Record, control: FeatureInversionAttack, metric: str, part: str) -> float | None:
     """Return the mean of the attack a control belongs to, on the control's images."""
     found = compared(record, "control", control.name, metric, part)
     own = control.scores[part][metric]

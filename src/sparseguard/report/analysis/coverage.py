@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from sparseguard.record import Record
 from sparseguard.report.analysis.per_image import same_images
 from sparseguard.report.text.wording import UNDEFENDED
-from sparseguard.stats.noninferiority import NonInferiority, noninferiority
+from sparseguard.stats import NonInferiority, noninferiority_test
 
 NOT_RECORDED = "accuracy on select was not recorded; records have it from version 3 of their format on"
 
 
 def choosing_parts(records: Sequence[Record]) -> tuple[str, ...]:
     """Return the parts that settings are chosen on; in layout ``paper``, select holds auxiliary_val already."""
-    return ("tuning",) if any(one.data.get("layout") == "paper" for one in records) else ("tuning", "auxiliary_val")
+    return ("tuning",) if any(one.data.layout == "paper" for one in records) else ("tuning", "auxiliary_val")
 
 
 def has(record: Record, part: str) -> bool:
     """Return whether a record tells which images of a part were classified wrong."""
-    return record.target is not None and part in record.target.wrong
+    return record.target is not None and part in record.target.misclassified
 
 
 def kept(pairs: Sequence[tuple[Record, Record]], parts: Sequence[str], margin: float) -> NonInferiority | str:
@@ -47,7 +47,7 @@ def kept(pairs: Sequence[tuple[Record, Record]], parts: Sequence[str], margin: f
     if others or not n:
         return "not as many images with every seed"
     lost, gained = (statistics.fmean(sum(one[at] for one in by_part) for by_part in counts) for at in (0, 1))
-    return noninferiority(lost, gained, n, margin)
+    return noninferiority_test(lost, gained, n, margin)
 
 
 def _counts(own: Record, other: Record, part: str) -> tuple[int, int, int]:
@@ -57,8 +57,8 @@ def _counts(own: Record, other: Record, part: str) -> tuple[int, int, int]:
 
 
 def _wrong(record: Record, part: str) -> set[int]:
-    return set(record.target.wrong[part]) if record.target else set()
+    return set(record.target.misclassified[part]) if record.target else set()
 
 
 def _size(record: Record, part: str) -> int:
-    return int((record.data.get("sizes") or {}).get(part, 0))
+    return int(record.data.sizes.get(part, 0))

@@ -9,7 +9,7 @@ from sparseguard.record import Record
 from sparseguard.report.analysis.aggregate import Spread, spread
 from sparseguard.report.analysis.grouping import cells
 
-COLUMNS = {"epsilon": "ε", "delta": "δ", "rero_bound": "reconstruction bound"}
+COLUMNS = {"epsilon": "ε", "delta": "δ", "reconstruction_bound": "reconstruction bound"}
 """Figures that have a column of their own where any defense gives them."""
 
 
@@ -49,9 +49,10 @@ def columns(rows: Sequence[TargetRow]) -> dict[str, str]:
 def _row(cell: Sequence[Record]) -> TargetRow:
     case = cell[0].case
     targets = [record.target for record in cell if record.target]
-    leaks = [record.leaked for record in cell if record.leaked]
-    keys = dict.fromkeys(key for target in targets for key in target.defense)
-    figures = {key: spread(target.defense[key] for target in targets if key in target.defense) for key in keys}
+    leaks = [record.features for record in cell if record.features]
+    told = [target.defense.figures() for target in targets]
+    keys = dict.fromkeys(key for one in told for key in one)
+    figures = {key: spread(one[key] for one in told if key in one) for key in keys}
     return TargetRow(
         dataset=case.dataset,
         backbone=case.backbone,

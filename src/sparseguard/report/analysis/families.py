@@ -66,7 +66,5 @@ def grids(records: Sequence[Record], rows: Sequence[Row]) -> list[Grid]:
 
 
 def family(record: Record) -> str:
-    """Return the name of a record's defense, or its label where the name was not recorded."""
-    described = record.config.get("case_defense")
-    name = described.get("name") if isinstance(described, dict) else None
-    return str(name or record.case.defense)
+    """Return the name of a record's defense."""
+    return record.defense.name

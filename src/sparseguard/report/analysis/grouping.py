@@ -24,17 +24,14 @@ def class_sections(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def of_classes(record: Record) -> bool:
-    """Return whether a record is of attacks on classes; of a failed case its recipe tells."""
-    if record.class_goal or record.class_attackers:
-        return True
-    threats = () if record.attackers else record.config.get("threats") or ()
-    return any(one.get("name") == record.case.threat and one.get("classes") for one in threats)
+    """Return whether a record is of attacks on classes."""
+    return record.threat.goal == "class-inversion"
 
 
 def cells(records: Sequence[Record]) -> list[list[Record]]:
     """Return the records that differ in nothing but the seed, in the order of the rows.
 
-    Threats come first, then datasets and backbones, then the defenses as ``config["defense_order"]`` lists them;
+    Threats come first, then datasets and backbones, then the defenses as ``config.defenses`` lists them;
     those not listed follow by name, ``none`` before the others.
     """
     return _grouped(_ordered(records), lambda record: (*_section(record), record.case.defense, record.case.tap))
@@ -46,7 +43,7 @@ def _section(record: Record) -> tuple[str, str, str]:
 
 def _ordered(records: Sequence[Record]) -> list[Record]:
     threats = list(THREATS)
-    listed = list(dict.fromkeys(label for record in records for label in record.config.get("defense_order") or ()))
+    listed = list(dict.fromkeys(defense.label for record in records for defense in record.config.defenses))
 
     def place(record: Record) -> tuple[Any, ...]:
         case = record.case

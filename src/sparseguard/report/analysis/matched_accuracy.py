@@ -14,7 +14,7 @@ from sparseguard.report.analysis.families import Grid, Setting, grids
 from sparseguard.report.analysis.summary import Measure, Row
 from sparseguard.report.analysis.threat_levels import BASE, chosen_at
 from sparseguard.report.text.wording import CONTROLS, UNDEFENDED
-from sparseguard.stats.noninferiority import NonInferiority, noninferiority
+from sparseguard.stats import NonInferiority, noninferiority_test
 
 MAX_DROP = 0.05
 
@@ -131,7 +131,7 @@ def _of_grid(grid: Grid, max_drop: float) -> Matched:
         max_drop=max_drop,
         parts=parts,
         n=n,
-        too_few=n is not None and not noninferiority(0.0, 0.0, n, max_drop).qualifies,
+        too_few=n is not None and not noninferiority_test(0.0, 0.0, n, max_drop).qualifies,
         uneven=(min(counts), max(counts)) if len(counts) > 1 else None,
         rows=found,
         reason=reason,

@@ -9,7 +9,7 @@ from sparseguard.record import Record
 from sparseguard.report.analysis.aggregate import Difference, of_samples
 from sparseguard.report.analysis.grouping import cells, sections
 from sparseguard.report.analysis.per_image import Held, Sample, difference, same_images, sample
-from sparseguard.report.analysis.threat_levels import chosen_at, in_order
+from sparseguard.report.analysis.threat_levels import chosen_at, in_order, levels_of
 from sparseguard.report.text.wording import METRICS, PARTS, UNDEFENDED
 
 
@@ -45,7 +45,7 @@ def _of_section(section: Sequence[Record], held: Held) -> list[DefenseDifference
         pairs = [(one, base) for one in cell if (base := bases.get((case.tap, one.case.seed)))]
         if case.defense == UNDEFENDED:
             continue
-        for level in in_order(level for record, _ in pairs for level in record.chosen):
+        for level in in_order(level for record, _ in pairs for level in levels_of(record)):
             measures = _measures(pairs, held, level)
             if any(measures.values()):
                 found.append(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from sparseguard.record import Attacker, Pictures, Record
+from sparseguard.record import FeatureInversionAttack, Pictures, Record
 
 Held = Mapping[str, Pictures]
 """What lies beside the records, by the case's slug."""
@@ -27,13 +27,13 @@ class Sample:
         return self.values[keep] if keep.sum() == len(places) else None
 
 
-def sample(record: Record, held: Held, attacker: Attacker, part: str, metric: str) -> Sample | None:
+def sample(record: Record, held: Held, attacker: FeatureInversionAttack, part: str, metric: str) -> Sample | None:
     """Return an attacker's scores, None where the file beside the record does not hold them for every image."""
     pictures = held.get(record.case.slug)
     values = pictures.scores.get(f"{attacker.name}/{part}/{metric}") if pictures else None
     if values is None or values.ndim != 1 or len(values) == 0:
         return None
-    places = np.asarray(attacker.index.get(part, range(len(values))), dtype=np.int64)
+    places = np.asarray(attacker.indices.get(part, range(len(values))), dtype=np.int64)
     if len(places) != len(values) or len(set(places.tolist())) != len(places):
         return None
     scores = values.astype(np.float64)
@@ -64,7 +64,7 @@ def every_sample(record: Record, held: Held) -> dict[tuple[str, str, str], Sampl
     """Return the scores of all attackers of a case, by attacker, part and metric, as far as they are at hand."""
     return {
         (attacker.name, part, metric): found
-        for attacker in record.attackers
+        for attacker in record.attacks
         for part, by_metric in attacker.scores.items()
         for metric in by_metric
         if (found := sample(record, held, attacker, part, metric))
@@ -73,5 +73,5 @@ def every_sample(record: Record, held: Held) -> dict[tuple[str, str, str], Sampl
 
 def same_images(first: Record, second: Record, part: str) -> bool:
     """Return whether a part has the same images in both cases, as far as the records tell."""
-    ours, theirs = (record.data.get("fingerprints") or {} for record in (first, second))
+    ours, theirs = (record.data.fingerprints for record in (first, second))
     return bool(ours.get(part) == theirs.get(part))

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from sparseguard.record import Attacker, Claim, Failure, Flag, Record
+from sparseguard.record import Claim, Failure, FeatureInversionAttack, Flag, Record
 from sparseguard.report.analysis.aggregate import Difference, Spread, compared, of_comparisons, spread
 from sparseguard.report.analysis.grouping import cells, of_classes
-from sparseguard.report.analysis.intervals import Interval, bootstrap_interval
 from sparseguard.report.analysis.per_image import Held, over_seeds, sample
-from sparseguard.report.analysis.threat_levels import BASE, chosen_at, in_order, split_level
+from sparseguard.report.analysis.threat_levels import BASE, chosen_at, in_order, levels_of, split_level
 from sparseguard.report.text.wording import METRICS, PARTS
+from sparseguard.stats import Interval, bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,20 @@ def rows(records: Sequence[Record], held: Held | None = None) -> list[Row]:
 def cell_rows(cell: Sequence[Record], held: Held) -> list[Row]:
     """Return the rows of records that differ in nothing but the seed, one a level."""
     measured = [record for record in cell if record.status == "ok"]
-    levels = in_order(level for record in measured for level in record.chosen)
+    levels = in_order(level for record in measured for level in levels_of(record))
     return [_row(cell, measured, held, level) for level in levels or (None,)]
 
 
 def _row(cell: Sequence[Record], measured: Sequence[Record], held: Held, level: str | None) -> Row:
-    own = [record for record in measured if level is None or level in record.chosen]
+    own = [record for record in measured if level is None or level in levels_of(record)]
     case = cell[0].case
     measures = {
         metric: {part: _measure(own, held, level, metric, part) for part in PARTS if _has_part(own, part)}
         for metric in METRICS
     }
-    pools = next((record.identification for record in own if record.identification), {})
+    pools = next((record.data.reidentification_pools for record in own if record.data.reidentification_pools), {})
     sizes = {part: pools[part] for part in PARTS if part in pools}
-    leaks = [record.leaked for record in own if record.leaked]
+    leaks = [record.features for record in own if record.features]
     knowledge, repeats = (None, 1) if level is None else split_level(level)
     return Row(
         dataset=case.dataset,
@@ -160,7 +160,7 @@ def reason_of(failure: Failure | None) -> str:
 
 
 def _has_part(records: Iterable[Record], part: str) -> bool:
-    return any(part in attacker.scores for record in records for attacker in record.attackers)
+    return any(part in attacker.scores for record in records for attacker in record.attacks)
 
 
 def _measure(records: Sequence[Record], held: Held, level: str | None, metric: str, part: str) -> Measure:
@@ -176,7 +176,7 @@ def _measure(records: Sequence[Record], held: Held, level: str | None, metric: s
     differences = [
         (record, found)
         for record, one in scored
-        if level != BASE and (found := compared(record, "level", one.name, metric, part))
+        if level != BASE and (found := compared(record, "knowledge", one.name, metric, part))
     ]
     return Measure(
         leaked=leaked,
@@ -185,20 +185,20 @@ def _measure(records: Sequence[Record], held: Held, level: str | None, metric: s
         leak=leaked.mean - floor if leaked and floor is not None else None,
         ci95=ci95 or (summaries[0].ci95 if len(summaries) == 1 else None),
         n=min((summary.n for summary in summaries), default=None),
-        of=next((size for record in records if (size := (record.data.get("sizes") or {}).get(part))), None),
+        of=next((size for record in records if (size := record.data.sizes.get(part))), None),
         to_outputs=of_comparisons(differences, held),
     )
 
 
 def _best_floor(
-    record: Record, held: Held, chosen: Attacker | None, metric: str, part: str
+    record: Record, held: Held, chosen: FeatureInversionAttack | None, metric: str, part: str
 ) -> tuple[float, str] | None:
     """Return the best floor on the images that the chosen attacker attacked, and its name."""
-    floors = [one for one in record.attackers if one.floor and metric in one.scores.get(part, {})]
-    wanted = chosen.index.get(part) if chosen else None
+    floors = [one for one in record.attacks if one.floor and metric in one.scores.get(part, {})]
+    wanted = chosen.indices.get(part) if chosen else None
     found = []
     for floor in floors:
-        if floor.index.get(part) == wanted:
+        if floor.indices.get(part) == wanted:
             found.append((floor.scores[part][metric].mean, floor.name))
         elif wanted is not None and (own := sample(record, held, floor, part, metric)):
             values = own.at(np.asarray(wanted))

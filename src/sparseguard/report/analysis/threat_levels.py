@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from sparseguard.record import Attacker, Record
+from sparseguard.record import Conditions, FeatureInversionAttack, Record
 from sparseguard.report.text.wording import KNOWLEDGE
 
 BASE = "black-box"
@@ -56,42 +55,57 @@ def level_sentence(level: str) -> str:
     return words if times == 1 else f"{words}; each private image is observed {times} times"
 
 
-def level_of(attacker: Attacker) -> str:
-    """Return an attacker's level; records before schema 2 have its knowledge alone."""
-    return attacker.level or attacker.knowledge
+def level_of(attacker: FeatureInversionAttack) -> str:
+    """Return an attacker's level: its knowledge, and how often each image is sent."""
+    return level_label(attacker.knowledge, attacker.queries)
 
 
-def is_control(attacker: Attacker) -> bool:
-    """Return whether an attacker is there to be compared with another one."""
-    return not attacker.competes and not attacker.floor
-
-
-def chosen_at(record: Record, level: str | None, metric: str) -> Attacker | None:
-    """Return the attacker chosen at a level for a metric; never a floor or a control."""
-    name = record.chosen.get(level or "", {}).get(metric)
-    found = next((attacker for attacker in record.attackers if attacker.name == name), None)
-    return found if found and found.competes and not found.floor else None
-
-
-def setting_words(setting: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return in words what is special about the circumstances of an attack.
+def level_label(knowledge: str, queries: int) -> str:
+    """Return the label of a level.
 
     Example:
-        >>> setting_words({"repeats": 4, "share": 0.5, "control": "none"})
+        >>> level_label("white-box", 16), level_label("black-box", 1)
+        ('white-box ×16', 'black-box')
+    """  # noqa: RUF002
+    return knowledge if queries == 1 else f"{knowledge}{_TIMES}{queries}"
+
+
+def levels_of(record: Record) -> list[str]:
+    """Return the levels at which a record has a chosen attack, in the order of what is known."""
+    chosen = record.feature_inversion.chosen if record.feature_inversion else []
+    return in_order(level_label(choice.knowledge, choice.queries) for choice in chosen)
+
+
+def is_control(attacker: FeatureInversionAttack) -> bool:
+    """Return whether an attacker is there to be compared with another one."""
+    return not attacker.eligible and not attacker.floor
+
+
+def chosen_at(record: Record, level: str | None, metric: str) -> FeatureInversionAttack | None:
+    """Return the attacker chosen at a level for a metric; never a floor or a control."""
+    outcome = record.feature_inversion
+    found = outcome.choice(*split_level(level), metric) if outcome and level else None
+    return found if found and found.eligible and not found.floor else None
+
+
+def setting_words(conditions: Conditions) -> tuple[str, ...]:
+    """Return in words what is special about the conditions of an attack.
+
+    Example:
+        >>> setting_words(Conditions(queries=4, auxiliary_fraction=0.5))
         ('each image observed 4 times', 'learns from 50 % of its images')
-        >>> setting_words({})
+        >>> setting_words(Conditions())
         ()
     """
     words = []
-    if setting.get("repeats", 1) != 1:
-        words.append(f"each image observed {setting['repeats']} times")
-    control = setting.get("control") or "none"
-    if control != "none":
-        words.append(_CONTROLS.get(control, str(control)))
-    if setting.get("share", 1) != 1:
-        words.append(f"learns from {100 * setting['share']:.3g} % of its images")
-    if setting.get("data"):
-        words.append(f"learns from images of another data set, {setting['data']}")
-    if setting.get("images"):
-        words.append(f"{setting['images']:,} images of each part attacked")
+    if conditions.queries != 1:
+        words.append(f"each image observed {conditions.queries} times")
+    if conditions.control != "none":
+        words.append(_CONTROLS.get(conditions.control, conditions.control))
+    if conditions.auxiliary_fraction != 1:
+        words.append(f"learns from {100 * conditions.auxiliary_fraction:.3g} % of its images")
+    if conditions.dataset:
+        words.append(f"learns from images of another data set, {conditions.dataset}")
+    if conditions.max_images:
+        words.append(f"{conditions.max_images:,} images of each part attacked")
     return tuple(words)

@@ -6,12 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparseguard.record import Attacker, Record
+from sparseguard.record import Record
 from sparseguard.report.analysis.grouping import cells
 from sparseguard.report.charts.axis import Axis, linear, logarithmic
 
-PSNR = "auxiliary_val PSNR"
-MISFIT = " misfit"
 COLOURS = 6
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 270.0, 26.0, 150.0
 WIDTH, HEIGHT = 282, 184
@@ -56,7 +54,7 @@ def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
     charts = (
         _chart(
             section,
-            _of_attackers(lambda attacker, name: attacker.name if name == PSNR else None),
+            _decoders,
             "How the attackers learned",
             "Each line is an attacker; its PSNR on images kept apart for choosing, after every epoch. A line that "
             "still rises at its end says that longer training might find more.",
@@ -64,7 +62,7 @@ def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
         ),
         _chart(
             section,
-            _of_attackers(lambda attacker, name: _misfit_label(attacker, name)),
+            _searches,
             "How searches came to fit what leaked",
             "A search changes an image until the model gives away the same for it. Each line is the distance "
             "of its features from those that leaked (mean square, relative to their spread), by part.",
@@ -73,7 +71,7 @@ def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
         ),
         _chart(
             section,
-            lambda record: {"target": [one["held_out_accuracy"] for one in _history(record)]},
+            lambda record: {"target": record.target.history.held_out_accuracy if record.target else []},
             "How the defended models learned",
             "Accuracy on private images kept apart from training, after every epoch.",
             ("epochs", "accuracy"),
@@ -82,24 +80,16 @@ def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
     return [chart for chart in charts if chart]
 
 
-def _history(record: Record) -> list[dict[str, float]]:
-    return [one for one in record.target.history if "held_out_accuracy" in one] if record.target else []
+def _decoders(record: Record) -> Curves:
+    return {attack.name: attack.curves.auxiliary_val_psnr for attack in record.attacks}
 
 
-def _misfit_label(attacker: Attacker, name: str) -> str | None:
-    return f"{attacker.name}, {name.removesuffix(MISFIT)}" if name.endswith(MISFIT) else None
-
-
-def _of_attackers(label: Callable[[Attacker, str], str | None]) -> Callable[[Record], Curves]:
-    def found(record: Record) -> Curves:
-        return {
-            words: curve
-            for attacker in record.attackers
-            for name, curve in attacker.curves.items()
-            if (words := label(attacker, name)) is not None
-        }
-
-    return found
+def _searches(record: Record) -> Curves:
+    return {
+        f"{attack.name}, {split}": curve
+        for attack in record.attacks
+        for split, curve in attack.curves.feature_loss.items()
+    }
 
 
 def _chart(

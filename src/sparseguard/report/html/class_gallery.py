@@ -54,11 +54,11 @@ def class_sheets(section: Sequence[Record], held: Held) -> list[ClassSheet]:
 
 
 def _has_pictures(record: Record, held: Held) -> bool:
-    return record.class_goal is not None and record.case.slug in held and bool(held[record.case.slug].classes)
+    return record.class_inversion is not None and record.case.slug in held and bool(held[record.case.slug].classes)
 
 
 def _classes(shown: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(name for one in shown if one.class_goal for name in one.class_goal.classes))
+    return list(dict.fromkeys(name for one in shown if one.class_inversion for name in one.class_inversion.classes))
 
 
 def _sheet(name: str, shown: Sequence[Record], held: Held, attacks: Sequence[str]) -> ClassSheet:
@@ -71,7 +71,7 @@ def _sheet(name: str, shown: Sequence[Record], held: Held, attacks: Sequence[str
 
 
 def _strips(attack: str, name: str, shown: Sequence[Record], held: Held) -> list[Strip]:
-    own = [one for one in shown if any(attacker.name == attack for attacker in one.class_attackers)]
+    own = [one for one in shown if any(attacker.name == attack for attacker in one.class_attacks)]
     loose = [_images(one, held, f"{attack}/chance", name) for one in own]
     same = all(found is not None and loose[0] is not None and np.array_equal(found, loose[0]) for found in loose)
     strips = [_strip(KINDS["/chance"], "", loose[0])] if same and own else []
@@ -85,7 +85,7 @@ def _strips(attack: str, name: str, shown: Sequence[Record], held: Held) -> list
 
 def _images(record: Record, held: Held, key: str, name: str) -> UInt8[np.ndarray, "n c h w"] | None:
     """Return the pictures of one class; None where there are none, or not one row a class."""
-    classes = record.class_goal.classes if record.class_goal else []
+    classes = record.class_inversion.classes if record.class_inversion else []
     rows = held[record.case.slug].classes.get(key)
     if rows is None or rows.ndim != 5 or len(rows) != len(classes) or name not in classes:
         return None

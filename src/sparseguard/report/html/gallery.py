@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sparseguard.record import Attacker, Pictures, Record
+from sparseguard.record import FeatureInversionAttack, Pictures, Record
 from sparseguard.report.analysis.grouping import cells
 from sparseguard.report.analysis.per_image import Held, sample
-from sparseguard.report.analysis.threat_levels import BASE, chosen_at, in_order
+from sparseguard.report.analysis.threat_levels import BASE, chosen_at, levels_of
 from sparseguard.report.text.wording import UNDEFENDED, number
 
 EACH = 3
@@ -76,13 +76,13 @@ def sheet(section: Sequence[Record], held: Held) -> Sheet | None:
             failed = all(record.status == "failed" for record in cell)
             strips.append(Strip(cell[0].case.defense, "failed" if failed else "no pictures"))
             continue
-        strips += [_strip(one, held, level, places) for level in in_order(one.chosen)]
+        strips += [_strip(one, held, level, places) for level in levels_of(one)]
     return Sheet(rule, tuple((name, len(group)) for name, group in groups), tuple(strips))
 
 
 def _attacked_everywhere(records: Sequence[Record], held: Held) -> set[int]:
     """Return the places of the images that the chosen attacker of every record and level made something of."""
-    chosen = [(one, chosen_at(one, level, "psnr")) for one in records for level in in_order(one.chosen)]
+    chosen = [(one, chosen_at(one, level, "psnr")) for one in records for level in levels_of(one)]
     made = [_gallery(one, held[one.case.slug], attacker) for one, attacker in chosen if attacker]
     return set.intersection(*map(set, made)) if made else set()
 
@@ -90,7 +90,7 @@ def _attacked_everywhere(records: Sequence[Record], held: Held) -> set[int]:
 def _chosen(base: Record, held: Held, everywhere: set[int]) -> tuple[list[tuple[str, list[int]]], str]:
     """Return groups of places of images, and the rule they were chosen by."""
     there = _gallery(base, held[base.case.slug], None)
-    level = next((level for level in (BASE, *in_order(base.chosen)) if chosen_at(base, level, "psnr")), None)
+    level = next((level for level in (BASE, *levels_of(base)) if chosen_at(base, level, "psnr")), None)
     attacker = chosen_at(base, level, "psnr")
     scores = _scores(base, held, attacker) if attacker else {}
     known = [place for place in there if place in scores]
@@ -125,20 +125,20 @@ def _strip(record: Record, held: Held, level: str, places: Sequence[int]) -> Str
     return Strip(label, f"{attacker.name}, seed {record.case.seed}", tuple(tiles))
 
 
-def _gallery(record: Record, pictures: Pictures, attacker: Attacker | None) -> dict[int, Picture]:
+def _gallery(record: Record, pictures: Pictures, attacker: FeatureInversionAttack | None) -> dict[int, Picture]:
     """Return pictures by the place of their image; an attacker of some images has pictures of these only."""
     images = pictures.gallery.get(attacker.name if attacker else "original")
     if images is None:
         return {}
-    places = record.data.get("gallery_index") or list(range(len(images)))
-    own = attacker.index.get("private") if attacker else None
+    places = record.data.gallery_indices or list(range(len(images)))
+    own = attacker.indices.get("private") if attacker else None
     if own is not None:
         attacked = set(own)
         places = [place for place in places if place in attacked]
     return dict(zip(places, images, strict=True)) if len(places) == len(images) else {}
 
 
-def _scores(record: Record, held: Held, attacker: Attacker) -> dict[int, float]:
+def _scores(record: Record, held: Held, attacker: FeatureInversionAttack) -> dict[int, float]:
     own = sample(record, held, attacker, "private", "psnr")
     return dict(zip(own.places.tolist(), own.values.tolist(), strict=True)) if own else {}
 

@@ -12,19 +12,25 @@ from typing import Any
 import jinja2
 
 from sparseguard.core.errors import StoreError
-from sparseguard.record import Attacker, Record
+from sparseguard.record import FeatureInversionAttack, Record
 from sparseguard.report.analysis.aggregate import Spread, intervals
 from sparseguard.report.analysis.bounds import BoundTable, bound_tables, figure, key_words
 from sparseguard.report.analysis.controls import Control, cell_controls
 from sparseguard.report.analysis.defense_cost import TargetRow, columns, target_rows
 from sparseguard.report.analysis.grouping import cells, sections
-from sparseguard.report.analysis.intervals import Interval
 from sparseguard.report.analysis.matched_accuracy import MAX_DROP, Matched, matched
 from sparseguard.report.analysis.paired_defenses import DefenseDifference, between_defenses
 from sparseguard.report.analysis.pareto import pareto
 from sparseguard.report.analysis.per_image import Held
 from sparseguard.report.analysis.summary import Row, rows
-from sparseguard.report.analysis.threat_levels import chosen_at, is_control, level_of, level_sentence, setting_words
+from sparseguard.report.analysis.threat_levels import (
+    chosen_at,
+    is_control,
+    level_of,
+    level_sentence,
+    levels_of,
+    setting_words,
+)
 from sparseguard.report.charts.learning_curves import CurveChart, curve_charts
 from sparseguard.report.charts.overview import Chart, draw
 from sparseguard.report.charts.pareto import ParetoChart, draw_pareto
@@ -43,7 +49,7 @@ from sparseguard.report.text.wording import (
     threat_sentence,
 )
 from sparseguard.report.verdict import Verdict, verdict
-from sparseguard.stats.noninferiority import LEVEL
+from sparseguard.stats import SIGNIFICANCE, Interval
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def _section(records: Sequence[Record], pictures: Held, with_images: bool, max_d
     return Section(
         title=f"{first.threat} · {first.dataset} · {first.backbone}",
         anchor=f"{first.threat}-{first.dataset}-{first.backbone}".replace(" ", "-"),
-        verdicts=[verdict(record) for record in records if record.data.get("layout") == HANDED_OVER],
+        verdicts=[verdict(record) for record in records if record.data.layout == HANDED_OVER],
         meaning=threat_sentence(first.threat, first.tap),
         taps=", ".join(dict.fromkeys(row.tap for row in own)),
         identification=identification_sentence(next((row.identification for row in own if row.identification), {})),
@@ -161,7 +167,9 @@ def _template() -> jinja2.Template:
         figure=_figure,
         **FILTERS,
     )
-    environment.globals.update(metrics=METRICS, parts=PARTS, is_chosen=_is_chosen, level_of_test=LEVEL, **GLOBALS)
+    environment.globals.update(
+        metrics=METRICS, parts=PARTS, is_chosen=_is_chosen, level_of_test=SIGNIFICANCE, **GLOBALS
+    )
     return environment.get_template("page.html.j2")
 
 
@@ -169,8 +177,8 @@ def _source(name: str) -> str:
     return importlib.resources.files("sparseguard.report.html").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _is_chosen(record: Record, attacker: Attacker, metric: str) -> bool:
-    return any(chosen_at(record, level, metric) == attacker for level in record.chosen)
+def _is_chosen(record: Record, attacker: FeatureInversionAttack, metric: str) -> bool:
+    return any(chosen_at(record, level, metric) == attacker for level in levels_of(record))
 
 
 def _figure(value: Spread, key: str) -> str:
@@ -180,7 +188,7 @@ def _figure(value: Spread, key: str) -> str:
 def _shared_provenance(records: Sequence[Record]) -> dict[str, str]:
     if not records:
         return {}
-    first, *others = (_flat(record.provenance) for record in records)
+    first, *others = (_flat(record.provenance.model_dump(exclude_none=True)) for record in records)
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 

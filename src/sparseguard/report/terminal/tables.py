@@ -30,7 +30,7 @@ from sparseguard.report.text.wording import (
     number,
     threat_sentence,
 )
-from sparseguard.stats.noninferiority import LEVEL
+from sparseguard.stats import SIGNIFICANCE
 
 
 def render(records: Sequence[Record], held: Held | None = None, max_drop: float = MAX_DROP) -> list[Table]:
@@ -104,7 +104,7 @@ def _matched(found: Matched) -> Table:
     images = f"{found.n:,} images of " if found.n else ""
     notes = [
         f"Of each defense the setting that leaks least (auxiliary_val) among those shown to lose less than "
-        f"{found.max_drop:g} of none's accuracy: Tango's test, one-sided {100 * LEVEL:g} %, on "
+        f"{found.max_drop:g} of none's accuracy: Tango's test, one-sided {100 * SIGNIFICANCE:g} %, on "
         f"{images}{' and '.join(found.parts)}. Tap: {found.tap}.",
     ]
     if found.uneven:

@@ -14,14 +14,14 @@ ACCURACY, DISTANCE, AUC = "attack accuracy@1", "feature distance", "AUC private 
 PSNR, SSIM = "PSNR to nearest", "SSIM to nearest"
 _DIGITS = {"attack accuracy@": 3, "AUC ": 3, SSIM: 3, PSNR: 2}
 _THREATS = {"plug-and-play": "Plug & Play"}
-_COSINE = "cosine "
+_COSINE = "gradient_cosine_"
 _NOTES = {
-    "lr": "rate",
+    "learning_rate": "rate",
     "gradient_norm": "mean norm of the gradients at the start",
-    "at_clamp": "share of images whose loss is at its clamp",
+    "clamped_fraction": "share of images whose loss is at its clamp",
     "diversity": "how much images of a class differ, relative to private ones",
     "samples_far_from_private": "share of the prior's samples far from all private images",
-    "samples_far_from_public": "share of the prior's samples far from all of the attacker's images",
+    "samples_far_from_auxiliary": "share of the prior's samples far from all of the attacker's images",
 }
 COLUMNS = {
     "chance": "as many images made without an attack: samples of the same prior, or, where it makes none without, "
@@ -31,7 +31,7 @@ COLUMNS = {
     "all_optimized": "all images that were searched for, before the attack selected its answer",
     "unseen": "for attack accuracy real never-seen images of the class, the most to expect; for the others the same "
     "rule with never-seen images in place of private ones",
-    "foreign": "images of no class: patches of real images, shuffled",
+    "shuffled_patches": "images of no class: patches of real images, shuffled",
 }
 LEGEND = (
     "Attack accuracy is the share of an attack's images that an evaluator, a network no attack is shown, puts into the "
@@ -108,17 +108,17 @@ def note_words(name: str) -> str:
     """Return what a figure of an attack is.
 
     Example:
-        >>> note_words("lr"), note_words("cosine unrolled, implicit"), note_words("some_figure")
+        >>> note_words("learning_rate"), note_words("gradient_cosine_implicit"), note_words("some_figure")
         ('rate', 'cosine of gradients: unrolled, implicit', 'some figure')
     """
     if name.startswith(_COSINE):
-        return f"cosine of gradients: {name.removeprefix(_COSINE)}"
+        return f"cosine of gradients: unrolled, {name.removeprefix(_COSINE).replace('_', '-')}"
     return _NOTES.get(name, name.replace("_", " "))
 
 
 def rule_words(row: ClassRow) -> str:
     """Return by which rules gradients passed sparse layers; nothing where there are none, so no rules to compare."""
-    if not any(name.startswith(_COSINE) for name in row.notes):
+    if not any(name.startswith(_COSINE) for name in row.diagnostics):
         return ""
     seeds = {rule: "" if row.seeds == 1 else f" ({count} of {row.seeds} seeds)" for rule, count in row.rules.items()}
     return ", ".join(f"{rule}{words}" for rule, words in seeds.items())
@@ -148,9 +148,9 @@ def prior_words(prior: PriorFacts, attacked: Iterable[str]) -> dict[str, str]:
     unknown = "not known" if prior.classes is None else "no"
     return {
         "trained on": prior.trained_on or "not told",
-        "images": "not known" if prior.images is None else f"{prior.images:,}",
+        "images": "not known" if prior.training_images is None else f"{prior.training_images:,}",
         "classes it has seen": "not known" if prior.classes is None else ", ".join(prior.classes) or "none",
-        "knows attacked classes": knows_words(prior.name, prior.knows, attacked) or unknown,
+        "knows attacked classes": knows_words(prior.name, prior.known_classes, attacked) or unknown,
         "images shared with": overlap,
     }
 

@@ -17,11 +17,11 @@ def scale(records: Sequence[Record]) -> str:
 
 
 def _dataset_scale(records: Sequence[Record]) -> str:
-    largest = max((record.data.get("sizes") or {} for record in records), key=len)
+    largest = max((record.data.sizes for record in records), key=len)
     sizes = ", ".join(f"{size:,} {part.replace('_', '-')}" for part, size in largest.items())
-    trained = [record for record in records if record.data.get("layout") != HANDED_OVER]
-    epochs = {record.config.get("fit", {}).get("epochs") for record in trained} - {None}
-    layouts = {record.data.get("layout") for record in records} - {None}
+    trained = [record for record in records if record.data.layout != HANDED_OVER]
+    epochs = {record.config.training.epochs for record in trained if record.config.training}
+    layouts = {record.data.layout for record in records} - {None}
     seeds = sorted({record.case.seed for record in records})
     layout = f" (layout {', '.join(sorted(map(str, layouts)))})" if layouts else ""
     return (

@@ -108,7 +108,7 @@ def metric_of(name: str) -> Metric:
     """Return how a metric is printed; one that this version does not know has its own name and three digits.
 
     Example:
-        >>> metric_of("psnr").unit, metric_of("recognized by a network").label
-        ('dB', 'recognized by a network')
+        >>> metric_of("psnr").unit, metric_of("evaluator accuracy (a network)").label
+        ('dB', 'evaluator accuracy (a network)')
     """
     return METRICS.get(name, Metric(name, "", 3))

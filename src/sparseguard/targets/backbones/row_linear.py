@@ -38,8 +38,8 @@ class OnRows(nn.Module):
 class RowLinear(Backbone):
     """Dense layers on each row of the image alone, w -> 500 -> 500 -> 28 -> 500, then a head that sees all rows.
 
-    w is the width of the input, of any number of channels; the layers treat the rows of all channels alike. ReLU follows
-    the first three. Taps are flat: the outputs of the rows one after the other.
+    w is the width of the input, of any number of channels; the layers treat the rows of all channels alike. ReLU
+    follows the first three. Taps are flat: the outputs of the rows one after the other.
 
     Args:
         width: of the dense layers but the third.

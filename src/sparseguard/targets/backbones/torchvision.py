@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError, RecipeError, nearest
-from sparseguard.core.staged_model import Blueprint, Builder, Shape, Stage, take_channels
+from sparseguard.core.staged_model import Blueprint, Builder, Shape, Stage, resize_in_channels
 from sparseguard.core.state_dicts import read_weights
 from sparseguard.targets.backbones._fx_split import Part, require_equal, trace_parts
 from sparseguard.targets.backbones.base import Backbone, build_plain
@@ -65,9 +65,10 @@ class Normalize(nn.Module):
 class TorchvisionModel(Backbone):
     """A classifier of torchvision by its name, ``torchvision:resnet18`` for short in a recipe.
 
-    Its graph gives the stages: its children in order, a ``Sequential`` split into its own. A stage
-    ends wherever a single tensor passes on. A test on random images compares the stages with the whole model. Stages are named as in the model, with ``_`` for the dots, and there are taps by the model's own
-    names: ``layer1.0``, ``layer3`` (output of its last stage), and what is between, such as ``flatten``.
+    Its graph gives the stages: its children in order, a ``Sequential`` split into its own. A stage ends wherever a
+    single tensor passes on. A test on random images compares the stages with the whole model. Stages are named as in
+    the model, with ``_`` for the dots. Taps have the model's own names: ``layer1.0``, ``layer3`` (output of its last
+    stage), and operations between, such as ``flatten``.
 
     The first convolution is replaced where other than three channels arrive, as behind a defense that puts sparse
     codes there. ReLUs do not overwrite their input, and heads that help in training only are left out (``googlenet``,
@@ -216,7 +217,7 @@ def _fit_first_conv(module: nn.Module, channels: int, name: str) -> None:
     if conv is None:
         raise RecipeError(f"backbone 'torchvision:{name}': its first stage has no convolution.")
     if conv.in_channels != channels:
-        take_channels(conv, channels)
+        resize_in_channels(conv, channels)
 
 
 def _find_taps(model: nn.Module, parts: Sequence[tuple[str, Part]]) -> dict[str, str]:

@@ -106,7 +106,7 @@ def train(
     with (
         torch.random.fork_rng(),
         defense.wrap(
-            model, _build_optimizer(model, fit), make_loader(images, fit.batch_size, generator), state
+            model, build_optimizer(model, fit), make_loader(images, fit.batch_size, generator), state
         ) as wrapped,
     ):
         trained, optimizer, batches = wrapped
@@ -171,7 +171,8 @@ def _evaluate(
     return float(total) / len(images), float(correct) / len(images)
 
 
-def _build_optimizer(model: nn.Module, fit: Fit) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, fit: Fit) -> torch.optim.Optimizer:
+    """Return the optimizer of `fit` for the trainable parameters; weight decay on dense and convolution weights only."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError, RecipeError
-from sparseguard.core.state_dicts import load_exactly
+from sparseguard.core.state_dicts import load_strictly
 from sparseguard.core.user_code.isolated_import import check_sources, quiet
 from sparseguard.generators.base import Prior
 from sparseguard.generators.card import PriorCard
@@ -87,7 +87,7 @@ class OfficialPrior(Prior):
         generator, _ = build(made.generator, checkout)
         discriminator = None if made.discriminator is None else build(made.discriminator, checkout)[0]
         prior = cls(card, trained_on, generator, discriminator)
-        load_exactly(prior.generator, tensors, str(folder))
+        load_strictly(prior.generator, tensors, str(folder))
         return prior
 
     def mapping(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError
-from sparseguard.core.state_dicts import load_exactly
+from sparseguard.core.state_dicts import load_strictly
 from sparseguard.core.user_code.isolated_import import quiet
 from sparseguard.generators.external.nvidia.checkout import Network, build, checkout_code, explained
 
@@ -80,7 +80,7 @@ def rebuild(given: Unpickled, checkout: Path) -> tuple[nn.Module, Network, dict[
         network = Network(module=module, name=given.name, args=given.args, kwargs=given.kwargs)
         try:
             built, sources = build(network, checkout)
-            load_exactly(built, given.state, module)
+            load_strictly(built, given.state, module)
             with explained(f"{checkout}: running {module}.{given.name}"):
                 made = _outputs(built, given.inputs)
         except DataError as error:

@@ -1,4 +1,4 @@
-"""Whether the class of an image is still recognizable in its reconstruction."""
+"""Class consistency: whether a classifier puts a reconstruction into the class of its original."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ CHUNK = 512
 
 
 @torch.no_grad()
-def recognized(
-    evaluator: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"]
+def class_consistency(
+    preds: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], evaluator: nn.Module
 ) -> Float[Tensor, " n"]:
     """Return 1 for each image that a classifier the attacker never had puts into its original's class, else 0.
 
     Higher means more was leaked; the evaluator's accuracy on real images is about the most to expect, and the largest
-    class's share is chance. A classifier can be sure of an image in which nobody sees the class, so ask two.
+    class's fraction is chance. A classifier can be sure of an image in which nobody sees the class, so ask two.
 
     Args:
-        evaluator: in eval mode, from images in [0, 1] to logits ``(n, classes)``.
-        images: what an attack made.
+        preds: reconstructions in [0, 1].
         labels: the originals' classes.
+        evaluator: in eval mode, from images in [0, 1] to logits ``(n, classes)``.
     """
     device = next((parameter.device for parameter in evaluator.parameters()), torch.device("cpu"))
     scores = [
-        (evaluator(batch.to(device)).argmax(1).cpu() == wanted).float()
-        for batch, wanted in zip(images.split(CHUNK), labels.cpu().split(CHUNK), strict=True)
-        if len(batch)
+        (evaluator(images.to(device)).argmax(1).cpu() == classes).float()
+        for images, classes in zip(preds.split(CHUNK), labels.cpu().split(CHUNK), strict=True)
+        if len(images)
     ]
     return torch.cat(scores) if scores else torch.zeros(0)

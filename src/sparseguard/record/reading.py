@@ -1,20 +1,24 @@
-"""Reading records and the pictures beside them. Needs no torch."""
+"""Reading records, of every schema version, and the pictures beside them. Needs no torch."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pydantic
 import safetensors
 import safetensors.numpy
 
 from sparseguard.core.errors import StoreError
+from sparseguard.record._migration import migrate, migrate_bound, picture_name
+from sparseguard.record.feature_inversion import Bound
 from sparseguard.record.schema import SCHEMA_VERSION, Pictures, Record
 
 
 def read_record(path: Path) -> Record:
-    """Read one record.
+    """Read one record, of this or an earlier schema version.
 
     Raises:
         StoreError: when it is no record, or was written by a newer sparseguard.
@@ -29,12 +33,22 @@ def read_record(path: Path) -> Record:
             f"{path}: written with record schema {version}, this sparseguard reads up to {SCHEMA_VERSION}. "
             "Upgrade sparseguard to read it."
         )
+    if not isinstance(plain, dict) or not isinstance(version, int) or version < 1:
+        raise StoreError(f"{path}: not a valid record: schema_version: expected a number from 1 on, got {version!r}.")
     try:
-        return Record.model_validate_json(json.dumps(plain))
+        return Record.model_validate(migrate(plain))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{path}: not a valid record: {where}: {first['msg']}.") from None
+        field = ".".join(str(name) for name in first["loc"])
+        raise StoreError(f"{path}: not a valid record: {field}: {first['msg']}.") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        kind = type(error).__name__
+        raise StoreError(f"{path}: not a valid record of schema version {version} ({kind}: {error}).") from None
+
+
+def read_bounds(path: Path) -> list[Bound]:
+    """Read the bounds of a run folder, of this or an earlier schema version."""
+    return [Bound.model_validate(migrate_bound(plain)) for plain in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -56,10 +70,12 @@ def read_pictures(path: Path) -> Pictures:
         StoreError: when it is missing or damaged.
     """
     try:
-        arrays = safetensors.numpy.load_file(path)
+        stored = safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
-    gallery = {name.removeprefix("gallery/"): array for name, array in arrays.items() if name.startswith("gallery/")}
-    scores = {name.removeprefix("scores/"): array for name, array in arrays.items() if name.startswith("scores/")}
-    classes = {name.removeprefix("classes/"): array for name, array in arrays.items() if name.startswith("classes/")}
-    return Pictures(gallery=gallery, scores=scores, classes=classes)
+    arrays = {picture_name(name): array for name, array in stored.items()}
+
+    def of_kind(kind: str) -> dict[str, np.ndarray[Any, Any]]:
+        return {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
+
+    return Pictures(gallery=of_kind("gallery/"), scores=of_kind("scores/"), classes=of_kind("classes/"))
