@@ -49,23 +49,23 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--watched", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.watched:
+    arguments = parser.parse_args()
+    if arguments.watched:
         input("ready\n")
-        MedicalMnist(path=given.source).prepare()
+        MedicalMnist(path=arguments.source).prepare()
         return 0
     console = Console()
     with console.status("unpacking") as status, tempfile.TemporaryDirectory() as temporary:
         os.environ["SPARSEGUARD_CACHE"] = f"{temporary}/cache"
         work = Path(temporary)
-        archive, count = _taken(given.source, given.limit, work)
+        archive, count = _copy_images(arguments.source, arguments.limit, work)
         _unpack(archive, work / "files")
-        rates = _rates(archive, work, count, given.repeats, status.update)
+        rates = _rates(archive, work, count, arguments.repeats, status.update)
         sizes = [size for size in SIZES if size < count] + [count]
         memory = {}
         for size in sizes:
             status.update(f"watching the memory of preparing {size:,} images")
-            memory[size] = _watched(_taken(given.source, size, work)[0])
+            memory[size] = _measure_memory(_copy_images(arguments.source, size, work)[0])
     result = {
         "images": count,
         "images_per_second": rates,
@@ -77,16 +77,16 @@ def main() -> int:
         "anonymous_bytes_by_images": memory,
         "cores": CORES,
         "load": os.getloadavg()[0],
-        "repeats": given.repeats,
+        "repeats": arguments.repeats,
         "torch": torch.__version__,
     }
     _show(console, result)
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
-def _rates(archive: Path, work: Path, count: int, repeats: int, told: Callable[[str], None]) -> dict[str, float]:
+def _rates(archive: Path, work: Path, count: int, repeats: int, report: Callable[[str], None]) -> dict[str, float]:
     """Return images per second of every case, the median of alternating repeats."""
     cases: dict[str, Callable[[], None]] = {
         "prepare, from the archive": lambda: _prepare(archive),
@@ -97,13 +97,13 @@ def _rates(archive: Path, work: Path, count: int, repeats: int, told: Callable[[
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for repeat in range(repeats):
         for name, run in cases.items():
-            told(f"{name}, {repeat + 1} of {repeats}")
+            report(f"{name}, {repeat + 1} of {repeats}")
             seconds[name].append(_seconds(run))
     prepared = MedicalMnist(path=archive)
     prepared.prepare()
-    told("reading what is prepared")
+    report("reading the prepared set")
     seconds["reading what is prepared, shuffled, as float32"] = [_seconds(lambda: _read(prepared)) for _ in range(5)]
-    return {name: count / statistics.median(found) for name, found in seconds.items()}
+    return {name: count / statistics.median(times) for name, times in seconds.items()}
 
 
 def _seconds(run: Callable[[], None]) -> float:
@@ -127,12 +127,12 @@ def _torchvision(folder: Path, workers: int) -> None:
 
 
 def _read(dataset: MedicalMnist) -> None:
-    for images in dataset.load().parts().values():
+    for images in dataset.load().by_name().values():
         for index in torch.randperm(len(images)).split(BATCH):
             images.select(index).pixels.float().div_(255)
 
 
-def _taken(source: Path, limit: int | None, work: Path) -> tuple[Path, int]:
+def _copy_images(source: Path, limit: int | None, work: Path) -> tuple[Path, int]:
     """Return an archive of so many of the images, and how many it has."""
     with open_images(source) as images:
         items = images.items()
@@ -157,7 +157,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             path.write_bytes(bytes(content))
 
 
-def _watched(archive: Path) -> int:
+def _measure_memory(archive: Path) -> int:
     """Return the most anonymous memory that a process preparing the archive had beyond what it began with, in bytes."""
     shutil.rmtree(os.environ["SPARSEGUARD_CACHE"], ignore_errors=True)
     command = [sys.executable, __file__, "--watched", "--from", str(archive)]

@@ -36,7 +36,7 @@ def train(path: str, count: int) -> None:
     plain = BACKBONES["linear"]().blueprint(len(splits.private.classes))
     defense = DEFENSES["none"]()
     model = defense.place(plain, {}).build(splits.private.shape, lambda stage: derive(purpose="initial", stage=stage))
-    ready()
+    signal_ready()
     train(
         model, defense, {}, splits.private, Fit(epochs=1), seed=0, device=torch.device("cpu"), progress=Silent(),
         label="benchmark",
@@ -60,8 +60,8 @@ def audit(queries: int) -> None:
         return ImageSet(pixels=pixels, labels=torch.arange(count) % 2, classes=("a", "b"))
 
     private, held_out = images(queries // 4), images(queries * 5 // 3)
-    ready()
-    attacks = [{"name": "mean-image"}, {"name": "nearest-public"}, {"name": "ridge", "copies": 1}]
+    signal_ready()
+    attacks = [{"name": "mean-image"}, {"name": "nearest-neighbor"}, {"name": "ridge", "copies": 1}]
     attacks += [
         {"name": "local-ridge", "copies": 1, "neighbours": [16]},
         {"name": "ridge-conv", "copies": 1, "epochs": 1},
@@ -70,13 +70,13 @@ def audit(queries: int) -> None:
         audit(model, private, held_out, taps=["1"], attacks=attacks, out=Path(out))
 
 
-def ready() -> None:
+def signal_ready() -> None:
     """Tell the process outside that imports are over, and go on when it has looked."""
     print("ready", flush=True)
     sys.stdin.readline()
 
 
-def measured(words: list[str], **environment: str) -> dict[str, float]:
+def run_row(words: list[str], **environment: str) -> dict[str, float]:
     """Run a row in a process and return its anonymous memory before and at its highest, in MiB, and seconds."""
     process = subprocess.Popen(
         [sys.executable, __file__, "--row", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -113,26 +113,26 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=600, help="Images the audit's attackers learn from.")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.row:
-        what, told = given.row
-        train(*json.loads(told)) if what == "train" else audit(int(told))
+    arguments = parser.parse_args()
+    if arguments.row:
+        task, value = arguments.row
+        train(*json.loads(value)) if task == "train" else audit(int(value))
         return
     cases: dict[str, tuple[list[str], dict[str, str]]] = {}
-    for count in SIZES if given.path else ():
-        cases[f"train on {count:,} images of 64 x 64"] = (["train", json.dumps([given.path, count])], {})
-    for queries, limit in ((given.queries, "1024"), (given.queries, "16"), (3 * given.queries, "16")):
+    for count in SIZES if arguments.path else ():
+        cases[f"train on {count:,} images of 64 x 64"] = (["train", json.dumps([arguments.path, count])], {})
+    for queries, limit in ((arguments.queries, "1024"), (arguments.queries, "16"), (3 * arguments.queries, "16")):
         size = queries * 128 * 16 * 16 * 4 / MIB
         name = f"audit, tap of {size:,.0f} MiB for {queries:,} queries, SPARSEGUARD_TAP_MIB={limit}"
         cases[name] = (["audit", str(queries)], {"SPARSEGUARD_TAP_MIB": limit})
     rows = {}
-    if not given.as_json:
+    if not arguments.as_json:
         print(f"{'':80} {'before':>8} {'peak':>8} MiB, anonymous")
     for name, (words, environment) in cases.items():
-        row = rows[name] = measured(words, **environment)
-        if not given.as_json:
+        row = rows[name] = run_row(words, **environment)
+        if not arguments.as_json:
             print(f"{name:80} {row['before_mib']:8,.0f} {row['peak_mib']:8,.0f}   {row['seconds']:6.0f} s", flush=True)
-    if given.as_json:
+    if arguments.as_json:
         print(json.dumps(rows, indent=1))
 
 

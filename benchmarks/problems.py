@@ -76,7 +76,7 @@ def _photographs(shape: Shape) -> Tensor:
     return torch.stack(cuts)
 
 
-def in_double(given: Problem) -> Problem:
+def to_double(problem: Problem) -> Problem:
     """Return the same problem in double precision."""
-    atoms = given.dictionary.with_atoms(given.dictionary.atoms.double())
-    return replace(given, images=given.images.double(), dictionary=atoms)
+    atoms = problem.dictionary.with_atoms(problem.dictionary.atoms.double())
+    return replace(problem, images=problem.images.double(), dictionary=atoms)

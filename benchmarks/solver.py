@@ -36,7 +36,7 @@ NONLINEAR = 0.35
 """Largest accepted deviation of the time of 50 steps from twice that of 25."""
 
 LIMIT = 2000
-"""Steps after which the optimum counts as found."""
+"""Steps after which the optimum counts as reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,31 +66,31 @@ def main() -> int:
     parser.add_argument("--lcapt", type=Path, help="checkout of the public library lca-pytorch, to be timed as well")
     parser.add_argument("--problems", default="ABCDEF", help="which of the problems")
     parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".energies.json")
-    given = parser.parse_args()
-    if given.lcapt is not None:
-        sys.path.insert(0, str(given.lcapt))
+    arguments = parser.parse_args()
+    if arguments.lcapt is not None:
+        sys.path.insert(0, str(arguments.lcapt))
     console, rows = Console(width=150), list[Row]()
     with console.status("measuring") as status:
         rate = _matrix_product_rate()
-        for name in given.problems:
+        for name in arguments.problems:
             for padding in ("same", "valid"):
                 status.update(f"measuring {name} {padding}")
-                rows.append(_measure(name, padding, given, 3 if given.quick else 9))
+                rows.append(_measure(name, padding, arguments, 3 if arguments.quick else 9))
     console.print(_table(rows))
     summary = _summary(rows, rate)
     console.print_json(data=summary)
-    if given.json:
-        given.json.write_text(json.dumps({**summary, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({**summary, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     return 0 if summary["targets_met"] else 1
 
 
 @torch.inference_mode()
-def _measure(name: str, padding: Any, given: argparse.Namespace, repeats: int) -> Row:
+def _measure(name: str, padding: Any, arguments: argparse.Namespace, repeats: int) -> Row:
     task = problem(name, padding)
     bound = lipschitz_bound(task.dictionary)
-    goal, optimum = _energies(task, given.cache)
-    lca = _scaled(lambda steps: _literal(task, steps), name, 1 if given.quick else 3)
-    lcapt = None if given.lcapt is None else _scaled(_library(task), name, 1)
+    goal, optimum = _energies(task, arguments.cache)
+    lca = _scaled(lambda steps: _literal(task, steps), name, 1 if arguments.quick else 3)
+    lcapt = None if arguments.lcapt is None else _scaled(_library(task), name, 1)
     steps = _steps_to(task, goal, bound)
     ours = _median(lambda: solve(task, steps=steps, lipschitz=bound), repeats)
     one = _median(lambda: solve(task, steps=1, lipschitz=bound), repeats)
@@ -205,9 +205,9 @@ def _median(run: Callable[[], Any], repeats: int) -> float:
 
 def _outside(run: Callable[[], Any]) -> float:
     """Return the share of the processor's time that is not spent in convolutions."""
-    with profile(activities=[ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         run()
-    events = found.key_averages()
+    events = profiler.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
     inside = sum(event.self_cpu_time_total for event in events if "conv" in event.key)
     return 1 - inside / total

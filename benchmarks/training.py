@@ -87,11 +87,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--case", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.case:
-        print(json.dumps(measure(**json.loads(given.case))))
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(**json.loads(arguments.case))))
         return 0
-    console, repeats = Console(), 1 if given.quick else 3
+    console, repeats = Console(), 1 if arguments.quick else 3
     with console.status("measuring"):
         ours = _apart(steps=OURS, literal=False, repeats=5 * repeats)
         short, long = (_apart(steps=(n, n), literal=True, repeats=repeats) for n in (SHORT, LONG))
@@ -114,8 +114,8 @@ def main() -> int:
         table.add_row(name, f"{result[name]['seconds']:.2f}", f"{result[name]['bytes'] / 1e6:.0f}")
     table.add_row("ratio", f"{result['time_ratio']:.0f}x", f"{result['memory_ratio']:.0f}x")
     console.print(table)
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if result["targets_met"] else 1
 
 

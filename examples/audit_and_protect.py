@@ -3,8 +3,8 @@
     python examples/audit_and_protect.py --out drawn                      fashion-mini, which ships with the package
     python examples/audit_and_protect.py --data cifar10 --path ARCHIVE --private 5000 --epochs 10 --thorough --out drawn
 
-What leaks is the output of the first block, as in split inference where the rest of the network runs elsewhere. Needs
-torchvision. Draws private images above what the best attack makes of them, before and after.
+The attacker sees the output of the first block, as in split inference, where the rest of the network runs elsewhere.
+Needs torchvision. Draws private images above their reconstructions, before and after.
 """
 
 from __future__ import annotations
@@ -19,24 +19,21 @@ from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
 
-from sparseguard import ImageSet, audit, protect, verdict
-from sparseguard.data import DATASETS
-from sparseguard.model_audit.runner import ATTACKS, Audit
-from sparseguard.record import read_pictures
+import sparseguard as sg
 
-TAP = "layer1"
+TAP = "net.layer1"
 QUICK = [
     {"name": "mean-image"},
     {"name": "class-mean"},
-    {"name": "nearest-public"},
+    {"name": "nearest-neighbor"},
     {"name": "ridge", "copies": 1},
-    {"name": "gradient-inversion", "steps": 20, "setting": {"images": 8}},
+    {"name": "gradient-inversion", "steps": 20, "conditions": {"max_images": 8}},
 ]
-"""Attacks of a minute; `ATTACKS`, the audit's own, find more."""
+"""Attacks of a minute; those that an audit runs by default find more."""
 
 
 class Normalized(nn.Module):
-    """A ResNet that takes images in [0, 1], grey or colour."""
+    """A ResNet that takes images in [0, 1], grey or color."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -47,9 +44,8 @@ class Normalized(nn.Module):
         return self.net(images.expand(-1, 3, -1, -1) * 2 - 1)
 
 
-def fit(model: nn.Module, images: ImageSet, epochs: int, after_step: object = None) -> None:
-    """Train with Adam."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, images: sg.ImageSet, epochs: int) -> None:
+    """Train on batches of 64."""
     model.train()
     for _ in range(epochs):
         for index in torch.randperm(len(images)).split(64):
@@ -57,24 +53,22 @@ def fit(model: nn.Module, images: ImageSet, epochs: int, after_step: object = No
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            if callable(after_step):
-                on_step_end()
     model.eval()
 
 
-def audited(model: nn.Module, images: tuple[ImageSet, ImageSet], name: str, out: Path, thorough: bool) -> Audit:
+def audit(model: nn.Module, images: tuple[sg.ImageSet, sg.ImageSet], name: str, out: Path, thorough: bool) -> sg.Audit:
     """Audit with private and held-out images and print the verdict."""
-    attacks = ATTACKS if thorough else QUICK
-    found = audit(model, *images, taps=[f"net.{TAP}"], attacks=attacks, name=name, out=out / "runs" / name)
-    told = verdict(found.records[0])
-    print(f"{name}: {told.severity}", *told.sentences, sep="\n  ")
-    return found
+    attacks = {} if thorough else {"attacks": QUICK}
+    result = sg.audit(model, *images, taps=[TAP], name=name, out=out / "runs" / name, **attacks)
+    verdict = sg.verdict(result.records[0])
+    print(f"{name}: {verdict.severity}", *verdict.sentences, sep="\n  ")
+    return result
 
 
-def drawn(found: Audit) -> np.ndarray:
-    """Return the gallery's first private images above the search's images of them."""
-    record = found.records[0]
-    pictures = read_pictures(found.folder / "records" / f"{record.case.slug}.safetensors")
+def draw(result: sg.Audit) -> np.ndarray:
+    """Return the first private images above their reconstructions by ridge."""
+    record = result.records[0]
+    pictures = sg.read_pictures(result.folder / "records" / f"{record.case.slug}.safetensors")
     rows = [pictures.gallery[name][:8] for name in ("original", "ridge")]
     return np.concatenate([np.concatenate(list(row), axis=2) for row in rows], axis=1)  # (c, 2 h, 8 w)
 
@@ -83,32 +77,35 @@ def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("drawn"))
-    parser.add_argument("--data", default="fashion-mini", choices=sorted(DATASETS))
+    parser.add_argument("--data", default="fashion-mini", choices=sorted(sg.DATASETS))
     parser.add_argument("--path", default=None)
     parser.add_argument("--private", type=int, default=150)
     parser.add_argument("--held-out", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--thorough", action="store_true", help="attack as an audit does unless told otherwise")
-    given = parser.parse_args()
+    parser.add_argument("--thorough", action="store_true", help="run the attacks that an audit runs by default")
+    options = parser.parse_args()
     torch.manual_seed(0)
-    settings = {"private": given.private, **({"path": given.path} if given.path else {})}
-    splits = DATASETS[given.data](**settings).load()
-    private, others = splits.private, splits.auxiliary
-    images = private, others.select(torch.arange(min(len(others), given.held_out)))
+    settings = {"private": options.private, **({"path": options.path} if options.path else {})}
+    splits = sg.DATASETS[options.data](**settings).load()
+    private, auxiliary = splits.private, splits.auxiliary
+    images = private, auxiliary.select(torch.arange(min(len(auxiliary), options.held_out)))
+
     model = Normalized(len(private.classes))
-    fit(model, private, given.epochs)
-    before = audited(model, images, "resnet18", given.out, given.thorough)
+    train(model, torch.optim.Adam(model.parameters(), lr=1e-3), private, options.epochs)
+    before = audit(model, images, "resnet18", options.out, options.thorough)
 
-    guarded = protect(model, before="net.conv1", example=private.batch(torch.arange(2)), features=(8, 8), steps=(8, 4))
-    print(guarded.changes)
-    fit(guarded.model, private, given.epochs, guarded.apply_updates)
-    after = audited(guarded.model, images, "resnet18 behind SCA", given.out, given.thorough)
+    example = private.batch(torch.arange(2))
+    protected = sg.protect(model, before="net.conv1", example=example, features=(8, 8), steps=(8, 4))
+    print(protected.changes)
+    optimizer = torch.optim.Adam(protected.model.parameters(), lr=1e-3)
+    protected.attach(optimizer)
+    train(protected.model, optimizer, private, options.epochs)
+    after = audit(protected.model, images, "resnet18 behind SCA", options.out, options.thorough)
 
-    pixels = np.concatenate([drawn(before), drawn(after)], axis=1).transpose(1, 2, 0)
-    shown = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-    Image.fromarray(shown).resize((shown.shape[1] * 4, shown.shape[0] * 4), Image.Resampling.NEAREST).save(
-        given.out / "before_and_after.png"
-    )
+    pixels = np.concatenate([draw(before), draw(after)], axis=1).transpose(1, 2, 0)
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture = picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.NEAREST)
+    picture.save(options.out / "before_and_after.png")
     print("before_and_after.png")
 
 

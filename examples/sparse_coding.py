@@ -1,4 +1,4 @@
-"""Learn a dictionary on real images, write other images in its atoms, and draw both.
+"""Learn a dictionary on real images, encode other images with it, and draw both.
 
 python examples/sparse_coding.py --out runs/sparse-coding
 """
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 from torch import Tensor
 
-from sparseguard.data import DATASETS
+from sparseguard import DATASETS
 from sparseguard.sparse import Solution, SparseCode2d, learn_dictionary
 
 
@@ -33,10 +33,10 @@ def save(path: Path, **sheets: Tensor) -> None:
     print(f"wrote {path}")
 
 
-def describe(found: Solution) -> str:
-    """Say how well and with how much the images were written; they have variance 1."""
-    decibels, active = -10 * found.residual.square().flatten(1).mean(1).log10(), (found.code > 0).float().mean()
-    return f"energy {found.energy.mean():.1f}, image to residual {decibels.mean():.1f} dB, {active:.1%} active"
+def describe(solution: Solution) -> str:
+    """Describe accuracy and sparsity of the codes; the images have variance 1."""
+    decibels, active = -10 * solution.residual.square().flatten(1).mean(1).log10(), (solution.code > 0).float().mean()
+    return f"energy {solution.energy.mean():.1f}, image to residual {decibels.mean():.1f} dB, {active:.1%} active"
 
 
 parser = argparse.ArgumentParser(description="Learn a dictionary and draw it.")
@@ -51,9 +51,9 @@ random = layer.dictionary.clone()
 print(f"random atoms:  {describe(layer.solution(images))}")
 for epoch in learn_dictionary(layer, data.auxiliary.images, generator=generator, track=track):
     print(f"energy {epoch.energy:6.1f}, {epoch.active:.1%} active, {epoch.dead} dead atoms")
-found, atoms = layer.solution(images), layer.dictionary.detach()
-print(f"learned atoms: {describe(found)}")
+solution, atoms = layer.solution(images), layer.dictionary.detach()
+print(f"learned atoms: {describe(solution)}")
 shades = [part / part.abs().amax((1, 2, 3), keepdim=True) for part in (random, atoms)]
 save(out / "atoms.png", random=sheet(shades[0], 8, 7), learned=sheet(shades[1], 8, 7))
-parts = {"image": found.problem.images, "reconstruction": found.reconstruction, "residual": found.residual}
+parts = {"image": solution.problem.images, "reconstruction": solution.reconstruction, "residual": solution.residual}
 save(out / "images.png", **{name: sheet(part / 2.5, 4, 3) for name, part in parts.items()})

@@ -1,4 +1,4 @@
-"""Writes docs/defenses.md from the table of defenses and their docstrings: ``python scripts/defenses_page.py``."""
+"""Generate docs/defenses.md from the table of defenses and their docstrings: ``python scripts/defenses_page.py``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "defenses.md"
 LABELS = ("Source", "Differs", "Limits", "Released code")
 HEAD = """# Defenses
 
-Made from the table of defenses and their docstrings by `python scripts/defenses_page.py`; a test compares.
+`python scripts/defenses_page.py` generates this page from the table of defenses and their docstrings; a test compares.
 
-A defense edits a model's stages, or how it is trained, or what is released; the hooks are in
-[architecture](architecture.md#a-defenses-hooks). All are trained by the same loop on the same images, start from the
-same weights where their stages agree, and are attacked by the same attackers. "The tap" is the tensor that leaks.
-"Released code" says what the code published with the SCA paper does under the same name; how many of its scripts do
-so is given as n of m.
+A defense edits a model's stages, its training, or the released model; [architecture](architecture.md#a-defenses-hooks)
+lists the hooks. The same loop trains all defenses on the same images, from the same initial weights where their stages
+agree, and the same attacks run against all. The [tap](glossary.md#tap) is the layer whose output the attacker sees.
+"Released code" describes the code published with the SCA paper under the same name; n of m is the number of its
+scripts that do so.
 
-Defenses are put together by `+`; each has its settings under its own name. What cannot be combined is refused with
+`+` combines defenses; each has its settings under its own name. A combination that is impossible raises an error with
 the reason.
 
 ```toml
@@ -45,77 +45,86 @@ name = "fashion-mini"
 
 @dataclass
 class Text:
-    """A docstring's parts."""
+    """Sections of a docstring."""
 
     body: list[str] = field(default_factory=list)
     arguments: dict[str, str] = field(default_factory=dict)
-    labelled: dict[str, str] = field(default_factory=dict)
+    labeled: dict[str, str] = field(default_factory=dict)
 
 
-def page() -> str:
+def render_page() -> str:
     """Return the page."""
-    overview = [f"| [`{name}`](#{_slug(_heading(name))}) | {piece.summary} |" for name, piece in DEFENSES.items()]
+    overview = [
+        f"| [`{name}`](#{_make_slug(_make_heading(name))}) | {component.summary} |"
+        for name, component in DEFENSES.items()
+    ]
     table = "\n".join(["| defense | what it is |", "|---|---|", *overview])
-    return HEAD + table + "\n\n" + "\n".join(_section(name, piece) for name, piece in DEFENSES.items()).rstrip() + "\n"
+    return (
+        HEAD
+        + table
+        + "\n\n"
+        + "\n".join(_render_section(name, component) for name, component in DEFENSES.items()).rstrip()
+        + "\n"
+    )
 
 
-def parsed(docstring: str) -> Text:
-    """Part a docstring into body, arguments and labelled paragraphs."""
-    found = Text()
+def parse_docstring(docstring: str) -> Text:
+    """Split a docstring into body, arguments and labeled paragraphs."""
+    text = Text()
     for paragraph in re.split(r"\n\s*\n(?!\s{4,}\S)", inspect.cleandoc(docstring)):
         label = next((label for label in LABELS if paragraph.startswith(f"{label}:")), None)
         if label:
-            text = _joined(paragraph.removeprefix(f"{label}:"))
-            found.labelled[label] = text[:1].upper() + text[1:]
+            line = _join(paragraph.removeprefix(f"{label}:"))
+            text.labeled[label] = line[:1].upper() + line[1:]
         elif paragraph.startswith("Args:"):
-            found.arguments = dict(_arguments(paragraph))
+            text.arguments = dict(_parse_arguments(paragraph))
         elif paragraph.startswith(".. math::"):
-            found.body.append("$$" + _joined(paragraph.removeprefix(".. math::")) + "$$")
+            text.body.append("$$" + _join(paragraph.removeprefix(".. math::")) + "$$")
         elif paragraph.startswith("Raises:"):
-            found.body.append("Refused: " + re.sub(r"\w+Error: ", "", _joined(paragraph.removeprefix("Raises:"))))
+            text.body.append("Errors: " + re.sub(r"\w+Error: ", "", _join(paragraph.removeprefix("Raises:"))))
         elif not paragraph.startswith("Example:"):
-            found.body.append(_plain(paragraph))
-    return found
+            text.body.append(_to_markdown(paragraph))
+    return text
 
 
-def _section(name: str, piece: type[Any]) -> str:
-    text = parsed(piece.__doc__ or "")
-    default = describe(piece())
-    lines = [f"## {_heading(name)}", "", *(f"{paragraph}\n" for paragraph in text.body)]
+def _render_section(name: str, component: type[Any]) -> str:
+    text = parse_docstring(component.__doc__ or "")
+    default = describe(component())
+    lines = [f"## {_make_heading(name)}", "", *(f"{paragraph}\n" for paragraph in text.body)]
     if default:
         lines += ["| setting | default | meaning |", "|---|---|---|"]
         lines += [
-            f"| `{one.name}` | `{json.dumps(default[one.name])}` | {text.arguments[one.name]} |"
-            for one in fields(piece)
+            f"| `{entry.name}` | `{json.dumps(default[entry.name])}` | {text.arguments[entry.name]} |"
+            for entry in fields(component)
         ]
         lines.append("")
-    lines += [f"**{label}.** {text.labelled[label]}\n" for label in LABELS if label in text.labelled]
+    lines += [f"**{label}.** {text.labeled[label]}\n" for label in LABELS if label in text.labeled]
     return "\n".join(lines)
 
 
-def _arguments(paragraph: str) -> Iterator[tuple[str, str]]:
+def _parse_arguments(paragraph: str) -> Iterator[tuple[str, str]]:
     for match in re.finditer(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", paragraph, re.M):
-        yield match[1], _joined(match[2]).replace("|", "\\|")
+        yield match[1], _join(match[2]).replace("|", "\\|")
 
 
-def _joined(text: str) -> str:
-    return _plain(" ".join(text.split()))
+def _join(text: str) -> str:
+    return _to_markdown(" ".join(text.split()))
 
 
-def _plain(text: str) -> str:
+def _to_markdown(text: str) -> str:
     """Turn the docstrings' reStructuredText into Markdown."""
     return re.sub(r"(?<!`)``([^`]+)``(?!`)", r"`\1`", text).replace(":math:", "")
 
 
-def _heading(name: str) -> str:
+def _make_heading(name: str) -> str:
     """Return the name, in words too where another heading would have the same anchor."""
     return name if "+" not in name else f"{name} ({name.replace('+', ' plus')})"
 
 
-def _slug(heading: str) -> str:
+def _make_slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(render_page(), encoding="utf-8")
     print(f"wrote {PAGE}")

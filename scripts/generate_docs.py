@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from defenses_page import PAGE, page
+from defenses_page import PAGE, render_page
 from sparseguard import ATTACKS, BACKBONES, BOUNDS, CHECKS, CLASS_ATTACKS, DATASETS, METRICS
 from sparseguard.core.config import describe
 
@@ -97,7 +97,7 @@ def pages() -> dict[Path, str]:
     """Return the text that every page with something generated should have."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
     filled = {path: BLOCK.sub(_fill, text) for path, text in texts.items() if BLOCK.search(text)}
-    return {**filled, PAGE: page()}
+    return {**filled, PAGE: render_page()}
 
 
 def _fill(block: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparseguard.data.readers.idx import Bytes, read_images, read_labels
-from sparseguard.data.splits import SHARES, Index, balanced_index, partition_index
+from sparseguard.data.splits import SPLIT_PERCENTAGES, Index, balanced_index, partition_index
 
 SIZE = 10_000
 
@@ -38,7 +38,7 @@ def draw(images: Bytes, labels: Bytes, size: int = SIZE) -> dict[str, npt.NDArra
     """Draw ``size`` different images, the same number of each class, and deal them out to the parts."""
     kept = without_duplicates(images, labels)
     drawn = kept[balanced_index(labels[kept])[:size]]
-    parts = partition_index(labels[drawn], SHARES)
+    parts = partition_index(labels[drawn], SPLIT_PERCENTAGES)
     source = drawn[np.concatenate(list(parts.values()))]
     return {
         "images": images[source],

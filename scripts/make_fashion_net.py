@@ -73,7 +73,7 @@ def fit(images: Tensor, labels: Tensor) -> nn.Sequential:
 def accuracy(net: nn.Sequential) -> float:
     """Return the share of fashion-mini's images it classifies rightly."""
     right = total = 0
-    for part in DATASETS["fashion-mini"]().load().parts().values():
+    for part in DATASETS["fashion-mini"]().load().by_name().values():
         right += int((net(part.images).argmax(1) == part.labels).sum())
         total += len(part)
     return right / total

@@ -20,17 +20,17 @@ import torch
 
 # make_fashion_net knows which official images are not in fashion-mini
 from make_fashion_net import outside_mini
-from sparseguard.cli.console import Bars
+from sparseguard.cli.console import ProgressBars
 from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.generators import (
     StyleFit,
     StylePrior,
-    fingerprints,
-    grid_png,
-    samples,
+    fingerprint_images,
+    encode_grid,
+    draw_samples,
     save_prior,
-    style_card,
-    style_tensors,
+    describe_style_prior,
+    style_prior_tensors,
     train_style_gan,
 )
 from sparseguard.generators.sampling import SAMPLES
@@ -76,10 +76,10 @@ def main() -> None:
     fit = FIT[given.name]
     with Progress(disable=True) as bars:
         fitted = train_style_gan(
-            images, fit, flips=True, seed=0, device=torch.device("cpu"), progress=Bars(bars), label=given.name,
-            judge=judge, checkpoint=given.work / f"{given.name}.safetensors",
+            images, fit, flips=True, seed=0, device=torch.device("cpu"), progress=ProgressBars(bars), label=given.name,
+            distance=judge, checkpoint=given.work / f"{given.name}.safetensors",
         )  # fmt: skip
-    card = style_card(given.name, fitted, fit, images.shape).model_copy(
+    card = describe_style_prior(given.name, fitted, fit, images.shape).model_copy(
         update={
             "classes": classes,
             "trained_on": f"{len(images):,} official Fashion-MNIST training images that are not in fashion-mini, of "
@@ -93,13 +93,13 @@ def main() -> None:
             ),
         }
     )
-    picture = grid_png(samples(StylePrior(card, None, fitted.generator, fitted.discriminator)))
+    picture = encode_grid(draw_samples(StylePrior(card, None, fitted.generator, fitted.discriminator)))
     kept = {
         name: value
-        for name, value in style_tensors(fitted).items()
+        for name, value in style_prior_tensors(fitted).items()
         if given.name in JUDGING or not name.startswith("discriminator")
     }
-    save_prior(ROOT / given.name, card, fingerprints(images), kept, {SAMPLES: picture})
+    save_prior(ROOT / given.name, card, fingerprint_images(images), kept, {SAMPLES: picture})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ components whose source changed under the same revision. Then:
 - if they are the same (a renamed variable, types), run ``python scripts/revisions.py --same-results``.
 
 A component's source is its module with the modules it imports from its own package and from ``numerics`` (in ``core``
-and ``pipeline`` its module alone). ``sparse``, and a package with a ``REVISION`` in its ``__init__``, are one component.
+and ``pipeline`` its module alone). ``sparse``, and packages with a ``REVISION`` in ``__init__``, are one component each.
 Comments, docstrings, formatting, the revision itself, and the one-line ``summary`` and ``source`` do not count.
 """
 

@@ -17,11 +17,16 @@ install_import_hook("sparseguard", "support.runtime_types.checked")
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"name": "fashion-mini", "private": 120, "auxiliary": 100, "auxiliary_val": 50, "test": 60},
-    "fit": {"epochs": 2, "batch_size": 32},
+    "training": {"epochs": 2, "batch_size": 32},
     "threats": [{"name": "split", "backbone": {"name": "linear-shallow", "width": 32}}],
     "defenses": ["none"],
     "attacks": ["mean-image", {"name": "ridge", "copies": 1}],
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest tests, so that no worker is left with them at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "end_to_end")
 
 
 def pytest_runtest_setup() -> None:
@@ -44,7 +49,7 @@ def tiny_file(tmp_path: Path) -> Path:
         'attacks = ["mean-image", { name = "ridge", copies = 1 }]\n'
         "[data]\n"
         'name = "fashion-mini"\nprivate = 120\nauxiliary = 100\nauxiliary_val = 50\ntest = 60\n'
-        "[fit]\nepochs = 2\nbatch_size = 32\n"
+        "[training]\nepochs = 2\nbatch_size = 32\n"
         '[[threats]]\nname = "split"\nbackbone = { name = "linear-shallow", width = 32 }\n'
     )
     return path

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sparseguard.model_audit import Audit, Reconstruction, audit, reconstruct
     from sparseguard.pipeline import Outcome, Recipe, load_recipe, load_target, parse_recipe, run
     from sparseguard.protection import Protected, protect
-    from sparseguard.record import Record, Records, read_records
-    from sparseguard.report.verdict import verdict
+    from sparseguard.record import Record, Records, read_pictures, read_records
+    from sparseguard.report import verdict
     from sparseguard.targets import BACKBONES, Backbone
     from sparseguard.types import ImageSet
 
@@ -65,6 +65,7 @@ __all__ = [
     "load_target",
     "parse_recipe",
     "protect",
+    "read_pictures",
     "read_records",
     "reconstruct",
     "run",
@@ -86,8 +87,8 @@ _MODULES = {
     "model_audit": ("Audit", "Reconstruction", "audit", "reconstruct"),
     "pipeline": ("Outcome", "Recipe", "load_recipe", "load_target", "parse_recipe", "run"),
     "protection": ("Protected", "protect"),
-    "record": ("Record", "Records", "read_records"),
-    "report.verdict": ("verdict",),
+    "record": ("Record", "Records", "read_pictures", "read_records"),
+    "report": ("verdict",),
     "targets": ("BACKBONES", "Backbone"),
     "types": ("ImageSet",),
 }

@@ -34,8 +34,8 @@ def test_dir_lists_exactly_the_public_names() -> None:
 
 def test_the_names_are_those_that_people_are_told_to_use() -> None:
     assert {
-        "audit", "protect", "reconstruct", "load_target", "run", "load_recipe", "parse_recipe", "read_records", "verdict",
-        "ImageSet", "Record", "Recipe", "Outcome", "Defense", "Attack", "DataSet", "Backbone", "Metric",
+        "audit", "protect", "reconstruct", "load_target", "run", "load_recipe", "parse_recipe", "read_records",
+        "verdict", "ImageSet", "Record", "Recipe", "Outcome", "Defense", "Attack", "DataSet", "Backbone", "Metric",
         "ATTACKS", "BACKBONES", "BOUNDS", "CHECKS", "DATASETS", "DEFENSES", "METRICS", "__version__",
     } <= set(sg.__all__)  # fmt: skip
 

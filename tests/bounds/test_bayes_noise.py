@@ -8,8 +8,8 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from sparseguard.bounds import PoolBound, pool_bound
-from sparseguard.bounds.bayes_noise import Noise, standard_noise
+from sparseguard.bounds import PoolBound, compute_pool_bound
+from sparseguard.bounds.bayes_noise import Noise, draw_standard_noise
 
 TWO = torch.tensor([[-1.0], [1.0]])
 
@@ -34,7 +34,7 @@ def _binary_in_laplace_noise(b: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("sigma", "queries"), [(0.5, 1), (1.0, 1), (2.0, 1), (2.0, 4)])
 def test_two_images_in_gaussian_noise(sigma: float, queries: int) -> None:
-    found = pool_bound(TWO, TWO, noise="gaussian", scale=sigma, draws=20_000, queries=queries)
+    found = compute_pool_bound(TWO, TWO, noise="gaussian", scale=sigma, draws=20_000, queries=queries)
     error, right = _binary_in_gaussian_noise(sigma, queries)
     assert found.mse == pytest.approx(error, abs=4 * found.mse_error)
     assert found.identified == pytest.approx(right, abs=4 * found.identified_error + 1e-4)
@@ -44,7 +44,7 @@ def test_two_images_in_gaussian_noise(sigma: float, queries: int) -> None:
 
 @pytest.mark.parametrize("b", [0.5, 1.0, 3.0])
 def test_two_images_in_laplace_noise(b: float) -> None:
-    found = pool_bound(TWO, TWO, noise="laplace", scale=b, draws=20_000)
+    found = compute_pool_bound(TWO, TWO, noise="laplace", scale=b, draws=20_000)
     error, right = _binary_in_laplace_noise(b)
     assert found.mse == pytest.approx(error, abs=4 * found.mse_error)
     assert found.identified == pytest.approx(right, abs=4 * found.identified_error)
@@ -56,10 +56,10 @@ def test_a_pool_by_brute_force(noise: Noise, queries: int) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(7, 5, generator=generator)
     images = torch.rand(7, 1, 3, 3, generator=generator)
-    found = pool_bound(features, images, noise=noise, scale=0.8, draws=3, queries=queries, seed=5)
+    found = compute_pool_bound(features, images, noise=noise, scale=0.8, draws=3, queries=queries, seed=5)
     noises = torch.Generator().manual_seed(5)
     errors, right = [], []
-    drawn = [standard_noise(noise, (21, 5), noises).numpy() for _ in range(queries)]
+    drawn = [draw_standard_noise(noise, (21, 5), noises).numpy() for _ in range(queries)]
     for draw in range(3):
         for i in range(7):
             weights = np.ones(7)
@@ -81,7 +81,7 @@ def test_no_noise_tells_all_and_endless_noise_nothing() -> None:
     features, images = torch.randn(20, 4, generator=generator), torch.rand(20, 1, 4, 4, generator=generator)
 
     def bound(scale: float) -> PoolBound:
-        return pool_bound(features, images, noise="gaussian", scale=scale, draws=20)
+        return compute_pool_bound(features, images, noise="gaussian", scale=scale, draws=20)
 
     assert bound(1e-4).mse < 1e-12
     assert bound(1e-4).identified == 1
@@ -94,7 +94,7 @@ def test_no_attacker_beats_it() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(40, 1, 4, 4, generator=generator)
     features = images.flatten(1) @ torch.randn(16, 16, generator=generator)
-    found = pool_bound(features, images, noise="gaussian", scale=1.0, draws=50)
+    found = compute_pool_bound(features, images, noise="gaussian", scale=1.0, draws=50)
     seen = features.repeat(50, 1) + torch.randn(2000, 16, generator=generator)
     nearest = torch.cdist(seen, features).argmin(1)
     truth = torch.arange(40).repeat(50)
@@ -108,7 +108,7 @@ def test_no_attacker_beats_it() -> None:
 
 def test_the_noise_has_the_spread_it_says() -> None:
     for noise, variance in (("gaussian", 1.0), ("laplace", 2.0)):
-        drawn = standard_noise(noise, (200_000,), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        drawn = draw_standard_noise(noise, (200_000,), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
         assert float(drawn.var()) == pytest.approx(variance, rel=0.03)
         assert float(drawn.mean()) == pytest.approx(0, abs=0.02)
     assert float(drawn.abs().mean()) == pytest.approx(1, rel=0.02)
@@ -117,7 +117,9 @@ def test_the_noise_has_the_spread_it_says() -> None:
 def test_the_standard_error_is_that_of_repeated_estimates() -> None:
     generator = torch.Generator().manual_seed(0)
     features, images = torch.randn(15, 3, generator=generator), torch.rand(15, 1, 2, 2, generator=generator)
-    found = [pool_bound(features, images, noise="gaussian", scale=1.0, draws=8, seed=seed) for seed in range(200)]
+    found = [
+        compute_pool_bound(features, images, noise="gaussian", scale=1.0, draws=8, seed=seed) for seed in range(200)
+    ]
     spread = float(np.std([bound.mse for bound in found], ddof=1))
     assert float(np.mean([bound.mse_error for bound in found])) == pytest.approx(spread, rel=0.2)
 
@@ -125,6 +127,6 @@ def test_the_standard_error_is_that_of_repeated_estimates() -> None:
 @pytest.mark.parametrize("wrong", [{"scale": 0.0}, {"draws": 0}, {"queries": 0}])
 def test_numbers_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        pool_bound(TWO, TWO, **{"noise": "gaussian", "scale": 1.0, **wrong})  # type: ignore[arg-type]
+        compute_pool_bound(TWO, TWO, **{"noise": "gaussian", "scale": 1.0, **wrong})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="as many features"):
-        pool_bound(TWO, TWO[:1], noise="gaussian", scale=1.0)
+        compute_pool_bound(TWO, TWO[:1], noise="gaussian", scale=1.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparseguard.bounds import AffineMap, affine_map, null_space
+from sparseguard.bounds import AffineMap, fit_affine_map, split_null_space
 from sparseguard.bounds.base import mean_psnr
 
 
@@ -17,7 +17,7 @@ def _images(n: int, seed: int) -> Tensor:
 
 def _mapped(layer: nn.Module, images: Tensor) -> AffineMap:
     with torch.no_grad():
-        found = affine_map(lambda batch: layer(batch.flatten(1) * 2 - 1), images)
+        found = fit_affine_map(lambda batch: layer(batch.flatten(1) * 2 - 1), images)
     assert found is not None
     return found
 
@@ -39,7 +39,7 @@ def test_matrix_rank_and_null_space_are_those_of_the_weights(rank: int) -> None:
     singular = torch.linalg.svdvals(weights)[:rank]
     assert found.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-4)
     auxiliary = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    parted = null_space(found, auxiliary, images)
+    parted = split_null_space(found, auxiliary, images)
     projector = torch.linalg.pinv(weights) @ weights
     x, mean = images.double().flatten(1), auxiliary.double().flatten(1).mean(0)
     expected = x @ projector + mean @ (torch.eye(64) - projector)
@@ -54,7 +54,7 @@ def test_matrix_rank_and_null_space_are_those_of_the_weights(rank: int) -> None:
 
 def test_null_part_is_guessed_where_images_have_few_degrees_of_freedom() -> None:
     images = _images(30, 1)
-    parted = null_space(_mapped(_linear(10), images), _images(200, 0), images)
+    parted = split_null_space(_mapped(_linear(10), images), _images(200, 0), images)
     assert mean_psnr(parted.estimated, images) > 60
     assert mean_psnr(parted.estimated, images) > mean_psnr(parted.from_mean, images) + 20
     assert parted.psnr(images) == (mean_psnr(parted.from_mean, images), mean_psnr(parted.estimated, images))
@@ -65,7 +65,7 @@ def test_null_part_is_the_linear_estimate_of_the_covariance() -> None:
     covariance = torch.randn(64, 64, generator=generator) / 80
     auxiliary, images = (0.5 + torch.randn(n, 64, generator=generator) @ covariance for n in (20_000, 500))
     mapping = _mapped(_linear(16), auxiliary[:50].view(-1, 1, 8, 8))
-    parted = null_space(mapping, auxiliary.view(-1, 1, 8, 8), images.view(-1, 1, 8, 8))
+    parted = split_null_space(mapping, auxiliary.view(-1, 1, 8, 8), images.view(-1, 1, 8, 8))
     c, a = (covariance.T @ covariance).double(), mapping.rows
     best = 0.5 + (images.double() - 0.5) @ a.T @ torch.linalg.pinv(a @ c @ a.T) @ a @ c
     ours, least = (float((guess - images).square().mean()) for guess in (parted.estimated.flatten(1), best))
@@ -77,17 +77,17 @@ def test_complete_map_hides_nothing() -> None:
     found = _mapped(nn.Flatten(), images)
     assert found.complete
     assert found.condition == pytest.approx(1)
-    parted = null_space(found, images, images)
+    parted = split_null_space(found, images, images)
     assert parted.hidden < 1e-12
     assert parted.psnr(images) == (100.0, 100.0)
 
 
 def test_map_of_zeros_hides_everything() -> None:
     images = _images(20, 0)
-    found = affine_map(lambda batch: torch.full((len(batch), 3), 2.0), images)
+    found = fit_affine_map(lambda batch: torch.full((len(batch), 3), 2.0), images)
     assert found is not None
     assert found.rank == 0
-    parted = null_space(found, images, images)
+    parted = split_null_space(found, images, images)
     assert parted.hidden == pytest.approx(1)
     torch.testing.assert_close(parted.estimated, images.mean(0, keepdim=True).expand(20, -1, -1, -1))
 
@@ -102,4 +102,4 @@ def test_what_is_not_affine_is_none() -> None:
             lambda batch: batch / batch.flatten(1).norm(dim=1).view(-1, 1, 1, 1),
             lambda batch: torch.clamp(batch, 0.0, 0.3),
         ):
-            assert affine_map(bent, images) is None
+            assert fit_affine_map(bent, images) is None

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sparseguard.bounds import hidden_fraction, invert_code
-from sparseguard.bounds.sparse_inversion import best_steps
+from sparseguard.bounds.sparse_inversion import choose_steps
 from sparseguard.sparse import ConvDictionary, DenseDictionary, Dictionary, Problem, random_atoms, solve, standardize
 
 DOUBLE = torch.float64
@@ -43,11 +43,11 @@ def test_inversion_of_exact_codes_is_the_dense_projection_of_the_input(
     code = _exact(problem)
     found = invert_code(problem.dictionary, code, lambd, tol=1e-10, max_steps=20_000)
     w = _matrix(problem.dictionary)
-    for z, r, projection, misfit in zip(problem.images, code, found.projection, found.misfit, strict=True):
+    for z, r, projection, residual in zip(problem.images, code, found.projection, found.residual, strict=True):
         active = w[:, r.flatten() != 0]
         expected = active @ (torch.linalg.pinv(active) @ z.flatten())
         torch.testing.assert_close(projection.flatten(), expected, atol=1e-6, rtol=0)
-        assert float(misfit) < 1e-6
+        assert float(residual) < 1e-6
     assert nonnegative or bool((code < 0).any())
 
 
@@ -56,20 +56,20 @@ def test_inversion_of_any_code_is_the_shortest_least_squares_solution() -> None:
     code = torch.relu(torch.randn(3, 4, 8, 8, generator=_generator(2), dtype=DOUBLE) - 1)
     found = invert_code(problem.dictionary, code, 0.3, tol=1e-12, max_steps=50_000)
     w = _matrix(problem.dictionary)
-    for r, projection, misfit in zip(code, found.projection, found.misfit, strict=True):
+    for r, projection, residual in zip(code, found.projection, found.residual, strict=True):
         on = r.flatten() != 0
         wanted = torch.full((int(on.sum()),), 0.3, dtype=DOUBLE)
         y = torch.linalg.pinv(w[:, on].T) @ wanted
         torch.testing.assert_close(projection.flatten(), w @ r.flatten() + y, atol=1e-6, rtol=0)
         left = (w[:, on].T @ y - wanted).norm() / wanted.norm()
-        assert float(misfit) == pytest.approx(float(left), abs=1e-6)
+        assert float(residual) == pytest.approx(float(left), abs=1e-6)
 
 
-def test_misfit_shows_codes_that_are_no_solution() -> None:
+def test_residual_shows_codes_that_are_no_solution() -> None:
     dictionary = DenseDictionary(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     two_signs = torch.tensor([[0.5, -0.5], [0.5, 0.5]])
-    misfit = invert_code(dictionary, two_signs, 0.1).misfit  # one atom twice cannot be wanted with both signs
-    assert misfit.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+    residual = invert_code(dictionary, two_signs, 0.1).residual  # one atom twice cannot be wanted with both signs
+    assert residual.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
 
 
 def test_complete_active_span_gives_the_input_exactly() -> None:
@@ -109,7 +109,7 @@ def test_lambda_a_feature_and_codes_of_zeros() -> None:
     torch.testing.assert_close(found.projection[0].flatten(), expected, atol=1e-6, rtol=0)
     nothing = invert_code(problem.dictionary, torch.zeros_like(code), lambdas)
     assert not nothing.projection.any()
-    assert not nothing.misfit.any()
+    assert not nothing.residual.any()
     assert nothing.steps == 0
 
 
@@ -131,10 +131,10 @@ def test_best_steps_is_the_minimum_over_all_steps() -> None:
         found = invert_code(problem.dictionary, code, 0.3, tol=0.0, max_steps=steps)
         assert found.steps == steps
         errors.append(float((problem.images - found.projection).square().sum()))
-    best = best_steps(problem.dictionary, code, 0.3, problem.images, limit=59, patience=60)
+    best = choose_steps(problem.dictionary, code, 0.3, problem.images, limit=59, patience=60)
     assert best == errors.index(min(errors))
     assert errors[best] < errors[0]
-    assert best_steps(problem.dictionary, code, 0.3, problem.images, limit=0) == 0
+    assert choose_steps(problem.dictionary, code, 0.3, problem.images, limit=0) == 0
 
 
 def test_codes_of_another_shape_are_refused() -> None:

@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparseguard.bounds import BOUNDS, Bound, Level, NoiseFacts, Waterfall, compute_bounds, list_layers
-from sparseguard.bounds._layers import passed
-from sparseguard.bounds._noise_model import clean_features
+from sparseguard.bounds import (
+    BOUNDS,
+    Bound,
+    LayerReconstruction,
+    LayerwiseReconstruction,
+    NoiseFacts,
+    compute_bounds,
+    list_layers,
+)
+from sparseguard.bounds._layers import iterate_activations
+from sparseguard.bounds._noise_model import compute_clean_features
 from sparseguard.bounds.base import mean_psnr
-from sparseguard.bounds.layerwise import Descent
+from sparseguard.bounds.layerwise import LayerwiseSearch
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
@@ -125,7 +133,7 @@ def test_walls_are_every_module_that_does_something_and_make_the_model() -> None
     walls = list_layers(model, "first_relu")
     names = ["input", "codes", "stem.0", "stem.1.0", "stem.1.1", "first", "first_relu"]
     assert [wall.name for wall in walls] == names
-    seen = {here.wall.name: here for here in passed(walls, images, images[:2], device=CPU, seed=0)}
+    seen = {here.wall.name: here for here in iterate_activations(walls, images, images[:2], device=CPU, seed=0)}
     outputs = model.outputs(images)
     for wall, stage in (("codes", "codes"), ("stem.1.1", "stem"), ("first_relu", "first_relu")):
         torch.testing.assert_close(seen[wall].public_out, outputs[stage])
@@ -153,7 +161,7 @@ def test_bounds_of_a_sparse_model() -> None:
     second = _values(bounds, "optimality-inversion", "stem.1.0")
     assert not [name for name in second if name.endswith("psnr")]
     assert 0 < second["exact_hidden"] < second["exact_hidden_by_synthesis"] < 1
-    levels = _values(bounds, "waterfall")
+    levels = _values(bounds, "layer-wise reconstruction")
     assert levels["image_psnr"] == levels["input_psnr"] == 100
     assert levels["codes.standardized_psnr"] > 50
     assert levels["codes_psnr"] == levels["codes_by_inversion_psnr"] == levels["stem.0_psnr"]
@@ -188,26 +196,29 @@ def test_weak_attackers_show_as_rises() -> None:
 
     torch.manual_seed(0)
     bent = StagedModel({"bent": nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(64, 64)), "relu": nn.ReLU()}).eval()
-    descent = Descent(auxiliary, private, only_behind_relu, CPU)
-    for here in passed(list_layers(bent, "relu"), auxiliary, private, device=CPU, seed=0):
-        descent.pass_wall(here)
-    waterfall = descent.waterfall()
-    assert [level.wall for level in waterfall.levels] == ["image", "bent.0", "bent.2", "relu"]
-    assert list(waterfall.rises) == ["relu"]
-    levels = {level.wall: level.psnr for level in waterfall.levels}
+    search = LayerwiseSearch(auxiliary, private, only_behind_relu, CPU)
+    for here in iterate_activations(list_layers(bent, "relu"), auxiliary, private, device=CPU, seed=0):
+        search.add_layer(here)
+    result = search.result()
+    assert [level.layer for level in result.layers] == ["image", "bent.0", "bent.2", "relu"]
+    assert list(result.rises) == ["relu"]
+    levels = {level.layer: level.psnr for level in result.layers}
     floor = mean_psnr(auxiliary.mean(0, keepdim=True).expand(40, -1, -1, -1), private)
     assert levels["bent.2"] == pytest.approx(floor)
-    assert waterfall.corrected["bent.2"] == levels["relu"]
-    corrected = list(waterfall.corrected.values())
+    assert result.corrected["bent.2"] == levels["relu"]
+    corrected = list(result.corrected.values())
     assert corrected == sorted(corrected, reverse=True)
 
 
 def test_rises_and_correction_by_hand() -> None:
     heights = {"image": 100.0, "a": 20.0, "b": 20.05, "c": 25.0, "d": 10.0}
-    levels = tuple(Level(wall=wall, psnr=psnr, by="decode", tried={"decode": psnr}) for wall, psnr in heights.items())
-    waterfall = Waterfall(levels=levels)
-    assert waterfall.rises == {"c": pytest.approx(4.95)}
-    assert waterfall.corrected == {"image": 100.0, "a": 25.0, "b": 25.0, "c": 25.0, "d": 10.0}
+    levels = tuple(
+        LayerReconstruction(layer=wall, psnr=psnr, method="decode", methods={"decode": psnr})
+        for wall, psnr in heights.items()
+    )
+    result = LayerwiseReconstruction(layers=levels)
+    assert result.rises == {"c": pytest.approx(4.95)}
+    assert result.corrected == {"image": 100.0, "a": 25.0, "b": 25.0, "c": 25.0, "d": 10.0}
 
 
 def test_null_space_of_a_plain_model_is_that_of_its_first_linear_layer() -> None:
@@ -219,7 +230,7 @@ def test_null_space_of_a_plain_model_is_that_of_its_first_linear_layer() -> None
     singular = torch.linalg.svdvals(model.stages["first"][1].weight)  # type: ignore[index]
     assert found.values["condition"] == pytest.approx(float(singular[0] / singular[-1]), rel=1e-3)
     assert found.values["null_estimated_psnr"] > found.values["null_from_mean_psnr"]
-    levels = _values(bounds, "waterfall")
+    levels = _values(bounds, "layer-wise reconstruction")
     assert levels["first_by_affine_psnr"] == found.values["null_estimated_psnr"]
     assert "no sparse layer" in _reason(bounds, "optimality-inversion")
 
@@ -237,7 +248,7 @@ def test_noise_bound_holds_at_the_first_noised_stage_and_every_later_tap() -> No
         values = _values(early, "noise-pool")
         assert values == _values(late, "noise-pool")
         assert 0 < values["mse"] < 0.1
-        assert values["mse_psnr"] > _values(early, "waterfall")["first.1_psnr"]
+        assert values["mse_psnr"] > _values(early, "layer-wise reconstruction")["first.1_psnr"]
         assert _values(early, "noise-pool", "first")
         assert "no noise" in _reason(_bounds(model, "first"), "noise-pool")
         assert "behind the tap" in _reason(_bounds(model, "input", noise=facts), "noise-pool")
@@ -250,7 +261,7 @@ def test_noise_facts_are_tried_out() -> None:
 
     def clean(model: StagedModel, stage: str = "first", **facts: Any) -> Tensor | str:
         noise = NoiseFacts(**{"kind": "gaussian", "scale": 0.3, "stage": stage, **facts})
-        return clean_features(model, noise, images, device=CPU, seed=0)
+        return compute_clean_features(model, noise, images, device=CPU, seed=0)
 
     model = _plain(Gaussian())
     expected = _plain().forward_to(images, "first")
@@ -260,12 +271,12 @@ def test_noise_facts_are_tried_out() -> None:
     assert "were stated" in str(clean(model, kind="laplace"))
     assert "were stated" in str(clean(model, clean=lambda batch: _plain().forward_to(batch, "first") / 0.0))
     assert "another shape" in str(clean(_plain()))
-    assert NoiseFacts.of(_plain()) is None
+    assert NoiseFacts.from_model(_plain()) is None
     model = _plain(Noise("laplace", 0.2))
-    facts = NoiseFacts.of(model, queries=3)
+    facts = NoiseFacts.from_model(model, queries=3)
     assert facts is not None
     assert (facts.kind, facts.scale, facts.stage, facts.queries) == ("laplace", 0.2, "first", 3)
-    torch.testing.assert_close(clean_features(model, facts, images, device=CPU, seed=0), expected)
+    torch.testing.assert_close(compute_clean_features(model, facts, images, device=CPU, seed=0), expected)
     assert "does not end with a noise module" in str(clean(model, "first_relu"))
     assert "noise before the end" in str(clean(model, "last"))
 

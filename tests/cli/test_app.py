@@ -48,14 +48,14 @@ def test_run_report_check(tiny_file: Path, tmp_path: Path) -> None:
 
 def test_an_unexpected_flag_has_its_own_exit_code(tiny_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    in_process("run", tiny_file, "--out", out, "--set", "fit.epochs=1", "--set", "fit.lr=1e-12")
+    in_process("run", tiny_file, "--out", out, "--set", "training.epochs=1", "--set", "training.lr=1e-12")
     checked = in_process("check", out)
     assert checked.returncode == 6, checked.stdout
     assert "target-at-majority" in checked.stdout
 
 
 def test_failed_cases_have_their_own_exit_code(tiny_file: Path, tmp_path: Path) -> None:
-    done = in_process("run", tiny_file, "--out", tmp_path / "o", "--set", "fit.optimizer=sgd", "--set", "fit.lr=1e30")
+    done = in_process("run", tiny_file, "--out", tmp_path / "o", "--set", "training.optimizer=sgd", "--set", "training.lr=1e30")
     assert done.returncode == 5
     assert "not finite" in " ".join(done.stdout.split())
 

@@ -11,7 +11,7 @@ import pytest
 from sparseguard.core.errors import DataError
 from sparseguard.core.progress import Silent
 from sparseguard.data.image_files import read_images
-from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.decode_image import ImageFormat
 from support.command_line import in_process
 
 FACTORY = """
@@ -107,9 +107,9 @@ def test_mistakes_end_with_their_code(given: Path, words: tuple[str, ...], code:
 
 
 def test_images_come_as_they_lie(given: Path) -> None:
-    read = read_images(given / "private.npz", Look(channels=1), Silent())
+    read = read_images(given / "private.npz", ImageFormat(channels=1), Silent())
     with np.load(given / "private.npz") as arrays:
         assert (read.pixels[:, 0].numpy() == arrays["images"]).all()
         assert read.labels.tolist() == arrays["labels"].tolist()
     with pytest.raises(DataError):
-        read_images(given / "nothing", Look(), Silent())
+        read_images(given / "nothing", ImageFormat(), Silent())

@@ -66,13 +66,13 @@ def test_prepare_and_info_tell_the_same(pets: Path) -> None:
     assert made[0]["sizes"] == {"private": 28, "auxiliary": 6, "auxiliary_val": 1, "tuning": 1, "test": 4}
     assert made[0]["notes"] == {
         "empty files": ["cat/empty.png"],
-        "classes without an image in part auxiliary_val": ["dog"],
-        "classes without an image in part select": ["cat"],
+        "classes without an image in split auxiliary_val": ["dog"],
+        "classes without an image in split tuning": ["cat"],
     }
     code, text = data("info", "images")
     assert code == 0
     assert "empty files: 1: cat/empty.png" in text
-    assert "exact copies of images in an earlier part: 0" in text
+    assert "exact copies of images in an earlier split: 0" in text
 
 
 def test_sets_that_are_read_directly_are_told_too() -> None:

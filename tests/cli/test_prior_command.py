@@ -101,9 +101,9 @@ def test_train_shows_the_distance_over_training(tmp_path: Path) -> None:
 
 def test_list(trained: tuple[Path, dict[str, Any]]) -> None:
     found = {entry["source"]: entry for entry in told("list", trained[0])}
-    from sparseguard.generators import shipped_priors
+    from sparseguard.generators import list_shipped_priors
 
-    assert set(found) == {*shipped_priors(), str(trained[0])}
+    assert set(found) == {*list_shipped_priors(), str(trained[0])}
     entry = found[str(trained[0])]
     assert entry["fingerprints"] == 12
     assert (entry["num_ws"], entry["w_dim"], entry["kind"]) == (8, 3, "style")

@@ -19,12 +19,12 @@ from support.priors import tiny_prior
 CPU = torch.device("cpu")
 QUICK = {
     "ridge": {"copies": 2},
-    "local-ridge": {"copies": 2, "neighbours": [4, 8]},
+    "local-ridge": {"copies": 2, "neighbors": [4, 8]},
     "ridge-mlp": {"copies": 2, "epochs": 1, "width": 8},
     "ridge-conv": {"copies": 2, "epochs": 1, "width": 4},
     "two-stage": {"copies": 2, "epochs": 1, "width": 4},
     "code-decoder": {"copies": 1, "epochs": 1, "width": 4},
-    "gradient-inversion": {"steps": 4, "probe_steps": 2, "probe_images": 3, "tv": [0.0, 0.1], "prior": [0.1]},
+    "gradient-inversion": {"steps": 4, "probe_steps": 2, "probe_images": 3, "tv": [0.0, 0.1], "prior_weight": [0.1]},
     "prior-inversion": {
         "prior": "tiny",
         "candidates": 6,
@@ -33,7 +33,7 @@ QUICK = {
         "layer_steps": 1,
         "probe_images": 2,
         "probe_steps": 2,
-        "anchor": [0.1],
+        "proximal_weight": [0.1],
     },
 }
 BLIND = [name for name, attack in ATTACKS.items() if attack.knowledge in FLOORS]
@@ -251,7 +251,7 @@ def test_an_unknown_key_is_refused(name):
         ("ridge-conv", {"patience": 0}),
         ("ridge-conv", {"loss": "l3"}),
         ("ridge-mlp", {"depth": 0}),
-        ("local-ridge", {"neighbours": []}),
+        ("local-ridge", {"neighbors": []}),
         ("two-stage", {"mixes": -1}),
         ("code-decoder", {"copies": 0}),
         ("gradient-inversion", {"steps": 0}),

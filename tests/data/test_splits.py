@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseguard.core.errors import DataError
-from sparseguard.data.splits import SHARES, balanced_index, balanced_subset, largest_remainder, partition
+from sparseguard.data.splits import SPLIT_PERCENTAGES, balanced_index, balanced_subset, largest_remainder, partition
 from sparseguard.types import ImageSet
 
 
@@ -34,7 +34,7 @@ label_lists = st.lists(st.integers(0, 5), min_size=40, max_size=400)
 
 @given(labels=label_lists)
 def test_every_image_is_in_exactly_one_part(labels):
-    parts = parted(numbered(labels)).parts()
+    parts = parted(numbered(labels)).by_name()
     assert sorted(number for part in parts.values() for number in numbers(part)) == list(range(len(labels)))
     for part in parts.values():
         assert part.labels.tolist() == [labels[number] for number in numbers(part)]
@@ -42,8 +42,8 @@ def test_every_image_is_in_exactly_one_part(labels):
 
 @given(labels=label_lists)
 def test_part_sizes_are_their_shares(labels):
-    for part, images in parted(numbered(labels)).parts().items():
-        assert abs(len(images) - SHARES[part] * len(labels) / 100) < 1
+    for part, images in parted(numbered(labels)).by_name().items():
+        assert abs(len(images) - SPLIT_PERCENTAGES[part] * len(labels) / 100) < 1
 
 
 @given(classes=st.integers(1, 12), each=st.integers(10, 60))
@@ -51,7 +51,7 @@ def test_classes_of_one_size_differ_by_at_most_one_image_in_every_part(classes, 
     labels = [label for label in range(classes) for _ in range(each)]
     if len(labels) < 40:
         labels *= 4
-    for images in parted(numbered(labels)).parts().values():
+    for images in parted(numbered(labels)).by_name().values():
         counts = images.labels.bincount(minlength=classes)
         assert counts.max() - counts.min() <= 1
 
@@ -59,8 +59,8 @@ def test_classes_of_one_size_differ_by_at_most_one_image_in_every_part(classes, 
 @given(labels=label_lists)
 def test_unequal_classes_keep_their_proportions(labels):
     whole = np.bincount(labels, minlength=6)
-    for part, images in parted(numbered(labels)).parts().items():
-        ideal = whole * SHARES[part] / 100
+    for part, images in parted(numbered(labels)).by_name().items():
+        ideal = whole * SPLIT_PERCENTAGES[part] / 100
         assert np.abs(images.labels.bincount(minlength=6).numpy() - ideal).max() < 3
 
 
@@ -91,7 +91,7 @@ def test_the_split_is_the_one_of_the_first_release():
 
 def test_parts_are_shuffled():
     images = numbered([label for label in range(10) for _ in range(100)])
-    for part in parted(images).parts().values():
+    for part in parted(images).by_name().values():
         assert numbers(part) != sorted(numbers(part))
         assert len(set(part.labels[:10].tolist())) > 2
 

@@ -24,18 +24,36 @@ from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
 from sparseguard.metrics import METRICS
 from sparseguard.pipeline import parse_recipe
-from sparseguard.record import schema
+from sparseguard.record import json_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").glob("*.md")
+    (ROOT / "docs").rglob("*.md")
 )
 SOURCE = Path(sparseguard.__file__).parent
 MODULES = [
     ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted(SOURCE.rglob("*.py"))
 ]
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+SLOW = {"tutorials/audit.md", "tutorials/table.md"}
+"""Pages whose code takes longer than ten seconds."""
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=_name)
+each_page = pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "docs")], ids=_name)
+each_program = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path, id=_name(path), marks=[pytest.mark.slow] if _name(path).removeprefix("docs/") in SLOW else []
+        )
+        for path in FILES
+    ],
+)
 
 
 class Block(NamedTuple):
@@ -73,7 +91,7 @@ def _table(path: Path, names: Any) -> dict[str, list[str]]:
     return {name: cells for name, cells in found.items() if name in names}
 
 
-@each_file
+@each_program
 def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
     blocks = _blocks(path, "python", "py")
     source = ""
@@ -165,6 +183,12 @@ def test_links_lead_somewhere(path: Path) -> None:
                 assert anchor in _anchors(other), f"{path.name}: dead anchor {target}"
 
 
+@each_page
+def test_a_page_leads_to_the_glossary(path: Path) -> None:
+    top = path.read_text(encoding="utf-8").split("\n## ")[0]
+    assert path.stem == "glossary" or "glossary.md" in top, "link to the glossary at the first use of a term"
+
+
 def test_checks_page_says_what_the_checks_say() -> None:
     shown = _table(ROOT / "docs" / "checks.md", CHECKS)
     assert shown == {name: [check.raised_when, check.meaning] for name, check in CHECKS.items()}
@@ -209,16 +233,16 @@ def test_defenses_page_is_made_from_the_table_and_the_docstrings() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python scripts/defenses_page.py"
+    assert module.PAGE.read_text(encoding="utf-8") == module.render_page(), "run python scripts/defenses_page.py"
     for name, piece in DEFENSES.items():
-        text = module.parsed(piece.__doc__)
+        text = module.parse_docstring(piece.__doc__)
         assert text.body, name
-        assert set(text.labelled) == set(module.LABELS), name
+        assert set(text.labeled) == set(module.LABELS), name
 
 
 def test_record_schema_is_the_one_in_docs() -> None:
     kept = json.loads((ROOT / "docs" / "record.schema.json").read_text(encoding="utf-8"))
-    assert kept == schema(), "run the command at the end of docs/records.md"
+    assert kept == json_schema(), "run the command at the end of docs/records.md"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -25,14 +25,14 @@ from sparseguard.types import AttackResult, ImageSet, Knowledge, Splits
 
 RIDGE = {"name": "ridge", "copies": 1}
 MLP = {"name": "ridge-mlp", "copies": 1, "epochs": 2, "width": 16, "depth": 1}
-SHUFFLED = {**RIDGE, "label": "shuffled", "setting": {"control": "shuffled-features"}}
-REPEATED = {**RIDGE, "label": "repeated", "setting": {"repeats": 8}}
+SHUFFLED = {**RIDGE, "label": "shuffled", "conditions": {"control": "shuffled-features"}}
+REPEATED = {**RIDGE, "label": "repeated", "conditions": {"queries": 8}}
 SEARCH = {
     "name": "gradient-inversion",
     "steps": 3,
     "probe_images": 2,
     "probe_steps": 2,
-    "setting": {"images": 8},
+    "conditions": {"max_images": 8},
 }
 
 
@@ -130,7 +130,7 @@ def test_an_attack_that_ignores_the_features(case: Any, monkeypatch: pytest.Monk
             return super().run(leak, goal, context)  # type: ignore[no-any-return]
 
     monkeypatch.setitem(ATTACKS, "blind", settings(Blind))
-    shuffled = {"name": "blind", "label": "shuffled", "setting": {"control": "shuffled-features"}}
+    shuffled = {"name": "blind", "label": "shuffled", "conditions": {"control": "shuffled-features"}}
     found = flags(case(attacks=["mean-image", "blind", shuffled]))
     assert set(found) == {"shuffled-as-good", "no-better-than-mean", "at-its-floor"}
 
@@ -171,14 +171,14 @@ def test_a_private_image_among_the_test_images(case: Any, monkeypatch: pytest.Mo
 
 
 def test_a_target_trained_too_short(tiny: dict[str, Any], case: Any) -> None:
-    fit = {**tiny["fit"], "optimizer": "adam", "lr": 1e-3}
+    fit = {**tiny["training"], "optimizer": "adam", "lr": 1e-3}
     data = {**tiny["data"], "private": 600}
     assert set(flags(case(fit={**fit, "epochs": 1}, data=data))) == {"target-not-converged"}
     assert flags(case(fit={**fit, "epochs": 20}, data=data)) == {}
 
 
 def test_few_images_to_learn_from(tiny: dict[str, Any], case: Any) -> None:
-    half = {**RIDGE, "label": "half", "setting": {"share": 0.5}}
+    half = {**RIDGE, "label": "half", "conditions": {"auxiliary_fraction": 0.5}}
     assert set(flags(case(attacks=["mean-image", RIDGE, half]))) == {"more-data-helps"}
     many = {**tiny["data"], "auxiliary": 1500}
     assert flags(case(attacks=["mean-image", RIDGE, half], data=many)) == {}

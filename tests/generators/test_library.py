@@ -16,20 +16,20 @@ from torch import Tensor
 from sparseguard.core.atomic_io import read_tensors, write_tensors
 from sparseguard.core.errors import DataError, StoreError
 from sparseguard.generators import (
-    FittedStyle,
     PriorCard,
     StyleFit,
+    TrainedStyleGan,
     count_fingerprints,
+    count_shared_images,
+    describe_style_prior,
     find_prior,
-    fingerprints,
+    fingerprint_images,
+    hash_prior,
+    list_shipped_priors,
     load_prior,
-    prior_fingerprint,
     read_card,
     save_prior,
-    shared_images,
-    shipped_priors,
-    style_card,
-    style_tensors,
+    style_prior_tensors,
 )
 from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
 from sparseguard.types import ImageSet
@@ -41,13 +41,13 @@ def image_set(pixels: Tensor) -> ImageSet:
     return ImageSet(pixels=pixels, labels=torch.zeros(len(pixels), dtype=torch.int64), classes=("a",))
 
 
-def fitted(latent: int = 4) -> tuple[FittedStyle, StyleFit]:
+def fitted(latent: int = 4) -> tuple[TrainedStyleGan, StyleFit]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = StyleGenerator(SHAPE, latent=latent, width=2, most=2, depth=2)
         generator.mean_w.normal_()
         critic = StyleDiscriminator(SHAPE, width=2, most=2)
-    pair = FittedStyle(generator=generator.eval(), discriminator=critic.eval(), history=[{"images": 1.0}])
+    pair = TrainedStyleGan(generator=generator.eval(), discriminator=critic.eval(), history=[{"images": 1.0}])
     return pair, StyleFit(latent=latent, width=2, most=2, depth=2)
 
 
@@ -60,7 +60,11 @@ def folder(tmp_path: Path) -> Path:
     pair, fit = fitted()
     home = tmp_path / "prior"
     save_prior(
-        home, style_card("toy", pair, fit, SHAPE), fingerprints(seen()), style_tensors(pair), {"a.txt": b"words"}
+        home,
+        describe_style_prior("toy", pair, fit, SHAPE),
+        fingerprint_images(seen()),
+        style_prior_tensors(pair),
+        {"a.txt": b"words"},
     )
     return home
 
@@ -75,13 +79,13 @@ def test_what_is_saved_is_loaded(folder: Path) -> None:
     before = torch.random.get_rng_state()
     prior = load_prior(folder)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert prior.card == read_card(folder) == style_card("toy", pair, fit, SHAPE)
+    assert prior.card == read_card(folder) == describe_style_prior("toy", pair, fit, SHAPE)
     z = prior.latents(3, torch.Generator().manual_seed(0))
     images = prior.synthesis(prior.mapping(z))
     torch.testing.assert_close(images, pair.generator(z).detach())
     assert torch.equal(prior.realism(images), pair.discriminator(images))
     assert prior.trained_on is not None
-    assert torch.equal(prior.trained_on, fingerprints(seen()))
+    assert torch.equal(prior.trained_on, fingerprint_images(seen()))
     assert count_fingerprints(folder) == 5
     assert (folder / "a.txt").read_bytes() == b"words"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["prior"]
@@ -98,35 +102,37 @@ def test_half_precision_weights_are_computed_with_in_single(folder: Path) -> Non
 
 def test_what_was_seen_may_be_unknown(tmp_path: Path) -> None:
     pair, fit = fitted()
-    save_prior(tmp_path / "p", style_card("toy", pair, fit, SHAPE), None, style_tensors(pair))
+    save_prior(tmp_path / "p", describe_style_prior("toy", pair, fit, SHAPE), None, style_prior_tensors(pair))
     assert load_prior(tmp_path / "p").trained_on is None
     assert count_fingerprints(tmp_path / "p") is None
 
 
 def test_a_generator_alone_will_do(tmp_path: Path) -> None:
     pair, fit = fitted()
-    alone = {name: value for name, value in style_tensors(pair).items() if name.startswith("generator.")}
-    save_prior(tmp_path / "p", style_card("toy", pair, fit, SHAPE), None, alone)
+    alone = {name: value for name, value in style_prior_tensors(pair).items() if name.startswith("generator.")}
+    save_prior(tmp_path / "p", describe_style_prior("toy", pair, fit, SHAPE), None, alone)
     assert load_prior(tmp_path / "p").realism(torch.zeros(1, *SHAPE)) is None
 
 
 def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
     pair, fit = fitted()
-    before = prior_fingerprint(folder)
+    before = hash_prior(folder)
     with pytest.raises(StoreError, match="exists already"):
-        save_prior(folder, style_card("other", pair, fit, SHAPE), None, style_tensors(pair))
-    assert prior_fingerprint(folder) == before
+        save_prior(folder, describe_style_prior("other", pair, fit, SHAPE), None, style_prior_tensors(pair))
+    assert hash_prior(folder) == before
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
-        save_prior(tmp_path / "file" / "p", style_card("toy", pair, fit, SHAPE), None, style_tensors(pair))
+        save_prior(
+            tmp_path / "file" / "p", describe_style_prior("toy", pair, fit, SHAPE), None, style_prior_tensors(pair)
+        )
 
 
 def test_the_fingerprint_is_of_card_and_weights(folder: Path) -> None:
     expected = hashlib.sha256((folder / "prior.json").read_bytes() + (folder / "weights.safetensors").read_bytes())
-    assert prior_fingerprint(folder) == expected.hexdigest()
+    assert hash_prior(folder) == expected.hexdigest()
     (folder / "weights.safetensors").unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        prior_fingerprint(folder)
+        hash_prior(folder)
 
 
 def test_unknown_priors_are_told_of(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_unknown_priors_are_told_of(tmp_path: Path) -> None:
         find_prior("nowhere")
     with pytest.raises(DataError, match="no prior"):
         load_prior(tmp_path)
-    for name, home in shipped_priors().items():
+    for name, home in list_shipped_priors().items():
         assert find_prior(name) == home
 
 
@@ -160,7 +166,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         {name: value for name, value in tensors.items() if name != first},
         {**tensors, "generator.more": torch.zeros(1)},
         {**tensors, first: torch.zeros(1, 3, 4, 4)},
-        {**tensors, **style_tensors(fitted(latent=6)[0])},
+        {**tensors, **style_prior_tensors(fitted(latent=6)[0])},
     ):
         write_tensors(path, changed, meta)
         with pytest.raises(DataError, match="not those of the network described"):
@@ -257,15 +263,15 @@ def test_a_card_survives_the_journey(
 @given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=8))
 def test_fingerprints_are_equal_for_equal_images_only(rows: list[list[int]]) -> None:
     images = image_set(torch.tensor(rows, dtype=torch.uint8).view(-1, 1, 2, 2))
-    prints = fingerprints(images)
+    prints = fingerprint_images(images)
     assert prints.dtype == torch.uint8
     assert prints.shape == (len(rows), 8)
     for i, first in enumerate(rows):
         for j, second in enumerate(rows):
             assert bool((prints[i] == prints[j]).all()) == (first == second)
-    assert torch.equal(fingerprints(image_set(images.images)), prints)  # 8 bit or not
+    assert torch.equal(fingerprint_images(image_set(images.images)), prints)  # 8 bit or not
     tall = image_set(images.pixels.view(-1, 1, 4, 1))
-    assert not (fingerprints(tall) == prints).all(1).any()  # the shape counts
+    assert not (fingerprint_images(tall) == prints).all(1).any()  # the shape counts
 
 
 @settings(max_examples=40, deadline=None)
@@ -274,4 +280,4 @@ def test_shared_images_are_counted(mine: list[int], theirs: list[int]) -> None:
     def grey(levels: list[int]) -> ImageSet:
         return image_set(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 5))
 
-    assert shared_images(fingerprints(grey(theirs)), grey(mine)) == sum(level in theirs for level in mine)
+    assert count_shared_images(fingerprint_images(grey(theirs)), grey(mine)) == sum(level in theirs for level in mine)

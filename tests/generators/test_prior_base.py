@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sparseguard.generators import (
-    FittedStyle,
     Prior,
     PriorCard,
     StyleFit,
     StylePrior,
-    grid_png,
-    samples,
-    style_card,
+    TrainedStyleGan,
+    describe_style_prior,
+    draw_samples,
+    encode_grid,
 )
 from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
 
@@ -35,8 +35,8 @@ def made(shape: tuple[int, int, int] = (1, 12, 10)) -> StylePrior:
         generator = StyleGenerator(shape, latent=6, width=2, most=2, depth=2)
         generator.mean_w.normal_()
         critic = StyleDiscriminator(shape, width=2, most=2)
-    fitted = FittedStyle(generator=generator, discriminator=critic, history=[])
-    return StylePrior(style_card("toy", fitted, fit, shape), None, generator, critic)
+    fitted = TrainedStyleGan(generator=generator, discriminator=critic, history=[])
+    return StylePrior(describe_style_prior("toy", fitted, fit, shape), None, generator, critic)
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -190,19 +190,19 @@ def test_a_prior_without_a_discriminator_has_no_opinion() -> None:
 
 def test_samples_are_images_of_truncated_latents() -> None:
     prior = made()
-    few, many = samples(prior, 3, truncation=0.5, seed=4), samples(prior, 40, truncation=0.5, seed=4)
+    few, many = draw_samples(prior, 3, truncation=0.5, seed=4), draw_samples(prior, 40, truncation=0.5, seed=4)
     torch.testing.assert_close(many[:3], few)
     assert 0 <= float(many.min()) <= float(many.max()) <= 1
-    assert not torch.allclose(samples(prior, 3, truncation=0.5, seed=5), few)
+    assert not torch.allclose(draw_samples(prior, 3, truncation=0.5, seed=5), few)
     mean = prior.synthesis(prior._net.mean_w.expand(1, prior.card.num_ws, -1)).clamp(0, 1)
-    torch.testing.assert_close(samples(prior, 2, truncation=0.0), mean.expand(2, -1, -1, -1))
+    torch.testing.assert_close(draw_samples(prior, 2, truncation=0.0), mean.expand(2, -1, -1, -1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (5, 3, 2), (64, 8, 8)])
 def test_the_grid_holds_every_image_enlarged(channels: int, count: int, columns: int, rows: int) -> None:
     images = torch.rand(count, channels, 20, 42, generator=random())
-    picture = np.asarray(Image.open(BytesIO(grid_png(images))))
+    picture = np.asarray(Image.open(BytesIO(encode_grid(images))))
     assert picture.shape[:2] == (rows * 42 + 2, columns * 86 + 2)  # enlarged twice: 84 wide, 40 high, gaps of 2
     for number, image in enumerate(images):
         top, left = 2 + number // columns * 42, 2 + number % columns * 86

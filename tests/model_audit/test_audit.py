@@ -4,11 +4,12 @@ from torch import nn
 
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.core.model_copy import copy_model
+from sparseguard.core.progress import Silent
 from sparseguard.data import DATASETS
-from sparseguard.model_audit.hooked_model import HookedModel
 from sparseguard.model_audit import DEFAULT_ATTACKS, audit
+from sparseguard.model_audit.hooked_model import HookedModel
 from sparseguard.record import read_record
-from sparseguard.report.verdict import verdict
+from sparseguard.report import verdict
 from sparseguard.targets import state_hash
 from sparseguard.types import ImageSet
 
@@ -32,19 +33,21 @@ def run(model, out, **more):
 def test_every_tap_is_attacked_and_told_in_words(model, tmp_path):
     model.train()
     before = state_hash(model)
-    found = run(model, tmp_path)
-    assert [record.case.tap for record in found.records] == ["3", "logits"]
+    result = run(model, tmp_path)
+    assert [record.case.tap for record in result.records] == ["3", "logits"]
     assert state_hash(model) == before
     assert model.training
-    for record in found.records:
+    for record in result.records:
         assert record.status == "ok"
-        assert record.data["sizes"]["private"] == 80
+        assert record.data.sizes["private"] == 80
         assert record.target.state_hash == record.target.state_hash_after
         assert read_record(tmp_path / "records" / f"{record.case.slug}.json") == record
     # 400 numbers of a linear front give most of an image back, ten logits do not
-    dense, logits = (record.attacker("ridge").scores["private"]["psnr"].mean for record in found.records)
+    dense, logits = (
+        record.feature_inversion.attack("ridge").scores["private"]["psnr"].mean for record in result.records
+    )
     assert dense > logits + 3
-    severe, other = (verdict(record) for record in found.records)
+    severe, other = (verdict(record) for record in result.records)
     assert severe.severity == "severe"
     assert "hardly works" in other.sentences[0]  # nobody trained it
 
@@ -52,14 +55,14 @@ def test_every_tap_is_attacked_and_told_in_words(model, tmp_path):
 def test_every_control_has_an_attack_it_is_compared_with(model, tmp_path):
     quick = [one for one in DEFAULT_ATTACKS if one["name"] in ("mean-image", "ridge")]
     (record,) = run(model, tmp_path, taps=["logits"], attacks=quick).records
-    controls = {one.name for one in record.attackers if not one.competes and not one.floor}
+    controls = {attack.name for attack in record.attacks if attack.control}
     assert controls == {"ridge, shuffled features"}
     assert {one.first for one in record.comparisons if one.kind == "control"} == controls
 
 
 def test_of_a_model_that_came_trained_no_training_is_told(model, tmp_path):
     (record,) = run(model, tmp_path, taps=["logits"]).records
-    assert (record.target.history, record.target.held_out_n) == ([], 0)
+    assert (record.target.history.train_loss, record.target.held_out_n) == ([], 0)
     assert record.target.step_flops is None
     assert record.target.relative_cost is None
 
@@ -69,18 +72,17 @@ def test_accuracy_is_the_models_own(model, tmp_path):
     frozen = HookedModel(model.eval(), "logits")
     test = record.target.accuracy_n
     assert test == 50  # a quarter of the held-out images
-    wrong = record.target.wrong["test"]
+    wrong = record.target.misclassified["test"]
     assert record.target.accuracy == pytest.approx(1 - len(wrong) / test)
     assert frozen(SPLITS.auxiliary.images).shape == (200, 10)
 
 
-def test_an_audit_goes_on_where_it_was(model, tmp_path, monkeypatch):
-    from sparseguard.model_audit import runner as room
-
-    run(model, tmp_path, taps=["3"])
-    monkeypatch.setattr(room, "measured", lambda *_: pytest.fail("measured again"))
-    again = run(model, tmp_path, taps=["3"])
-    assert again.records[0].status == "ok"
+def test_an_audit_resumes_and_measures_nothing_again(model, tmp_path):
+    first = run(model, tmp_path, taps=["3"])
+    lines = []
+    again = run(model, tmp_path, taps=["3"], progress=Lines(lines))
+    assert again.records == first.records
+    assert lines == []
 
 
 def test_another_model_is_another_audit(model, tmp_path):
@@ -106,7 +108,7 @@ def test_what_is_not_known_is_refused(model, tmp_path, change, error, message):
 
 
 def test_images_that_do_not_fit_are_refused(model, tmp_path):
-    with pytest.raises(DataError, match=r"expected \(16, 10\): a logit a class"):
+    with pytest.raises(DataError, match=r"expected \(16, 10\): one logit a class"):
         run(model[:4], tmp_path, taps=["3"])
     small = ImageSet(
         pixels=SPLITS.private.pixels[..., :14], labels=SPLITS.private.labels, classes=SPLITS.private.classes
@@ -157,7 +159,7 @@ def test_a_model_of_another_precision_is_given_images_in_it(model, tmp_path, dty
     attacks = [*FEW, {"name": "local-ridge", "copies": 1}, {"name": "ridge-conv", "copies": 1, "epochs": 1}]
     (record,) = run(model.to(dtype), tmp_path, taps=["3"], attacks=attacks).records
     assert record.status == "ok"
-    assert record.attacker("ridge").scores["private"]["psnr"].mean > 18
+    assert record.feature_inversion.attack("ridge").scores["private"]["psnr"].mean > 18
 
 
 def test_what_cannot_be_differentiated_is_attacked_by_the_others_and_said(tmp_path):
@@ -166,31 +168,28 @@ def test_what_cannot_be_differentiated_is_attacked_by_the_others_and_said(tmp_pa
             return (images * 20).round().detach()
 
     model = nn.Sequential(Rounded(), nn.Flatten(), nn.Linear(784, 10))
-    attacks = [*FEW, {"name": "gradient-inversion", "steps": 2, "setting": {"images": 4}}]
+    attacks = [*FEW, {"name": "gradient-inversion", "steps": 2, "conditions": {"max_images": 4}}]
     (record,) = run(model, tmp_path, taps=["0"], attacks=attacks).records
     assert "cannot be differentiated" in record.skipped["gradient-inversion"]
     assert any("'gradient-inversion' was not run" in sentence for sentence in verdict(record).sentences)
 
 
-def test_the_same_tap_twice_is_one_record_and_a_tap_run_twice_is_told(tmp_path):
-    class Told:
-        def __init__(self):
-            self.lines = []
+class Lines(Silent):
+    """Keeps the lines of a progress report."""
 
-        def say(self, line):
-            self.lines.append(line)
+    def __init__(self, lines):
+        self.lines = lines
 
-        def task(self, name, total):
-            from sparseguard.core.progress import Silent
+    def say(self, line):
+        self.lines.append(line)
 
-            return Silent().task(name, total)
 
-    told = Told()
-    shared = nn.ReLU()
+def test_the_same_tap_twice_is_one_record_and_a_tap_that_runs_twice_is_reported(tmp_path):
+    shared, lines = nn.ReLU(), []
     model = nn.Sequential(shared, nn.Flatten(), nn.Linear(784, 10), shared)
-    found = run(model, tmp_path / "out", taps=["0", "0"], progress=told)
-    assert len(found.records) == 1
-    assert any("2 times for an image" in line for line in told.lines)
+    result = run(model, tmp_path / "out", taps=["0", "0"], progress=Lines(lines))
+    assert len(result.records) == 1
+    assert any("2 times for an image" in line for line in lines)
 
 
 def test_images_that_do_not_fit_each_other_or_are_too_few_are_told_apart(model, tmp_path):

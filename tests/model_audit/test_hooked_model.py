@@ -107,9 +107,9 @@ class Pair(nn.Module):
 def test_taps_that_cannot_be_read_are_refused(net):
     with pytest.raises(RecipeError, match=r"no module 'boddy'. Did you mean 'body'"):
         check_taps(net, ["boddy"], IMAGES[:2])
-    with pytest.raises(TrainingError, match="'unused' is not run"):
+    with pytest.raises(TrainingError, match="does not run the tap 'unused'"):
         check_taps(net, ["unused"], IMAGES[:2])
-    with pytest.raises(TrainingError, match="puts out a tuple"):
+    with pytest.raises(TrainingError, match="is a tuple, expected a tensor"):
         check_taps(Pair(), ["lstm"], IMAGES[:2])
     assert check_taps(net, ["body", "logits"], IMAGES[:2]) == {"body": (4, 8, 8), "logits": (3,)}
 
@@ -142,9 +142,9 @@ class Beside(nn.Module):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (lambda images: images.mean(), "puts out .. for 2 images"),
-        (lambda images: images.flatten(1).T, r"\(64, 2\) for 2 images, expected a row an image"),
-        (lambda images: {"z": images}, "puts out a dict, expected a tensor. Name a module inside it"),
+        (lambda images: images.mean(), "has the shape .. for 2 images"),
+        (lambda images: images.flatten(1).T, r"\(64, 2\) for 2 images, expected one row an image"),
+        (lambda images: {"z": images}, "is a dict, expected a tensor. Name a module inside it"),
         (lambda images: torch.fft.fft(images), "complex"),
     ],
 )
@@ -179,7 +179,9 @@ def test_how_often_a_module_is_run_is_counted(net):
 def test_taps_are_named_as_in_the_users_own_model(net):
     wrapped = Preprocessed(net.eval(), [0.3], [0.2])
     assert check_taps(wrapped, ["body", "logits"], IMAGES[:2]) == {"body": (4, 8, 8), "logits": (3,)}
-    torch.testing.assert_close(HookedModel(wrapped, "body").forward_to(IMAGES, "tap body"), net.body((IMAGES - 0.3) / 0.2))
+    torch.testing.assert_close(
+        HookedModel(wrapped, "body").forward_to(IMAGES, "tap body"), net.body((IMAGES - 0.3) / 0.2)
+    )
     with pytest.raises(RecipeError, match=r"Known: body, body\.0"):
         check_taps(wrapped, ["model.body"], IMAGES[:2])
 

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from oracles.dcor_process import distance_correlations
 from sparseguard.numerics.dependence import (
-    centred,
+    center,
     coco,
     distance_correlation,
     gaussian_kernel,
     hsic,
     linear_kernel,
     normalized_hsic,
-    squared_distances,
 )
+from sparseguard.numerics.distances import squared_distances_within
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hsic": lambda x, z: hsic(gaussian_kernel(x, 1.0), linear_kernel(z)),
@@ -82,7 +82,7 @@ def slow_coco(k: Any, ell: Any) -> float:
 
 
 def slow_dcor(x: Any, z: Any) -> float:
-    def doubly_centred(rows: Any) -> Any:
+    def doubly_center(rows: Any) -> Any:
         m = len(rows)
         d = [[math.sqrt(sum((a - b) ** 2)) for b in rows] for a in rows]
         means = [sum(row) / m for row in d]
@@ -92,7 +92,7 @@ def slow_dcor(x: Any, z: Any) -> float:
     def product(a: Any, b: Any) -> float:
         return sum(p * q for left, right in zip(a, b, strict=True) for p, q in zip(left, right, strict=True))
 
-    a, b = doubly_centred(x), doubly_centred(z)
+    a, b = doubly_center(x), doubly_center(z)
     return math.sqrt(max(product(a, b), 0) / math.sqrt(product(a, a) * product(b, b)))
 
 
@@ -102,7 +102,7 @@ def test_kernels_agree_with_loops(m: int, d: int, e: int, seed: int, scale: floa
     x, _ = drawn(m, d, e, seed, scale)
     np.testing.assert_allclose(gaussian_kernel(x, 2.0), slow_gaussian(x.numpy(), 2.0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(linear_kernel(x), slow_linear(x.numpy()), rtol=1e-9, atol=1e-9)
-    assert torch.equal(squared_distances(x).diag(), torch.zeros(m, dtype=x.dtype))
+    assert torch.equal(squared_distances_within(x).diag(), torch.zeros(m, dtype=x.dtype))
 
 
 @batches
@@ -153,7 +153,7 @@ def test_single_precision_is_enough_for_images_and_labels(
 def test_centring_leaves_no_row_or_column_sum() -> None:
     k = torch.rand(7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     h = np.eye(7) - np.ones((7, 7)) / 7
-    np.testing.assert_allclose(centred(k), h @ k.numpy() @ h, atol=1e-14)
+    np.testing.assert_allclose(center(k), h @ k.numpy() @ h, atol=1e-14)
 
 
 def test_linear_kernels_give_covariances() -> None:
@@ -167,7 +167,7 @@ def test_linear_kernels_give_covariances() -> None:
 def test_the_normalized_form_counts_directions_well_above_its_regularization() -> None:
     x, _ = drawn(20, 4, 3, 1)
     k = linear_kernel(x)
-    eigenvalues = np.linalg.eigvalsh(centred(k).numpy())
+    eigenvalues = np.linalg.eigvalsh(center(k).numpy())
     assert normalized_hsic(k, k).item() == pytest.approx(((eigenvalues / (eigenvalues + 2e-4)) ** 2).sum())
     assert normalized_hsic(1e3 * k, 1e3 * k).item() == pytest.approx(4)
     assert normalized_hsic(1e-9 * k, 1e-9 * k).item() < 1e-6

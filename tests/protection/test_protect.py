@@ -164,7 +164,7 @@ def test_it_can_be_fine_tuned(emit: str, learn: str, gradients: bool, local: boo
     done.apply_updates()
     assert torch.equal(second.dictionary, start[1]) is not local
     assert torch.equal(first.dictionary, start[0])
-    assert second.gathered is None
+    assert second.statistics is None
     apply_updates(nn.Linear(2, 2))
 
 
@@ -387,8 +387,8 @@ def test_a_removed_handle_ends_the_updates() -> None:
     updated = layer.dictionary.detach().clone()
     handle.remove()  # a second time does nothing
     _train(protected, [optimizer], 1, by_hand=False)
-    assert layer.gathered is not None  # collected, not applied
+    assert layer.statistics is not None  # collected, not applied
     protected.attach(optimizer)
     _train(protected, [optimizer], 1, by_hand=False)
-    assert layer.gathered is None
+    assert layer.statistics is None
     assert not torch.equal(layer.dictionary, updated)

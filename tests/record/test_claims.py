@@ -5,7 +5,7 @@ import pytest
 
 from sparseguard.record.claims import find_claim
 
-LINES = list(csv.DictReader((importlib.resources.files("sparseguard") / "claims.csv").read_text().splitlines()))
+LINES = list(csv.DictReader((importlib.resources.files("sparseguard.record") / "claims.csv").read_text().splitlines()))
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line['attack']}-{line['dataset']}-{line['defense']}")

@@ -197,10 +197,10 @@ def test_nothing_but_the_dictionary_changes(training: bool, hebbian: bool) -> No
     images = draws(8, 1, 8, 8)
     with torch.no_grad():
         layer(images)
-    settings, waiting, atoms = repr(layer), layer.gathered, layer.dictionary
+    settings, waiting, atoms = repr(layer), layer.statistics, layer.dictionary
     before = atoms.detach().clone()
     learn_dictionary(layer, images, epochs=1, batch_size=4)
-    assert (repr(layer), layer.training, layer.gathered, layer.dictionary) == (settings, training, waiting, atoms)
+    assert (repr(layer), layer.training, layer.statistics, layer.dictionary) == (settings, training, waiting, atoms)
     assert atoms.requires_grad
     assert atoms.grad is None
     assert not torch.allclose(atoms, before)

@@ -1055,7 +1055,7 @@ def test_what_a_solution_tells_stays_true_when_the_dictionary_learns_on(kind):
     layer = layer_of(kind, hebbian=True, rate=5.0, lambd=0.2)
     images = inputs(kind)
     early, late = layer.solution(images), layer.solution(images)
-    layer.gathered = None
+    layer.statistics = None
     expected = {name: getattr(early, name).clone() for name in ("drive", "potentials", "connectivity", "kkt")}
     learn(layer, kind)
     for name, value in expected.items():
@@ -1098,7 +1098,9 @@ def test_gathering_needs_no_graph_and_leaves_the_images_behind(kind):
     for number, layer in enumerate(layers):
         with torch.set_grad_enabled(number == 0):
             layer(inputs(kind))
-        assert sum(part.numel() for part in vars(layer.gathered).values()) == layer.dictionary.numel() + FEATURES[kind]
+        assert (
+            sum(part.numel() for part in vars(layer.statistics).values()) == layer.dictionary.numel() + FEATURES[kind]
+        )
         layer.apply_update()
     torch.testing.assert_close(layers[0].dictionary, layers[1].dictionary)
 

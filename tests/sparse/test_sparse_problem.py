@@ -18,7 +18,7 @@ from sparseguard.sparse import (
     solve,
     unit_norm,
 )
-from sparseguard.sparse._block_layout import Blocks, Layout, arranged
+from sparseguard.sparse._block_layout import Blocks, Layout, arrange
 from support.sparse_problems import SMALL, dictionaries, draws, image_shape, make, make_dense, problems
 
 quick = settings(max_examples=12, deadline=None, derandomize=True)
@@ -325,7 +325,7 @@ def blocked(draw):
 @settings(quick, max_examples=40)
 @given(blocked())
 def test_a_problem_in_blocks_is_the_same_problem(problem):
-    layout = arranged(problem)
+    layout = arrange(problem)
     assert isinstance(layout, Blocks)
     dictionary, inner = problem.dictionary, layout.problem
     code, images = draws(2, *dictionary.code_shape).float(), problem.images
@@ -361,6 +361,6 @@ def test_single_precision_codes_in_blocks_are_the_double_precision_codes(problem
 
 def test_double_precision_is_left_as_it_is():
     problem = Problem(draws(1, 1, 8, 8), make(2, 1, (3, 3), 1, "same", (8, 8)), 0.1)
-    layout = arranged(problem)
+    layout = arrange(problem)
     assert type(layout) is Layout
     assert layout.problem is problem

@@ -138,6 +138,7 @@ def record(defense: str = "none", seed: int = 0, **changes: Any) -> Record:
             for at, judge in enumerate(JUDGES)
         },
         "outcome": ClassInversionOutcome(
+            kind="class-inversion",
             metrics=metrics(name for one in attacks for name in one.scores),
             classes=changes.pop("classes", CLASSES),
             pool=90,

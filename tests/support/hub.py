@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparseguard.data import OwnImages
-from sparseguard.data.preparation.decode_image import Look, decode
+from sparseguard.data import UserImages
+from sparseguard.data.preparation.decode_image import ImageFormat, decode
 from support.image_files import encoded
 
 CLASSES = ["fox", "cat"]
@@ -23,13 +23,13 @@ def rows(library: Any, first: int, count: int, classes: list[str] = CLASSES, **m
     return library.Dataset.from_dict(columns | more, features=library.Features(features))
 
 
-def held(dataset: OwnImages) -> set[tuple[bytes, str]]:
+def held(dataset: UserImages) -> set[tuple[bytes, str]]:
     return {
         (image.permute(1, 2, 0).numpy().tobytes(), images.classes[int(label)])
-        for images in dataset.load().parts().values()
+        for images in dataset.load().by_name().values()
         for image, label in zip(images.pixels, images.labels, strict=True)
     }
 
 
 def expected(count: int) -> set[tuple[bytes, str]]:
-    return {(decode(encoded(k, mode="RGB"), Look(), name="").pixels.tobytes(), CLASSES[k % 2]) for k in range(count)}
+    return {(decode(encoded(k, mode="RGB"), ImageFormat(), name="").pixels.tobytes(), CLASSES[k % 2]) for k in range(count)}

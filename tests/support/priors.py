@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sparseguard.generators import PriorCard, StylePrior, fingerprints, save_prior
+from sparseguard.generators import PriorCard, StylePrior, fingerprint_images, save_prior
 from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
 from sparseguard.types import ImageSet
 
@@ -28,6 +28,6 @@ def tiny_prior(shape: tuple[int, int, int] = (1, 12, 12), *, discriminator: bool
 def tiny_folder(folder: Path, *, known: ImageSet | None, shape: tuple[int, int, int] = (1, 28, 28), **card: Any) -> str:
     """Write such a prior, said to have been trained on ``known``; return its folder as a recipe names it."""
     prior = tiny_prior(shape, **card)
-    seen = None if known is None else fingerprints(known)
+    seen = None if known is None else fingerprint_images(known)
     save_prior(folder, prior.card, seen, dict(prior.generator.state_dict()))
     return str(folder)

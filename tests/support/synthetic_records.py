@@ -74,6 +74,7 @@ def attack(
         name=name,
         attack=name,
         hyperparameters={} if floor else {"copies": 2},
+        queries=1,
         eligible=not floor,
         knowledge="nothing" if floor else "black-box",
         floor=floor,
@@ -117,6 +118,7 @@ def outcome(
     metrics: dict[str, MetricDescription] | None = None,
 ) -> FeatureInversionOutcome:
     return FeatureInversionOutcome(
+        kind="feature-inversion",
         metrics=METRICS | (metrics or {}),
         attacks=attacks,
         chosen=choices(chosen),

@@ -16,7 +16,7 @@ LABELS = [2, 0, 1, 2, 0, 0]
 class Pictures(Dataset):
     """PIL images with labels, as torchvision's data sets give them."""
 
-    classes = ["cat", "dog", "eel"]
+    classes = ("cat", "dog", "eel")
 
     def __init__(self, arrays=COLORS, transform=None):
         self.arrays, self.transform = arrays, transform
@@ -44,16 +44,14 @@ def is_of_colors(images):
     "arrays",
     [
         COLORS,
-        COLORS.tolist(),
+        list(COLORS),
         torch.from_numpy(COLORS),
         np.moveaxis(COLORS, 3, 1),
         torch.from_numpy(COLORS).permute(0, 3, 1, 2),
     ],
-    ids=["array", "list", "tensor channels last", "array channels first", "tensor"],
+    ids=["array", "list of arrays", "tensor channels last", "array channels first", "tensor"],
 )
 def test_arrays_in_either_order_of_axes(arrays):
-    if isinstance(arrays, list):
-        arrays = np.array(arrays, dtype=np.uint8)
     images = ImageSet.from_arrays(arrays, LABELS)
     assert is_of_colors(images)
     assert images.classes == ("0", "1", "2")

@@ -1,18 +1,18 @@
-"""What a perfect attacker could know: bounds that hold whatever decoder is trained."""
+"""Bounds on reconstruction that hold whatever decoder is trained."""
 
 from sparseguard.bounds._destandardize import PixelRange
-from sparseguard.bounds._layers import Wall, list_layers
+from sparseguard.bounds._layers import Layer, list_layers
 from sparseguard.bounds._noise_model import NoiseFacts
 from sparseguard.bounds._suite import BOUNDS, compute_bounds
 from sparseguard.bounds.base import Bound, Decode, Meaning
-from sparseguard.bounds.bayes_noise import PoolBound, pool_bound
-from sparseguard.bounds.layerwise import Level, Waterfall
+from sparseguard.bounds.bayes_noise import PoolBound, compute_pool_bound
+from sparseguard.bounds.layerwise import LayerReconstruction, LayerwiseReconstruction
 from sparseguard.bounds.metamers import Metamer, NeedsScipyError, find_metamer
-from sparseguard.bounds.null_space import AffineMap, NullSpace, affine_map, null_space
+from sparseguard.bounds.null_space import AffineMap, NullSpace, fit_affine_map, split_null_space
 from sparseguard.bounds.sparse_inversion import Inversion, hidden_fraction, invert_code
 
 REVISION = 1
-"""Raised when bounds come out otherwise; part of every key that rests on them."""
+"""Raised when bounds change; part of every key that depends on them."""
 
 __all__ = [
     "BOUNDS",
@@ -21,7 +21,9 @@ __all__ = [
     "Bound",
     "Decode",
     "Inversion",
-    "Level",
+    "Layer",
+    "LayerReconstruction",
+    "LayerwiseReconstruction",
     "Meaning",
     "Metamer",
     "NeedsScipyError",
@@ -29,14 +31,12 @@ __all__ = [
     "NullSpace",
     "PixelRange",
     "PoolBound",
-    "Wall",
-    "Waterfall",
-    "affine_map",
-    "bounds_of",
+    "compute_bounds",
+    "compute_pool_bound",
     "find_metamer",
+    "fit_affine_map",
     "hidden_fraction",
     "invert_code",
-    "null_space",
-    "pool_bound",
-    "walls_until",
+    "list_layers",
+    "split_null_space",
 ]

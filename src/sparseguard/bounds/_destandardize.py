@@ -1,4 +1,4 @@
-"""From a standardized image back to pixels: the mean and contrast that standardization removed, estimated."""
+"""Estimates of the mean and contrast that standardization removed from an image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparseguard.numerics.ridge import LinearMap, fit_ridge_leave_one_out
+from sparseguard.types import Images
 
-Images = Float[Tensor, "n c h w"]
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -22,7 +22,7 @@ def image_statistics(images: Images) -> tuple[Float[Tensor, "n 1 1 1"], Float[Te
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelRange:
-    r"""Estimates an image's mean m and standard deviation s from its standardized form u, so that x = m + s u.
+    r"""Estimate of an image's mean m and standard deviation s from its standardized form u, so that x = m + s u.
 
     An image whose darkest pixel is 0 and whose brightest is 1 has :math:`s = 1 / (\max u - \min u)` and
     :math:`m = -s \min u`. Where images do not fill the range, or u is a reconstruction, other statistics of u help:
@@ -46,11 +46,10 @@ class PixelRange:
 
     @classmethod
     def fit(cls, standardized: Images, images: Float[Tensor, "k ch hi wi"]) -> PixelRange:
-        """Learn from the attacker's own images.
+        """Learn from auxiliary images.
 
         Args:
-            standardized: what stands for them in standardized form: itself, or what an inversion made of it, which
-                fits better where that is what will come.
+            standardized: the images in standardized form, or the output of an inversion if the estimate is for such.
             images: in [0, 1].
 
         Raises:
@@ -58,23 +57,23 @@ class PixelRange:
         """
         if standardized.shape != images.shape:
             raise ValueError(f"shapes differ: {tuple(standardized.shape)} and {tuple(images.shape)}.")
-        mean, spread = image_statistics(images.double())
-        wanted = torch.cat([mean, spread], dim=1).flatten(1)
-        return cls(regression=fit_ridge_leave_one_out(_described(standardized), wanted))
+        mean, deviation = image_statistics(images.double())
+        targets = torch.cat([mean, deviation], dim=1).flatten(1)
+        return cls(regression=fit_ridge_leave_one_out(_describe(standardized), targets))
 
     def statistics(self, standardized: Images) -> tuple[Float[Tensor, "n 1 1 1"], Float[Tensor, "n 1 1 1"]]:
         """Return the estimates of mean, in [0, 1], and standard deviation, in [0, 1/2]."""
-        found = self.regression(_described(standardized)).to(standardized.dtype)
-        return found[:, 0].clamp(0, 1).view(-1, 1, 1, 1), found[:, 1].clamp(0, 0.5).view(-1, 1, 1, 1)
+        estimates = self.regression(_describe(standardized)).to(standardized.dtype)
+        return estimates[:, 0].clamp(0, 1).view(-1, 1, 1, 1), estimates[:, 1].clamp(0, 0.5).view(-1, 1, 1, 1)
 
     def __call__(self, standardized: Images) -> Images:
         """Return images in [0, 1]."""
-        mean, spread = self.statistics(standardized)
-        return (mean + spread * standardized).clamp(0, 1)
+        mean, deviation = self.statistics(standardized)
+        return (mean + deviation * standardized).clamp(0, 1)
 
 
-def _described(standardized: Images) -> Float[Tensor, "n k"]:
-    """Return statistics of each image, in float64; first those that are exact for images that fill the range."""
+def _describe(standardized: Images) -> Float[Tensor, "n k"]:
+    """Return statistics of each image, in float64; first the values that are exact for images that fill the range."""
     values = standardized.double().flatten(1)
     low, high = values.amin(1), values.amax(1)
     width = (high - low).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""The inversion of one sparse layer of a trained model: exact code and released code, true and estimated statistics."""
+"""Inversion of one sparse layer of a trained model: exact and released codes, true and estimated statistics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sparseguard.bounds._destandardize import PixelRange, image_statistics
-from sparseguard.bounds.base import AuxiliaryData, Images, mean_psnr
-from sparseguard.bounds.sparse_inversion import Inversion, best_steps, hidden_fraction, invert_code
+from sparseguard.bounds.base import AuxiliaryImages, mean_psnr
+from sparseguard.bounds.sparse_inversion import Inversion, choose_steps, hidden_fraction, invert_code
 from sparseguard.sparse import Problem, Solution, SparseCoding, Status, solve, standardize
+from sparseguard.types import Images
 
 EXACT_STEPS = 2000
 EXACT_TOLERANCE = 1e-3
@@ -19,11 +20,11 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inverted:
-    """Codes of a layer and what comes of them.
+class InvertedCodes:
+    """Codes of a layer and their inversion.
 
     Args:
-        problem: what the layer solves, with its (standardized) inputs.
+        problem: that the layer solves, with its (standardized) inputs.
         code: ``(n, f, ...)``.
         kkt: ``(n,)``, how far each code is from a solution.
         inversion: the optimality-condition inversion.
@@ -36,99 +37,100 @@ class Inverted:
 
     @property
     def synthesis(self) -> Tensor:
-        """What the code's atoms add up to."""
+        """The sum of the code's atoms."""
         return self.problem.dictionary.synthesis(self.code)
 
-    def figures(self, prefix: str) -> dict[str, float]:
-        """Return the figures that need no image."""
+    def measure(self, prefix: str) -> dict[str, float]:
+        """Return the figures that need no image, by name."""
         inputs = self.problem.images
-        missed = hidden_fraction(inputs, self.inversion.projection)
+        hidden = hidden_fraction(inputs, self.inversion.projection)
         return {
-            f"{prefix}_hidden": float(missed.mean()),
+            f"{prefix}_hidden": float(hidden.mean()),
             f"{prefix}_hidden_by_synthesis": float(hidden_fraction(inputs, self.synthesis).mean()),
             f"{prefix}_active": float((self.code != 0).float().mean()),
             f"{prefix}_kkt": float(self.kkt.amax()),
-            f"{prefix}_misfit": float(self.inversion.misfit.mean()),
+            f"{prefix}_misfit": float(self.inversion.residual.mean()),
         }
 
 
 @torch.no_grad()
-def released_codes(layer: SparseCoding, inputs: Tensor, code: Tensor, steps: int) -> Inverted:
+def invert_released_codes(layer: SparseCoding, inputs: Tensor, code: Tensor, steps: int) -> InvertedCodes:
     """Invert codes as the layer released them.
 
     Args:
         layer: the layer.
-        inputs: what went in.
-        code: what came out.
-        steps: where to stop, from `stable_steps`.
+        inputs: of the layer.
+        code: its output.
+        steps: where to stop, from `choose_stable_steps`.
     """
-    problem = _problem(layer, inputs)
+    problem = _pose_problem(layer, inputs)
     inversion = invert_code(problem.dictionary, code, problem.lambd, max_steps=steps)
-    return Inverted(problem=problem, code=code, kkt=problem.kkt_residual(code), inversion=inversion)
+    return InvertedCodes(problem=problem, code=code, kkt=problem.kkt_residual(code), inversion=inversion)
 
 
-def stable_steps(layer: SparseCoding, inputs: Tensor, code: Tensor) -> int:
+def choose_stable_steps(layer: SparseCoding, inputs: Tensor, code: Tensor) -> int:
     """Return the number of steps that inverts the attacker's own released codes best."""
-    problem = _problem(layer, inputs)
-    return best_steps(problem.dictionary, code, problem.lambd, problem.images)
+    problem = _pose_problem(layer, inputs)
+    return choose_steps(problem.dictionary, code, problem.lambd, problem.images)
 
 
 @torch.no_grad()
-def exact_codes(
+def invert_exact_codes(
     layer: SparseCoding, inputs: Tensor, start: Tensor, advance: Callable[[int], None]
-) -> tuple[Inverted, float]:
-    """Solve for the exact codes and invert them; also return the share of images solved to the tolerance.
+) -> tuple[InvertedCodes, float]:
+    """Solve for the exact codes and invert them; also return the fraction of images solved to the tolerance.
 
     Args:
         layer: the layer.
-        inputs: what went in.
+        inputs: of the layer.
         start: codes to start from.
-        advance: is told of images done.
+        advance: called with the number of images done.
     """
-    problem = _problem(layer, inputs)
-    found = list[Solution]()
+    problem = _pose_problem(layer, inputs)
+    solutions = list[Solution]()
     for index in torch.arange(len(inputs)).split(BATCH):
-        part = problem.select(index)
-        found.append(solve(part, steps=EXACT_STEPS, tolerance=EXACT_TOLERANCE, start=start[index]))
+        batch = problem.select(index)
+        solutions.append(solve(batch, steps=EXACT_STEPS, tolerance=EXACT_TOLERANCE, start=start[index]))
         advance(len(index))
-    code = torch.cat([part.code for part in found])
-    solved = torch.cat([part.status == Status.SOLVED for part in found])
+    code = torch.cat([solution.code for solution in solutions])
+    solved = torch.cat([solution.status == Status.SOLVED for solution in solutions])
     inversion = invert_code(problem.dictionary, code, problem.lambd)
-    inverted = Inverted(problem=problem, code=code, kkt=torch.cat([part.kkt for part in found]), inversion=inversion)
+    kkt = torch.cat([solution.kkt for solution in solutions])
+    inverted = InvertedCodes(problem=problem, code=code, kkt=kkt, inversion=inversion)
     return inverted, float(solved.float().mean())
 
 
-def image_figures(
-    prefix: str, found: Inverted, images: Images, auxiliary: Inverted, own: AuxiliaryData
+def measure_images(
+    prefix: str, private: InvertedCodes, images: Images, auxiliary: InvertedCodes, own: AuxiliaryImages
 ) -> dict[str, float]:
-    """Return the PSNR of images made of a first layer's codes.
+    """Return the PSNR of images reconstructed from a first layer's codes, by name.
 
     Args:
-        prefix: what the figures' names start with.
-        found: the evaluated images' codes.
+        prefix: of the names.
+        private: codes of the evaluated images.
         images: the evaluated images.
-        public: the attacker's codes of its own images, on which it learns to estimate mean and contrast.
+        auxiliary: codes of the attacker's images, which teach it to estimate mean and contrast.
         own: these images.
     """
-    mean, spread = image_statistics(images)
+    mean, deviation = image_statistics(images)
     figures = dict[str, float]()
     for name, ours, theirs in (
-        ("synthesis", found.synthesis.cpu(), auxiliary.synthesis.cpu()),
-        ("inversion", found.inversion.projection.cpu(), auxiliary.inversion.projection.cpu()),
+        ("synthesis", private.synthesis.cpu(), auxiliary.synthesis.cpu()),
+        ("inversion", private.inversion.projection.cpu(), auxiliary.inversion.projection.cpu()),
     ):
-        figures[f"{prefix}_{name}_true_statistics_psnr"] = mean_psnr(mean + spread * ours, images)
+        figures[f"{prefix}_{name}_true_statistics_psnr"] = mean_psnr(mean + deviation * ours, images)
         figures[f"{prefix}_{name}_psnr"] = mean_psnr(PixelRange.fit(theirs, own)(ours), images)
     return figures
 
 
-def reads_images(layer: SparseCoding, inputs: Tensor, images: Images) -> bool:
-    """Return whether what the layer codes is the standardized image itself, so that its input leads to the image."""
+def codes_images(layer: SparseCoding, inputs: Tensor, images: Images) -> bool:
+    """Return whether the layer codes the standardized image itself."""
     if not layer.standardize or inputs.shape != images.shape:
         return False
     return bool(torch.allclose(standardize(inputs), standardize(images), atol=1e-3))
 
 
-def _problem(layer: SparseCoding, inputs: Tensor) -> Problem:
+def _pose_problem(layer: SparseCoding, inputs: Tensor) -> Problem:
     lambd = layer.lambd if isinstance(layer.lambd, float) else inputs.new_tensor(layer.lambd)
     images = standardize(inputs) if layer.standardize else inputs
     dictionary = layer.operator(inputs)

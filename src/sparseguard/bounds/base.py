@@ -1,33 +1,31 @@
-"""What a bound is, and the units all bounds use."""
+"""Bounds on reconstruction: their values, and the units they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Images = Float[Tensor, "n c h w"]
-AuxiliaryData = Float[Tensor, "k c h w"]
-PerImage = Float[Tensor, " n"]
+from sparseguard.numerics.psnr import mse_to_psnr
+from sparseguard.types import Images
+
+AuxiliaryImages = Float[Tensor, "k c h w"]
 
 Decode = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Learns on (features ``(n, d)``, images ``(n, c, h, w)``), both public, and turns features ``(m, d)`` into images."""
-
-PSNR_CAP = 100.0
+"""Learned decoder: from auxiliary features ``(n, d)``, their images and features ``(m, d)`` to images ``(m, c, h, w)``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What a bound says, for tables.
+    """Description of a bound, for tables.
 
     Args:
-        summary: what is computed, in one line.
+        summary: the quantity computed, in one line.
         meaning: what the number proves, and under which conditions.
         applies: to which models.
-        source: where the method is from.
+        source: of the method.
     """
 
     summary: str
@@ -42,7 +40,7 @@ class Bound:
 
     Args:
         name: its name in `BOUNDS`.
-        where: the wall it is about, such as ``codes`` or ``stem.1``.
+        where: the layer it is about, such as ``codes`` or ``stem.1``.
         applies: whether it could be computed; then ``values`` holds something.
         reason: why not; None when it applies.
         values: figures by name; a name says its unit (``_psnr``: dB, data range 1, at most 100).
@@ -67,18 +65,12 @@ class Bound:
             raise ValueError(f"bound '{self.name}': needs values or a reason why there are none, not both.")
 
 
-def psnr(reconstructions: Images, originals: Images) -> PerImage:
+def psnr(reconstructions: Images, originals: Images) -> Float[Tensor, " n"]:
     r"""Return :math:`10 \log_{10}(1 / \mathrm{MSE})` of each image in dB; pixels clipped to [0, 1], at most 100 dB."""
     error = (reconstructions.clamp(0, 1) - originals).double().square().flatten(1).mean(1)
-    return decibels(error)
+    return mse_to_psnr(error)
 
 
 def mean_psnr(reconstructions: Images, originals: Images) -> float:
     """Return the mean of `psnr` over the images."""
     return float(psnr(reconstructions, originals).mean())
-
-
-def decibels(error: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Turn mean squared errors into dB, at most 100."""
-    found: Tensor = -10 * torch.log10(error.clamp_min(10 ** (-PSNR_CAP / 10)))
-    return found

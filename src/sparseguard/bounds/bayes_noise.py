@@ -1,4 +1,4 @@
-r"""The least error any attacker can make through additive noise, when the prior is a known pool of images."""
+"""Lower bound on the error of any attacker through additive noise, for a known pool of images as prior."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.bounds.base import decibels
+from sparseguard.numerics.psnr import mse_to_psnr
 
 Noise = Literal["gaussian", "laplace"]
 CHUNK = 1024
@@ -18,7 +18,7 @@ CHUNK = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class PoolBound:
-    """What the posterior over a pool gives.
+    """Bounds from the posterior over a pool.
 
     Args:
         mse: the mean squared error of the posterior mean, per pixel, averaged over pool and noise: no attacker's mean
@@ -43,7 +43,7 @@ class PoolBound:
 
 
 @torch.no_grad()
-def pool_bound(
+def compute_pool_bound(
     features: Float[Tensor, "n d"],
     images: Float[Tensor, "k *image"],
     *,
@@ -53,7 +53,7 @@ def pool_bound(
     queries: int = 1,
     seed: int = 0,
 ) -> PoolBound:
-    r"""Bound what any attacker gets from noisy features of images of which it knows everything but which one it sees.
+    r"""Bound what any attacker gets from noisy features of images from a pool that it knows completely.
 
     Image i is drawn uniformly from the pool, and :math:`y = f_i + \epsilon` is observed (``queries`` times, with
     fresh noise). The posterior is :math:`p(j \mid y) \propto \exp(-\|y - f_j\|_2^2 / 2\sigma^2)`, or :math:`\exp(
@@ -63,7 +63,7 @@ def pool_bound(
 
     Args:
         features: ``(n, d)``, without the noise.
-        images: ``(n, ...)``, what is to be found out.
+        images: ``(n, ...)``, the pool.
         noise: ``gaussian`` or ``laplace``, independent in every feature.
         scale: sigma, or Laplace's b.
         draws: observations of each image.
@@ -77,9 +77,9 @@ def pool_bound(
 
     Example:
         >>> import torch
-        >>> from sparseguard.bounds import pool_bound
+        >>> from sparseguard.bounds import compute_pool_bound
         >>> images = torch.rand(10, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-        >>> pool_bound(images.flatten(1), images, noise="gaussian", scale=0.01).identified
+        >>> compute_pool_bound(images.flatten(1), images, noise="gaussian", scale=0.01).identified
         1.0
     """
     if not 0 < scale < math.inf or draws < 1 or queries < 1:
@@ -90,15 +90,15 @@ def pool_bound(
     generator = torch.Generator().manual_seed(seed)
     errors, right = list[Tensor](), list[Tensor]()
     for index in torch.arange(len(clean)).repeat(draws).split(CHUNK):
-        posterior = torch.softmax(_log_likelihood(clean, index, noise, scale, queries, generator), dim=1)
+        posterior = torch.softmax(_sample_log_likelihood(clean, index, noise, scale, queries, generator), dim=1)
         errors.append((posterior @ pixels - pixels[index]).square().mean(1))
         right.append((posterior.argmax(1) == index).double())
     error, hit = torch.cat(errors), torch.cat(right)
     return PoolBound(
         mse=float(error.mean()),
         mse_error=_standard_error(error, draws),
-        psnr_of_mse=float(decibels(error.mean())),
-        mean_psnr=float(decibels(error).mean()),
+        psnr_of_mse=float(mse_to_psnr(error.mean())),
+        mean_psnr=float(mse_to_psnr(error).mean()),
         identified=float(hit.mean()),
         identified_error=_standard_error(hit, draws),
         pool=len(clean),
@@ -106,22 +106,22 @@ def pool_bound(
     )
 
 
-def _log_likelihood(
+def _sample_log_likelihood(
     clean: Tensor, index: Tensor, noise: Noise, scale: float, queries: int, generator: torch.Generator
 ) -> Float[Tensor, "k n"]:
     """Draw observations of the images at ``index`` and return each pool image's log-likelihood, up to a constant."""
     total = clean.new_zeros(len(index), len(clean))
     for _ in range(queries):
-        seen = clean[index] + scale * standard_noise(noise, (len(index), clean.shape[1]), generator)
+        noisy = clean[index] + scale * draw_standard_noise(noise, (len(index), clean.shape[1]), generator)
         if noise == "gaussian":
-            # |y|^2 is the same for all images of the pool, and left out
-            total += (seen @ clean.T - clean.square().sum(1) / 2) / scale**2
+            # |y|^2 is the same for all images of the pool
+            total += (noisy @ clean.T - clean.square().sum(1) / 2) / scale**2
         else:
-            total -= torch.cdist(seen, clean, p=1) / scale
+            total -= torch.cdist(noisy, clean, p=1) / scale
     return total
 
 
-def standard_noise(noise: Noise, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def draw_standard_noise(noise: Noise, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw N(0, 1), or Laplace noise of scale 1 (variance 2), in float64."""
     if noise == "gaussian":
         return torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -130,7 +130,7 @@ def standard_noise(noise: Noise, shape: tuple[int, ...], generator: torch.Genera
 
 
 def _standard_error(values: Tensor, draws: int) -> float:
-    """Return the standard error over the noise; the pool is given, so differences between its images are none."""
+    """Return the standard error over the noise; the pool is fixed, so its images add none."""
     if draws == 1:
         return float(values.std(correction=0)) / math.sqrt(len(values))
     within = values.view(draws, -1).var(0)

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.bounds.base import decibels
 from sparseguard.core.errors import SparseguardError
+from sparseguard.numerics.psnr import mse_to_psnr
 from sparseguard.sparse import Problem, solve, standardize
 
 
@@ -46,7 +46,7 @@ class Metamer:
     @property
     def psnr(self) -> float:
         """The same in dB."""
-        return float(decibels(torch.tensor(self.mse, dtype=torch.float64)))
+        return float(mse_to_psnr(torch.tensor(self.mse, dtype=torch.float64)))
 
 
 @torch.no_grad()
@@ -86,26 +86,26 @@ def find_metamer(
         raise ValueError("the problem must hold the standardized image, in float64.")
     code = solve(problem, steps=100_000, tolerance=tolerance).code
     program = _Program(x, problem, code)
-    hidden, generator = program.hidden(), torch.Generator().manual_seed(seed)
+    hidden, generator = program.hidden_part(), torch.Generator().manual_seed(seed)
     best = torch.zeros_like(hidden)
     for number in range(tries):
         direction = -hidden if number == 0 else torch.randn(hidden.shape, generator=generator, dtype=torch.float64)
-        found = program.farthest(direction, hidden)
-        if found is not None and found.norm() > best.norm():
-            best = found
-    other = (x + program.spread * best.view(x.shape)).clamp(0, 1)
-    again = Problem(standardize(other[None]), problem.dictionary, problem.lambd, problem.nonnegative)
-    own = solve(again, steps=100_000, tolerance=tolerance).code
+        move = program.maximize(direction, hidden)
+        if move is not None and move.norm() > best.norm():
+            best = move
+    other = (x + program.deviation * best.view(x.shape)).clamp(0, 1)
+    other_problem = Problem(standardize(other[None]), problem.dictionary, problem.lambd, problem.nonnegative)
+    own = solve(other_problem, steps=100_000, tolerance=tolerance).code
     return Metamer(
         image=x,
         other=other,
-        kkt=float(again.kkt_residual(code)),
+        kkt=float(other_problem.kkt_residual(code)),
         code_gap=float((own - code).abs().amax()),
     )
 
 
 class _Program:
-    """The linear program's constraints on d."""
+    """Constraints of the linear program on d."""
 
     def __init__(self, image: Tensor, problem: Problem, code: Tensor) -> None:
         dictionary = problem.dictionary
@@ -117,26 +117,26 @@ class _Program:
         self.active = torch.cat([atoms[active], torch.ones(1, len(self.z), dtype=torch.float64)])
         residual = problem.residual(code).flatten()
         threshold = torch.as_tensor(problem.threshold, dtype=torch.float64).expand(dictionary.code_shape).flatten()
-        left, room = atoms[~active], threshold[~active]
-        self.rows, self.limits = left, room - left @ residual
+        inactive, margin = atoms[~active], threshold[~active]
+        self.rows, self.limits = inactive, margin - inactive @ residual
         if not problem.nonnegative:
-            self.rows = torch.cat([left, -left])
-            self.limits = torch.cat([self.limits, room + left @ residual])
-        self.spread = float((image - image.mean()).square().mean().sqrt())
+            self.rows = torch.cat([inactive, -inactive])
+            self.limits = torch.cat([self.limits, margin + inactive @ residual])
+        self.deviation = float((image - image.mean()).square().mean().sqrt())
         self.pixels = image.flatten()
 
-    def hidden(self) -> Tensor:
+    def hidden_part(self) -> Tensor:
         """Return the part of z that neither the active atoms nor the mean determine."""
         known: Tensor = torch.linalg.pinv(self.active) @ (self.active @ self.z)
         return self.z - known
 
-    def farthest(self, direction: Tensor, hidden: Tensor) -> Tensor | None:
+    def maximize(self, direction: Tensor, hidden: Tensor) -> Tensor | None:
         """Return the d that goes farthest along a direction and keeps the norm of z, or None."""
         linprog, sparse = _scipy()
         rows = torch.cat([self.rows, hidden.unsqueeze(0)])  # inwards: <d, hidden> <= 0
         limits = torch.cat([self.limits.clamp_min(0), torch.zeros(1, dtype=torch.float64)])
-        bounds = torch.stack([-self.pixels, 1 - self.pixels], dim=1) / self.spread
-        found = linprog(
+        bounds = torch.stack([-self.pixels, 1 - self.pixels], dim=1) / self.deviation
+        solution = linprog(
             -direction.numpy(),
             A_ub=sparse.csr_matrix(rows.numpy()),
             b_ub=limits.numpy(),
@@ -145,12 +145,12 @@ class _Program:
             bounds=bounds.numpy(),
             method="highs",
         )
-        if found.status != 0:
+        if solution.status != 0:
             return None
-        d: Tensor = torch.from_numpy(found.x)
-        share = -2 * float(d @ self.z) / max(float(d @ d), torch.finfo(torch.float64).tiny)
-        kept: Tensor = d * share
-        return kept if 0 < share <= 1 else None
+        d: Tensor = torch.from_numpy(solution.x)
+        fraction = -2 * float(d @ self.z) / max(float(d @ d), torch.finfo(torch.float64).tiny)
+        move: Tensor = d * fraction
+        return move if 0 < fraction <= 1 else None
 
 
 def _scipy() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What the first layers cannot see as long as they are affine: the null space of their matrix."""
+"""Null space of a network's first layers, as long as they are affine."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.bounds.base import AuxiliaryData, Images, mean_psnr
+from sparseguard.bounds.base import AuxiliaryImages, mean_psnr
 from sparseguard.numerics.ridge import fit_ridge_leave_one_out
+from sparseguard.types import Images
 
 AFFINE_ERROR = 1e-4
 """Largest relative deviation from an affine map, on images, that float32 may leave."""
 
 PROBES = 8
-"""Images on which maps that are not affine are found out quickly."""
+"""Images of the first, quick check."""
 
 RANK_TOLERANCE = 1e-5
-"""Singular values below this share of the largest count as 0."""
+"""Singular values below this fraction of the largest count as 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AffineMap:
-    """A network's beginning as a matrix, and its singular value decomposition, in float64.
+    """The first layers of a network as a matrix, with its singular value decomposition, in float64.
 
     Args:
         weights: ``(m, d)``.
-        offset: ``(m,)``, what an image of zeros gives.
+        offset: ``(m,)``, the output for an image of zeros.
         singular: ``(rank,)``, the singular values that count.
         rows: ``(rank, d)``, an orthonormal basis of the row space.
     """
@@ -55,7 +56,7 @@ class AffineMap:
 
 
 @torch.no_grad()
-def affine_map(function: Callable[[Tensor], Tensor], images: Images) -> AffineMap | None:
+def fit_affine_map(function: Callable[[Tensor], Tensor], images: Images) -> AffineMap | None:
     """Return a function of images as a matrix, or None when it is not affine on images (or adds noise).
 
     The matrix is read off pixel by pixel, from differences that leave the offset's rounding out, and then checked: on
@@ -67,13 +68,13 @@ def affine_map(function: Callable[[Tensor], Tensor], images: Images) -> AffineMa
     """
     shape = images.shape[1:]
     d = int(shape.numel())
-    few = images[:PROBES]
-    noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
-    if not _agree(function((few + noise) / 2), (function(few) + function(noise)) / 2):
+    subset = images[:PROBES]
+    noise = torch.rand(subset.shape, generator=torch.Generator().manual_seed(0), dtype=images.dtype)
+    if not _agree(function((subset + noise) / 2), (function(subset) + function(noise)) / 2):
         return None
     units = torch.eye(d, dtype=images.dtype).view(d, *shape)
     columns = (function(units).flatten(1).double() - function(-units).flatten(1).double()) / 2
-    offset = function(torch.zeros_like(few)).flatten(1).double().mean(0)
+    offset = function(torch.zeros_like(subset)).flatten(1).double().mean(0)
     for probe in (images, noise):
         if not _agree(function(probe).flatten(1), probe.double().flatten(1) @ columns + offset):
             return None
@@ -84,12 +85,12 @@ def affine_map(function: Callable[[Tensor], Tensor], images: Images) -> AffineMa
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NullSpace:
-    """What an affine beginning hides of images.
+    """Images split by what the first layers preserve and lose.
 
     Args:
-        hidden: share of the images' energy, centred on the attacker's mean image, that lies in the null space.
+        hidden: fraction of the images' energy, centered on the attacker's mean image, that lies in the null space.
         from_mean: ``(n, c, h, w)``, the exact row-space part, the null part that of the attacker's mean image.
-        estimated: the exact row-space part, the null part by ridge regression on it, learned on public images.
+        estimated: the exact row-space part, the null part by ridge regression on it, learned on auxiliary images.
     """
 
     hidden: float
@@ -102,32 +103,32 @@ class NullSpace:
 
 
 @torch.no_grad()
-def null_space(mapping: AffineMap, auxiliary: AuxiliaryData, images: Images) -> NullSpace:
-    r"""Part images into what the map sees and what it does not, :math:`x = V V^T x + (I - V V^T) x`.
+def split_null_space(mapping: AffineMap, auxiliary: AuxiliaryImages, images: Images) -> NullSpace:
+    r"""Split images into the part the map preserves and the part it loses, :math:`x = V V^T x + (I - V V^T) x`.
 
-    The first part every attacker who knows the weights has exactly, up to rounding times the condition number. The
-    second no attacker sees; its best affine estimate follows from public images. A nonlinear attacker may guess it
+    Every attacker who knows the weights has the first part exactly, up to rounding times the condition number. No
+    attacker sees the second; auxiliary images give its best affine estimate. A nonlinear attacker may estimate it
     better.
 
     Args:
-        mapping: from `affine_map`.
-        public: the attacker's images, ``(k, c, h, w)``.
+        mapping: from `fit_affine_map`.
+        auxiliary: the attacker's images, ``(k, c, h, w)``.
         images: ``(n, c, h, w)``.
     """
     rows, shape = mapping.rows, images.shape
     known, private = auxiliary.double().flatten(1), images.double().flatten(1)
     mean = known.mean(0)
-    seen = private @ rows.T
-    exact = seen @ rows
-    centred = private - mean
-    null = centred - (centred @ rows.T) @ rows
-    hidden = float(null.square().sum() / centred.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
+    coordinates = private @ rows.T
+    exact = coordinates @ rows
+    centered = private - mean
+    null = centered - (centered @ rows.T) @ rows
+    hidden = float(null.square().sum() / centered.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
     from_mean = exact + mean - (rows @ mean) @ rows
     if mapping.complete or not mapping.rank:
         estimated = from_mean
     else:
-        public_seen = known @ rows.T
-        guess = fit_ridge_leave_one_out(public_seen, known - public_seen @ rows)(seen)
+        own = known @ rows.T
+        guess = fit_ridge_leave_one_out(own, known - own @ rows)(coordinates)
         estimated = exact + guess - (guess @ rows.T) @ rows
     return NullSpace(
         hidden=hidden,
@@ -136,5 +137,5 @@ def null_space(mapping: AffineMap, auxiliary: AuxiliaryData, images: Images) -> 
     )
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    return bool((found.double() - expected.double()).norm() <= AFFINE_ERROR * expected.double().norm())
+def _agree(values: Tensor, expected: Tensor) -> bool:
+    return bool((values.double() - expected.double()).norm() <= AFFINE_ERROR * expected.double().norm())

@@ -1,4 +1,4 @@
-"""What an exact sparse code says about the layer's input: everything that lies in the span of its active atoms."""
+"""Inversion of sparse codes: the part of the layer's input in the span of the active atoms."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PerImage = Float[Tensor, " n"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    r"""The part of each input that its code gives away.
+    r"""The part of each input that its code determines.
 
     Args:
         projection: ``(n, ...)``, :math:`P_S z`, in the units of the layer's (standardized) input.
-        misfit: ``(n,)``, the relative residual of the optimality equalities, :math:`\|W_S^T y - \lambda\| /
+        residual: ``(n,)``, the relative residual of the optimality equalities, :math:`\|W_S^T y - \lambda\| /
             \|\lambda\|`. Near 0 some input has this code; far from 0 the code is no solution, whatever the input.
         gradient: ``(n,)``, the relative residual of the normal equations, where the iteration was stopped.
         steps: conjugate gradient steps taken.
     """
 
     projection: Float[Tensor, "n *image"]
-    misfit: PerImage
+    residual: PerImage
     gradient: PerImage
     steps: int
 
@@ -50,7 +50,7 @@ def invert_code(
 
     .. math:: P_S z = W_S r_S + y = W_S \bigl(r_S + \lambda (W_S^T W_S)^+ \operatorname{sign}(r_S)\bigr)
 
-    It is exact for an exact code and needs no training. For a code after few solver steps it is an estimate; `misfit`
+    It is exact for an exact code and needs no training. For a code after few solver steps it is an estimate; `residual`
     is then what the equalities leave. The shortest least-squares y is found by conjugate gradients on the normal
     equations, each image alone.
 
@@ -68,28 +68,28 @@ def invert_code(
 
     Example:
         >>> import torch
-        >>> from sparseguard.sparse import DenseDictionary, Problem, _solve as solve
+        >>> from sparseguard.sparse import DenseDictionary, Problem, solve
         >>> from sparseguard.bounds import invert_code
         >>> dictionary, z = DenseDictionary(torch.eye(3)), torch.tensor([[2.0, 0.1, 1.0]])
         >>> code = solve(Problem(z, dictionary, 0.5), steps=100).code
         >>> invert_code(dictionary, code, 0.5).projection.round(decimals=3)
         tensor([[2., 0., 1.]])
     """
-    points = _descent(dictionary, code, lambd, tol)
+    points = _iterate(dictionary, code, lambd, tol)
     last = next(points)
-    while last.steps < max_steps and bool((last.slope > last.target).any()):
+    while last.steps < max_steps and bool((last.slope > last.limit).any()):
         last = next(points)
     tiny = torch.finfo(code.dtype).tiny
     return Inversion(
         projection=dictionary.synthesis(code) + last.y,
-        misfit=(_squared(last.left) / _squared(last.wanted).clamp_min(tiny)).sqrt(),
+        residual=(_squared_norm(last.remainder) / _squared_norm(last.target).clamp_min(tiny)).sqrt(),
         gradient=(last.slope / last.start.clamp_min(tiny)).sqrt(),
         steps=last.steps,
     )
 
 
 @torch.no_grad()
-def best_steps(
+def choose_steps(
     dictionary: Dictionary,
     code: Float[Tensor, "n *code"],
     lambd: float | Float[Tensor, " f"],
@@ -111,62 +111,64 @@ def best_steps(
         limit: most steps.
         patience: steps without an improvement after which to stop.
     """
-    rest = inputs - dictionary.synthesis(code)
-    best, found = float("inf"), 0
-    for now in _descent(dictionary, code, lambd, 0.0):
-        error = float(_squared(rest - now.y).mean())
-        if error < best:
-            best, found = error, now.steps
-        if now.steps >= min(limit, found + patience):
+    difference = inputs - dictionary.synthesis(code)
+    lowest, best = float("inf"), 0
+    for point in _iterate(dictionary, code, lambd, 0.0):
+        error = float(_squared_norm(difference - point.y).mean())
+        if error < lowest:
+            lowest, best = error, point.steps
+        if point.steps >= min(limit, best + patience):
             break
-    return found
+    return best
 
 
 def hidden_fraction(inputs: Float[Tensor, "n *image"], projection: Float[Tensor, "n *image"]) -> PerImage:
-    r"""Return the share of each input's energy that the projection misses, :math:`\|z - P_S z\|^2 / \|z\|^2`.
+    r"""Return the fraction of each input's energy that the projection misses, :math:`\|z - P_S z\|^2 / \|z\|^2`.
 
     In [0, 1] for an exact projection; an input of zeros hides nothing (0).
     """
-    energy = _squared(inputs)
-    return torch.where(energy > 0, _squared(inputs - projection) / energy.clamp_min(torch.finfo(energy.dtype).tiny), 0)
+    energy = _squared_norm(inputs)
+    return torch.where(
+        energy > 0, _squared_norm(inputs - projection) / energy.clamp_min(torch.finfo(energy.dtype).tiny), 0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Point:
-    """Where the conjugate gradients are: y, what is left of the equalities, and the slope's squared size."""
+    """An iterate of the conjugate gradients: y, the remainder of the equalities, and the squared size of the slope."""
 
     y: Tensor
-    left: Tensor
-    wanted: Tensor
+    remainder: Tensor
+    target: Tensor
     slope: PerImage
     start: PerImage
-    target: PerImage
+    limit: PerImage
     steps: int
 
 
-def _descent(dictionary: Dictionary, code: Tensor, lambd: float | Tensor, tol: float) -> Iterator[_Point]:
-    """Go on for ever towards the shortest least-squares y; an image that has reached its target rests."""
+def _iterate(dictionary: Dictionary, code: Tensor, lambd: float | Tensor, tol: float) -> Iterator[_Point]:
+    """Yield iterates towards the shortest least-squares y, without end; an image below its limit no longer moves."""
     if tuple(code.shape[1:]) != dictionary.code_shape:
         raise ValueError(f"expected codes (n, {dictionary.code_shape}), got {tuple(code.shape)}.")
     active, tiny = code != 0, torch.finfo(code.dtype).tiny
-    left = wanted = torch.sign(code) * (dictionary.per_feature(lambd) if isinstance(lambd, Tensor) else lambd)
-    direction = dictionary.synthesis(left)
-    y, size = torch.zeros_like(direction), _squared(direction)
-    start, target = size, tol**2 * size
+    remainder = target = torch.sign(code) * (dictionary.per_feature(lambd) if isinstance(lambd, Tensor) else lambd)
+    direction = dictionary.synthesis(remainder)
+    y, size = torch.zeros_like(direction), _squared_norm(direction)
+    start, limit = size, tol**2 * size
     for steps in count():
-        yield _Point(y=y, left=left, wanted=wanted, slope=size, start=start, target=target, steps=steps)
+        yield _Point(y=y, remainder=remainder, target=target, slope=size, start=start, limit=limit, steps=steps)
         image = dictionary.analysis(direction) * active
-        length = torch.where(size > target, size / _squared(image).clamp_min(tiny), 0)
-        y = y + _wide(length, y) * direction
-        left = left - _wide(length, left) * image
-        slope = dictionary.synthesis(left)
-        before, size = size, _squared(slope)
-        direction = slope + _wide(size / before.clamp_min(tiny), slope) * direction
+        length = torch.where(size > limit, size / _squared_norm(image).clamp_min(tiny), 0)
+        y = y + _broadcast(length, y) * direction
+        remainder = remainder - _broadcast(length, remainder) * image
+        slope = dictionary.synthesis(remainder)
+        before, size = size, _squared_norm(slope)
+        direction = slope + _broadcast(size / before.clamp_min(tiny), slope) * direction
 
 
-def _squared(values: Tensor) -> Tensor:
+def _squared_norm(values: Tensor) -> Tensor:
     return values.flatten(1).square().sum(1)
 
 
-def _wide(values: Tensor, like: Tensor) -> Tensor:
+def _broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (like.ndim - 1))

@@ -1,8 +1,9 @@
-"""Everything there is to put into a recipe, as plain values."""
+"""Catalog of everything that a recipe can name, as plain values."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
@@ -10,7 +11,7 @@ from sparseguard.checks import CHECKS
 from sparseguard.core.config import describe
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
-from sparseguard.generators import read_card, shipped_priors
+from sparseguard.generators import list_shipped_priors, read_card
 from sparseguard.metrics import METRICS
 from sparseguard.pipeline.recipe.loading import shipped_recipes
 from sparseguard.pipeline.recipe.threats import THREATS
@@ -19,15 +20,17 @@ from sparseguard.targets import BACKBONES
 Entry = dict[str, Any]
 
 
-def pieces() -> dict[str, list[Entry]]:
+def collect_components() -> dict[str, list[Entry]]:
     """Return every table of the project: kind -> entries with name, summary and settings."""
     return {
         "data sets": _settings(DATASETS),
         "backbones": _settings(BACKBONES),
         "defenses": _settings(DEFENSES),
         "attacks": _settings(ATTACKS),
-        "attacks on classes": _settings(CLASS_ATTACKS),
-        "priors": [_entry(name, f"trained on {read_card(path).trained_on}") for name, path in shipped_priors().items()],
+        "class inversion attacks": _settings(CLASS_ATTACKS),
+        "priors": [
+            _entry(name, f"trained on {read_card(path).trained_on}") for name, path in list_shipped_priors().items()
+        ],
         "threats": [
             _entry(name, f"{threat.goal} at the tap {threat.tap}", {"tap": threat.tap, "backbone": threat.backbone})
             for name, threat in THREATS.items()
@@ -38,7 +41,7 @@ def pieces() -> dict[str, list[Entry]]:
     }
 
 
-def _settings(table: dict[str, Any]) -> list[Entry]:
+def _settings(table: Mapping[str, Any]) -> list[Entry]:
     return [_entry(name, component.summary, describe(component())) for name, component in table.items()]
 
 

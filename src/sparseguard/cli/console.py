@@ -1,8 +1,10 @@
-"""What commands show and how: tables, JSON, progress bars. Imports no torch."""
+"""Output of commands: tables, lines, JSON, progress bars. Imports no torch."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+WIDTH = 100
+"""Columns of output that does not go to a terminal."""
+
+
+def prepare_streams() -> None:
+    """Make standard output and error accept every text: closed ones are discarded, other characters escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(values: Any) -> None:
@@ -17,16 +33,26 @@ def print_json(values: Any) -> None:
     print(json.dumps(values, indent=1, allow_nan=False))  # noqa: T201
 
 
-def console(stderr: bool = False) -> Console:
-    """Return where tables and lines go; standard output that is no terminal is 100 columns wide."""
+def open_console(stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: no markup, no emoji codes, no highlighting."""
     from rich.console import Console
 
-    narrow = None if sys.stdout.isatty() or stderr else 100
-    return Console(stderr=stderr, width=narrow)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise
+
+    terminal = stderr or sys.stdout.isatty()
+    width = None if terminal else WIDTH
+    return PlainConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def print_line(text: str) -> None:
+    """Print a line on standard output, not wrapped."""
+    open_console().print(text, soft_wrap=True)
 
 
 @contextmanager
-def progress() -> Iterator[Bars]:
+def show_progress() -> Iterator[ProgressBars]:
     """Show bars on standard error until the work ends."""
     from rich.progress import (
         BarColumn,
@@ -38,20 +64,20 @@ def progress() -> Iterator[Bars]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
-        yield Bars(bars)
+    with Progress(*columns, console=open_console(stderr=True), transient=True) as bars:
+        yield ProgressBars(bars)
 
 
-class Bars:
-    """Shows progress as rich bars on standard error."""
+class ProgressBars:
+    """Progress as bars on standard error."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self, bars: Progress) -> None:
         self._bars = bars
 
     @contextmanager
@@ -65,4 +91,4 @@ class Bars:
 
     def say(self, message: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(message, markup=False)
+        self._bars.console.print(message)

@@ -1,4 +1,4 @@
-"""``sparseguard data``: argument parsing and showing, nothing else. Imports torch only in commands that need it."""
+"""``sparseguard data``. Imports torch only in commands that need it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseguard.cli.console import console, print_json, progress
+from sparseguard.cli.console import open_console, print_json, print_line, show_progress
 from sparseguard.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from sparseguard.data import DataSet
 
-data = typer.Typer(
+data_app = typer.Typer(
     help="Data sets: list them, prepare their files once, look at what is prepared.", no_args_is_help=True
 )
 
-MOST_NAMES = 5
+MAX_NAMES = 5
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
 Name = Annotated[str, typer.Argument(help="A data set, e.g. medical-mnist, or images for your own.")]
 Changes = Annotated[
@@ -26,65 +26,66 @@ Changes = Annotated[
 From = Annotated[Path | None, typer.Option("--from", metavar="PATH", help="The folder or file the images are in.")]
 
 
-@data.command("list")
+@data_app.command("list")
 def list_sets(as_json: Json = False) -> None:
     """List the data sets, their settings, and how often each is prepared."""
     from sparseguard.core.config import describe
     from sparseguard.data import DATASETS
     from sparseguard.data.preparation.prepared_dataset import PreparedSet
 
-    found: list[dict[str, Any]] = [
+    entries: list[dict[str, Any]] = [
         {
             "name": name,
             "summary": kind.summary,
-            "settings": describe(kind()),
-            "prepared": [str(folder) for folder in one.prepared()] if isinstance(one := kind(), PreparedSet) else None,
+            "settings": describe(dataset),
+            "prepared": [str(folder) for folder in dataset.prepared()] if isinstance(dataset, PreparedSet) else None,
         }
         for name, kind in DATASETS.items()
+        for dataset in (kind(),)
     ]
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     from rich.table import Table
 
-    table = Table("name", "what", "settings and defaults", "prepared")
-    for entry in found:
-        told = ", ".join(f"{key}={value}" for key, value in entry["settings"].items())
-        held = "read directly" if entry["prepared"] is None else str(len(entry["prepared"]))
-        table.add_row(entry["name"], entry["summary"], told, held)
-    console().print(table)
+    table = Table("name", "summary", "settings and defaults", "prepared")
+    for entry in entries:
+        settings = ", ".join(f"{key}={value}" for key, value in entry["settings"].items())
+        prepared = "read directly" if entry["prepared"] is None else str(len(entry["prepared"]))
+        table.add_row(entry["name"], entry["summary"], settings, prepared)
+    open_console().print(table)
 
 
-@data.command()
+@data_app.command()
 def prepare(name: Name, source: From = None, changes: Changes = None, as_json: Json = False) -> None:
     """Decode a set's files once into a memory-mapped array; interrupted, the same command goes on."""
     from sparseguard.data.preparation.prepared_dataset import PreparedSet
 
     dataset = _data_set(name, source, changes or [])
     if isinstance(dataset, PreparedSet):
-        with progress() as shown:
-            told = _prepared(dataset.prepare(shown))
+        with show_progress() as progress:
+            facts = _describe_prepared(dataset.prepare(progress))
     else:
-        told = _direct(dataset)
-    _show([told], as_json)
+        facts = _describe_direct(dataset)
+    _show([facts], as_json)
 
 
-@data.command()
+@data_app.command()
 def info(name: Name, source: From = None, changes: Changes = None, as_json: Json = False) -> None:
-    """Tell classes, sizes, parts, exact duplicates and what was left out or converted, by name.
+    """Show classes, sizes of splits, exact duplicates, and files that were left out or converted, by name.
 
-    Of a set that is prepared, everything prepared under this name is told.
+    Of a prepared set, everything that is prepared under this name is shown.
     """
     from sparseguard.data.preparation.prepared_dataset import PreparedSet
 
     dataset = _data_set(name, source, changes or [])
     if isinstance(dataset, PreparedSet):
-        told = [_prepared(folder) for folder in dataset.prepared()]
-        if not told:
+        facts = [_describe_prepared(folder) for folder in dataset.prepared()]
+        if not facts:
             raise RecipeError(f"{name}: nothing is prepared. Run: sparseguard data prepare {name} --from PATH")
     else:
-        told = [_direct(dataset)]
-    _show(told, as_json)
+        facts = [_describe_direct(dataset)]
+    _show(facts, as_json)
 
 
 def _data_set(name: str, source: Path | None, changes: list[str]) -> DataSet:
@@ -101,16 +102,16 @@ def _data_set(name: str, source: Path | None, changes: list[str]) -> DataSet:
     return dataset
 
 
-def _prepared(folder: Path) -> dict[str, Any]:
-    from sparseguard.data.preparation.prepared_dataset import about, read
+def _describe_prepared(folder: Path) -> dict[str, Any]:
+    from sparseguard.data.preparation.prepared_dataset import read_metadata, read_prepared
 
-    return {"folder": str(folder), "shape": list(read(folder).private.shape), **about(folder)}
+    return {"folder": str(folder), "shape": list(read_prepared(folder).private.shape), **read_metadata(folder)}
 
 
-def _direct(dataset: DataSet) -> dict[str, Any]:
-    """Tell the same of a set that is read without being prepared."""
+def _describe_direct(dataset: DataSet) -> dict[str, Any]:
+    """Return the same facts of a set that needs no preparation."""
     from sparseguard.core.config import describe
-    from sparseguard.data.preparation.duplicates import copies_in
+    from sparseguard.data.preparation.duplicates import count_split_copies
 
     splits = dataset.load()
     return {
@@ -121,40 +122,40 @@ def _direct(dataset: DataSet) -> dict[str, Any]:
         "classes": list(splits.private.classes),
         "flips_keep_class": splits.flips_keep_class,
         "settings": describe(dataset),
-        "sizes": {part: len(images) for part, images in splits.parts().items()},
-        "duplicates": copies_in(splits),
+        "sizes": {split: len(images) for split, images in splits.by_name().items()},
+        "duplicates": count_split_copies(splits),
         "notes": {},
     }
 
 
-def _show(found: list[dict[str, Any]], as_json: bool) -> None:
-    for told in found:
-        told.setdefault("sizes", {part: end - start for part, (start, end) in told.get("parts", {}).items()})
+def _show(sets: list[dict[str, Any]], as_json: bool) -> None:
+    for facts in sets:
+        facts.setdefault("sizes", {split: end - start for split, (start, end) in facts.get("parts", {}).items()})
     if as_json:
-        print_json(found)
+        print_json(sets)
         return
-    shown = console()
-    for told in found:
-        for line in _lines(told):
-            shown.print(line, markup=False, soft_wrap=True)
+    for facts in sets:
+        for line in _lines(facts):
+            print_line(line)
 
 
-def _lines(told: dict[str, Any]) -> list[str]:
-    copies = told["duplicates"]
+def _lines(facts: dict[str, Any]) -> list[str]:
+    copies = facts["duplicates"]
     across = ", ".join(f"{pair} {count:,}" for pair, count in copies["across"].items() if count)
     lines = [
-        f"{told['name']}: {told['folder'] or 'read directly, nothing to prepare'}",
-        f"  images: {' x '.join(map(str, told['shape']))}; {_counted(told['sizes'])}",
-        f"  classes: {', '.join(told['classes'])}",
-        f"  settings: {_counted(told['settings'])}",
-        f"  exact copies of images in an earlier part: {copies['images_across']:,}"
+        f"{facts['name']}: {facts['folder'] or 'read directly, nothing to prepare'}",
+        f"  images: {' x '.join(map(str, facts['shape']))}; {_counted(facts['sizes'])}",
+        f"  classes: {', '.join(facts['classes'])}",
+        f"  settings: {_counted(facts['settings'])}",
+        f"  exact copies of images in an earlier split: {copies['images_across']:,}"
         + (f" ({across})" if across else "")
         + (", removed" if copies.get("removed") else ""),
-        f"  exact copies within parts: {sum(copies['within'].values()):,}; of another class: {copies['other_label']:,}",
+        f"  exact copies within splits: {sum(copies['within'].values()):,}; "
+        f"of another class: {copies['other_label']:,}",
     ]
-    for reason, names in told["notes"].items():
-        more = f" and {len(names) - MOST_NAMES:,} more (--json lists all)" if len(names) > MOST_NAMES else ""
-        lines.append(f"  {reason}: {len(names):,}: {', '.join(names[:MOST_NAMES])}{more}")
+    for reason, names in facts["notes"].items():
+        more = f" and {len(names) - MAX_NAMES:,} more (--json lists all)" if len(names) > MAX_NAMES else ""
+        lines.append(f"  {reason}: {len(names):,}: {', '.join(names[:MAX_NAMES])}{more}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""``sparseguard prior``: argument parsing and showing, nothing else. Imports torch only in commands that need it."""
+"""``sparseguard prior``. Imports torch only in commands that need it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparseguard.cli.console import console, print_json, progress
+from sparseguard.cli.console import open_console, print_json, print_line, show_progress
 from sparseguard.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from sparseguard.generators import PriorCard
     from sparseguard.pipeline.prior_training.train import TrainedPrior
 
-prior = typer.Typer(
-    help="Generators that attacks search for images: list, train, import and look at them.", no_args_is_help=True
+prior_app = typer.Typer(
+    help="Generators that attacks search: list, train, import and sample them.", no_args_is_help=True
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
@@ -26,41 +26,41 @@ Changes = Annotated[
     typer.Option("--set", metavar="data.KEY=VALUE", help="A setting of the data set, e.g. data.path=FOLDER."),
 ]
 ClassNames = Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of classes, with commas between them.")]
-Name = Annotated[str | None, typer.Option(help="What tables call it. Default: the folder's name.")]
+Name = Annotated[str | None, typer.Option(help="Its name in tables. Default: the folder's name.")]
 
 
-@prior.command("list")
+@prior_app.command("list")
 def list_priors(
     folders: Annotated[list[Path] | None, typer.Argument(help="Folders of further priors.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the priors that ship with the package, and those in the folders given."""
-    from sparseguard.generators import find_prior, shipped_priors
+    from sparseguard.generators import find_prior, list_shipped_priors
 
-    sources = shipped_priors() | {str(folder): find_prior(folder) for folder in folders or []}
-    found = [_entry(source, folder) for source, folder in sources.items()]
+    sources = list_shipped_priors() | {str(folder): find_prior(folder) for folder in folders or []}
+    entries = [_entry(source, folder) for source, folder in sources.items()]
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     from rich.table import Table
 
     table = Table("prior", "name", "kind", "shape", "w", "classes", "fingerprints", "MB")
-    for one in found:
-        w = f"{one['num_ws']} x {one['w_dim']}" if one["num_ws"] else "none"
-        shape = " x ".join(map(str, one["shape"]))
-        classes = "unknown" if one["classes"] is None else ", ".join(one["classes"])
-        prints = "unknown" if one["fingerprints"] is None else f"{one['fingerprints']:,}"
-        size = f"{one['megabytes']:.1f}"
-        table.add_row(one["source"], one["name"], one["kind"], shape, w, classes, prints, size)
-    console().print(table)
-    for one in found:
-        console().print(f"{one['source']}: trained on {one['trained_on']}", soft_wrap=True, markup=False)
+    for entry in entries:
+        w = f"{entry['num_ws']} x {entry['w_dim']}" if entry["num_ws"] else "none"
+        shape = " x ".join(map(str, entry["shape"]))
+        classes = "unknown" if entry["classes"] is None else ", ".join(entry["classes"])
+        prints = "unknown" if entry["fingerprints"] is None else f"{entry['fingerprints']:,}"
+        size = f"{entry['megabytes']:.1f}"
+        table.add_row(entry["source"], entry["name"], entry["kind"], shape, w, classes, prints, size)
+    open_console().print(table)
+    for entry in entries:
+        print_line(f"{entry['source']}: trained on {entry['trained_on']}")
 
 
-@prior.command()
+@prior_app.command()
 def train(
     out: Out,
-    data: Annotated[str, typer.Option(help="The data set whose auxiliary is learned, e.g. fashion-mini.")],
+    data: Annotated[str, typer.Option(help="The data set whose auxiliary split it learns, e.g. fashion-mini.")],
     changes: Changes = None,
     classes: ClassNames = None,
     name: Name = None,
@@ -72,20 +72,20 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train a small style-based prior on auxiliary alone; interrupted, the same command goes on."""
+    """Train a small style-based prior on the auxiliary split alone; interrupted, the same command continues."""
     from sparseguard.core.device import parse_device
     from sparseguard.pipeline.prior_training.train import data_set, style_fit, train_prior
 
     fit, dataset, place = style_fit(fits or [], images), data_set(data, changes or []), parse_device(device)
-    with progress() as shown:
+    with show_progress() as progress:
         trained = train_prior(
-            out, dataset, fit, name=_named(name, out), classes=_words(classes, "--classes"), seed=seed, device=place,
-            progress=shown,
+            out, dataset, fit, name=_choose_name(name, out), classes=_parse_names(classes, "--classes"), seed=seed,
+            device=place, progress=progress,
         )  # fmt: skip
     _show_trained(out, trained, as_json)
 
 
-@prior.command("import")
+@prior_app.command("import")
 def import_prior(
     out: Out,
     official: Annotated[Path | None, typer.Option(metavar="FILE.pkl", help="One of NVIDIA's networks.")] = None,
@@ -114,7 +114,7 @@ def import_prior(
     trained_on: Annotated[str, typer.Option(help="One sentence on the images it was trained on.")] = "unknown",
     classes: ClassNames = None,
     fingerprints_of: Annotated[
-        str | None, typer.Option(metavar="DATA", help="The data set on whose auxiliary it was trained.")
+        str | None, typer.Option(metavar="DATA", help="The data set on whose auxiliary split it was trained.")
     ] = None,
     changes: Changes = None,
     as_json: Json = False,
@@ -123,17 +123,19 @@ def import_prior(
     of_official = {"--checkout": checkout}
     of_factory = {"--weights": weights, "--latent": latent, "--output": output}
     if official is not None:
-        _only("--official", needed=of_official, refused={"--factory": factory, "--argument": arguments, **of_factory})
+        _check_options(
+            "--official", needed=of_official, refused={"--factory": factory, "--argument": arguments, **of_factory}
+        )
     elif factory is not None:
         refused = {"--condition": condition, "--trust-pickle": trust_pickle or None, **of_official}
-        _only("--factory", needed=of_factory, refused=refused)
+        _check_options("--factory", needed=of_factory, refused=refused)
     else:
         raise RecipeError("prior import: give --official FILE.pkl, or --factory PATH.py:FUNCTION.")
     about: dict[str, Any] = {
-        "name": _named(name, out),
+        "name": _choose_name(name, out),
         "trained_on": trained_on,
-        "classes": _words(classes, "--classes"),
-        "known": _known(fingerprints_of, changes or []),
+        "classes": _parse_names(classes, "--classes"),
+        "known": _fingerprints(fingerprints_of, changes or []),
     }
     if official is not None and checkout is not None:
         from sparseguard.generators.external.nvidia.import_pickle import import_official
@@ -144,15 +146,15 @@ def import_prior(
     elif factory is not None and weights is not None:
         from sparseguard.generators.external.import_module import import_module_prior
 
-        low, high = _numbers(output, float, "--output", 2)
+        low, high = _parse_numbers(output, float, "--output", 2)
         import_module_prior(
-            out, factory=factory, weights=weights, latent=_numbers(latent, int, "--latent"), output=(low, high),
-            arguments=_arguments(arguments or []), **about,
+            out, factory=factory, weights=weights, latent=_parse_numbers(latent, int, "--latent"), output=(low, high),
+            arguments=_parse_arguments(arguments or []), **about,
         )  # fmt: skip
     _show_imported(out, as_json)
 
 
-@prior.command()
+@prior_app.command()
 def sample(
     source: Annotated[str, typer.Argument(help="A prior's folder, or the name of one that ships with the package.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="The picture; replaced if it is there.")],
@@ -177,7 +179,7 @@ def sample(
     if as_json:
         print_json({"file": str(out), "prior": loaded.card.name, "count": count, "truncation": truncation})
     else:
-        console().print(f"{count} images of {loaded.card.name}: {out}", soft_wrap=True, markup=False)
+        print_line(f"{count} images of {loaded.card.name}: {out}")
 
 
 def _entry(source: str, folder: Path) -> dict[str, Any]:
@@ -195,14 +197,14 @@ def _facts(card: PriorCard) -> dict[str, Any]:
     )
 
 
-def _named(name: str | None, out: Path) -> str:
-    found = out.resolve().name if name is None else name
-    if not found:
+def _choose_name(name: str | None, out: Path) -> str:
+    chosen = out.resolve().name if name is None else name
+    if not chosen:
         raise RecipeError("--name: must not be empty.")
-    return found
+    return chosen
 
 
-def _words(text: str | None, option: str) -> tuple[str, ...] | None:
+def _parse_names(text: str | None, option: str) -> tuple[str, ...] | None:
     if text is None:
         return None
     words = tuple(word.strip() for word in text.split(","))
@@ -211,19 +213,19 @@ def _words(text: str | None, option: str) -> tuple[str, ...] | None:
     return words
 
 
-def _numbers(text: str | None, kind: type[int] | type[float], option: str, count: int | None = None) -> list[Any]:
+def _parse_numbers(text: str | None, kind: type[int] | type[float], option: str, count: int | None = None) -> list[Any]:
     example = "-1,1" if kind is float else "100,1,1"
     try:
-        found = [kind(word) for word in (text or "").split(",")]
+        numbers = [kind(word) for word in (text or "").split(",")]
     except ValueError:
-        found = []
-    fits = len(found) == (count or len(found)) and all(math.isfinite(value) for value in found)
-    if not found or not fits or (kind is int and min(found) < 1):
+        numbers = []
+    fits = len(numbers) == (count or len(numbers)) and all(math.isfinite(value) for value in numbers)
+    if not numbers or not fits or (kind is int and min(numbers) < 1):
         raise RecipeError(f"{option} '{text}': expected numbers with commas between them, such as {option}={example}.")
-    return found
+    return numbers
 
 
-def _arguments(given: list[str]) -> dict[str, Any]:
+def _parse_arguments(given: list[str]) -> dict[str, Any]:
     from sparseguard.pipeline.recipe.overrides import apply_override
 
     table: dict[str, Any] = {}
@@ -234,7 +236,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
     return table
 
 
-def _only(option: str, *, needed: dict[str, Any], refused: dict[str, Any]) -> None:
+def _check_options(option: str, *, needed: dict[str, Any], refused: dict[str, Any]) -> None:
     """Refuse an import that lacks what ``option`` needs, or is given what belongs to another."""
     if missing := [name for name, value in needed.items() if value is None]:
         raise RecipeError(f"{option} needs {' and '.join(missing)} too.")
@@ -242,8 +244,8 @@ def _only(option: str, *, needed: dict[str, Any], refused: dict[str, Any]) -> No
         raise RecipeError(f"{option} and {extra[0]} do not go together.")
 
 
-def _known(name: str | None, changes: list[str]) -> Any:
-    """The fingerprints of a data set's auxiliary; None without a data set."""
+def _fingerprints(name: str | None, changes: list[str]) -> Any:
+    """Return the fingerprints of a data set's auxiliary split; None without a data set."""
     if name is None:
         if changes:
             raise RecipeError(f"--set {changes[0]}: is for --fingerprints-of, which is not given.")
@@ -254,26 +256,26 @@ def _known(name: str | None, changes: list[str]) -> Any:
 
 
 def _show_trained(out: Path, trained: TrainedPrior, as_json: bool) -> None:
-    judge = trained.judge
+    distance = trained.judge
     if as_json:
         measured = {
-            "distance": None if judge is None else judge.name,
-            "between_halves": None if judge is None else judge.between_halves,
+            "distance": None if distance is None else distance.name,
+            "between_halves": None if distance is None else distance.between_halves,
         }
         print_json({"folder": str(out), **_facts(trained.card), **measured, "history": trained.history})
         return
     from rich.table import Table
 
-    named = "distance" if judge is None else judge.name
-    table = Table("images shown", named, "augmentation", title=trained.card.name, title_justify="left")
-    for verdict in trained.history:
-        distance = f"{verdict['distance']:.4g}" if "distance" in verdict else "none: too few images"
-        table.add_row(f"{int(verdict['images']):,}", distance, f"{verdict['augmentation']:.2f}")
-    if judge is not None:
+    column = "distance" if distance is None else distance.name
+    table = Table("images shown", column, "augmentation", title=trained.card.name, title_justify="left")
+    for entry in trained.history:
+        value = f"{entry['distance']:.4g}" if "distance" in entry else "none: too few images"
+        table.add_row(f"{int(entry['images']):,}", value, f"{entry['augmentation']:.2f}")
+    if distance is not None:
         table.add_section()
-        table.add_row("real to real", f"{judge.between_halves:.4g}", "")
-    console().print(table)
-    console().print(f"prior: {out}, its samples: {out / 'samples.png'}", soft_wrap=True, markup=False)
+        table.add_row("real to real", f"{distance.between_halves:.4g}", "")
+    open_console().print(table)
+    print_line(f"prior: {out}, its samples: {out / 'samples.png'}")
 
 
 def _show_imported(out: Path, as_json: bool) -> None:
@@ -281,11 +283,11 @@ def _show_imported(out: Path, as_json: bool) -> None:
     from sparseguard.generators.sampling import SAMPLES, write_samples
 
     write_samples(out / SAMPLES, load_prior(out, trust_code=True))
-    found = _entry(str(out), out)
+    entry = _entry(str(out), out)
     if as_json:
-        print_json(found)
+        print_json(entry)
         return
-    prints = "unknown" if found["fingerprints"] is None else f"{found['fingerprints']:,}"
-    shown = f"{out}: {found['name']}, {found['kind']}, {' x '.join(map(str, found['shape']))}, images seen: {prints}"
-    console().print(shown, soft_wrap=True, markup=False)
-    console().print(f"its samples: {out / SAMPLES}", soft_wrap=True, markup=False)
+    prints = "unknown" if entry["fingerprints"] is None else f"{entry['fingerprints']:,}"
+    line = f"{out}: {entry['name']}, {entry['kind']}, {' x '.join(map(str, entry['shape']))}, images seen: {prints}"
+    print_line(line)
+    print_line(f"its samples: {out / SAMPLES}")

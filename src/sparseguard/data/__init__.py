@@ -3,7 +3,7 @@
 Example:
     >>> from sparseguard.data import DATASETS
     >>> splits = DATASETS["fashion-mini"](private=1000).load()
-    >>> {part: len(images) for part, images in splits.parts().items()}
+    >>> {part: len(images) for part, images in splits.by_name().items()}
     {'private': 1000, 'auxiliary': 1500, 'auxiliary_val': 300, 'tuning': 300, 'test': 900}
 """
 
@@ -15,7 +15,7 @@ from sparseguard.data.datasets.celeba import CelebA
 from sparseguard.data.datasets.cifar10 import Cifar10
 from sparseguard.data.datasets.fashion_mini import FashionMini
 from sparseguard.data.datasets.fashion_mnist import FashionMnist
-from sparseguard.data.datasets.image_folder import OwnImages
+from sparseguard.data.datasets.image_folder import UserImages
 from sparseguard.data.datasets.medical_mnist import MedicalMnist
 from sparseguard.data.datasets.mnist import Mnist
 from sparseguard.data.splits import balanced_subset, partition
@@ -30,7 +30,7 @@ DATASETS: ComponentTable[type[DataSet]] = ComponentTable(
         FashionMnist.name: FashionMnist,
         Mnist.name: Mnist,
         MedicalMnist.name: MedicalMnist,
-        OwnImages.name: OwnImages,
+        UserImages.name: UserImages,
     },
 )
 """Every data set by the name a recipe calls it."""

@@ -1,4 +1,4 @@
-"""What every data set has in common: its parts, and how many images of each are used."""
+"""Interface of a data set: its splits, and how many images of each are used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DataSet(ABC):
     """Settings of a data set; `load` reads it.
 
     Args:
-        layout: how the set is parted, see `sparseguard.data.splits.partition`.
+        layout: of the splits, see `sparseguard.data.splits.partition`.
         private: use this many private images, the same number of each class; None for all.
         auxiliary: the same for the attacker's training images.
         auxiliary_val: the same for the attacker's validation images.
@@ -30,7 +30,7 @@ class DataSet(ABC):
 
     name: ClassVar[str]
     revision: ClassVar[int]
-    """Counts up when the same settings come to give other images or other parts."""
+    """Counts up when the same settings come to give other images or other splits."""
     summary: ClassVar[str]
     paper_name: ClassVar[str | None]
     """The set's name in the paper's tables; None when the paper has no such set."""
@@ -46,33 +46,33 @@ class DataSet(ABC):
 
     @pydantic.field_validator("private", "auxiliary", "auxiliary_val", "test")
     @classmethod
-    def _has_room_for_every_class(cls, size: int | None) -> int | None:
+    def _check_size(cls, size: int | None) -> int | None:
         least = max(len(cls.classes), 2)
         if size is not None and size < least:
             raise ValueError(f"must be at least {least}, one image of each class")
         return size
 
     def load(self) -> Splits:
-        """Read the set, part it and keep as many images of each part as asked for.
+        """Read the set, split it and keep as many images of each split as asked for.
 
-        The parts depend on nothing but the images and the layout. A smaller size gives a subset of a larger one.
+        The splits depend on nothing but the images and the layout. A smaller size gives a subset of a larger one.
 
         Raises:
-            DataError: when files are missing or damaged, or a part has fewer images than asked for, or fewer are asked
+            DataError: when files are missing or damaged, a split has fewer images than asked for, or fewer are asked
                 for than there are classes.
         """
         splits = self._read()
         return dataclasses.replace(
             splits,
-            private=self._limited("private", splits.private, self.private),
-            auxiliary=self._limited("auxiliary", splits.auxiliary, self.auxiliary),
-            auxiliary_val=self._limited("auxiliary_val", splits.auxiliary_val, self.auxiliary_val),
-            test=self._limited("test", splits.test, self.test),
+            private=self._limit("private", splits.private, self.private),
+            auxiliary=self._limit("auxiliary", splits.auxiliary, self.auxiliary),
+            auxiliary_val=self._limit("auxiliary_val", splits.auxiliary_val, self.auxiliary_val),
+            test=self._limit("test", splits.test, self.test),
         )
 
-    def _limited(self, part: str, images: ImageSet, size: int | None) -> ImageSet:
-        return images if size is None else balanced_subset(images, size, what=f"{self.name}: part '{part}'")
+    def _limit(self, split: str, images: ImageSet, size: int | None) -> ImageSet:
+        return images if size is None else balanced_subset(images, size, what=f"{self.name}: split '{split}'")
 
     @abstractmethod
     def _read(self) -> Splits:
-        """Return all images, parted in the layout asked for."""
+        """Return all images, split in the layout asked for."""

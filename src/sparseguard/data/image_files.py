@@ -10,12 +10,12 @@ from torch import Tensor
 from sparseguard.core.errors import DataError
 from sparseguard.core.out_of_core import IMAGES_LIMIT, allocate
 from sparseguard.core.progress import Progress, Silent
-from sparseguard.data.preparation.decode_image import Look, decode
+from sparseguard.data.preparation.decode_image import ImageFormat, decode
 from sparseguard.data.readers.sources import open_source
 from sparseguard.types import ImageSet
 
 
-def read_images(path: Path, look: Look, progress: Progress | None = None) -> ImageSet:
+def read_images(path: Path, look: ImageFormat, progress: Progress | None = None) -> ImageSet:
     """Return all images of class folders, an archive of them, or arrays, decoded; a large set lies on disk.
 
     Args:

@@ -1,6 +1,6 @@
-"""Who may read which image: the parts of a set, and smaller sets of the same kind.
+"""Splits of a data set, and balanced subsets.
 
-Everything here is drawn with fixed seeds, so a split never changes with the seed of a run. Only the raw stream of
+All draws have fixed seeds, so a split never changes with the seed of a run. Only the raw stream of
 PCG64 is used, which NumPy promises to keep across versions and platforms; it makes no such promise for `permutation`.
 """
 
@@ -18,36 +18,36 @@ from sparseguard.types import ImageSet, Splits
 Layout = Literal["sparseguard", "paper"]
 Index = npt.NDArray[np.int64]
 
-SHARES = {"private": 70, "auxiliary": 15, "auxiliary_val": 3, "tuning": 3, "test": 9}
-"""Per cent of a set in each part, in layout ``sparseguard``."""
+SPLIT_PERCENTAGES = {"private": 70, "auxiliary": 15, "auxiliary_val": 3, "tuning": 3, "test": 9}
+"""Per cent of a set in each split, in layout ``sparseguard``."""
 
-PAPER_SHARES = {"private": 70, "auxiliary": 27, "auxiliary_val": 3}
+PAPER_SPLIT_PERCENTAGES = {"private": 70, "auxiliary": 27, "auxiliary_val": 3}
 _PARTITION_STREAM, _ORDER_STREAM, _SUBSET_STREAM = 1, 2, 3
 
 
 def partition(images: ImageSet, *, name: str, layout: Layout, flips_keep_class: bool) -> Splits:
-    """Part a set so that every part has the classes in the proportions of the whole, in shuffled order.
+    """Split a set so that every split has the classes in the proportions of the whole, in shuffled order.
 
     Args:
         images: the whole set.
         name: the set's name, as messages and records call it.
-        layout: ``sparseguard`` uses every image once: 70 % private, 15 auxiliary, 3 auxiliary_val, 3 select,
-            9 test. ``paper`` gives the attacker everything that is not private (a tenth of it is auxiliary_val), and
-            both select and test are all of those images again: they overlap with what the attacker has.
+        layout: ``sparseguard`` uses every image once: 70 % private, 15 auxiliary, 3 auxiliary_val, 3 tuning, 9 test.
+            ``paper`` gives the attacker everything that is not private (a tenth of it is auxiliary_val), and both
+            tuning and test are all of those images again: they overlap with the attacker's.
         flips_keep_class: whether the mirror image of every image belongs to the same class.
 
     Raises:
-        DataError: when the set is too small for every part to have an image.
+        DataError: when the set is too small for every split to have an image.
     """
     labels = images.labels.numpy()
     if layout == "paper":
-        parts = partition_index(labels, PAPER_SHARES)
-        rest = np.concatenate([parts["auxiliary"], parts["auxiliary_val"]])
-        parts |= {"tuning": rest, "test": rest}
+        indices = partition_index(labels, PAPER_SPLIT_PERCENTAGES)
+        rest = np.concatenate([indices["auxiliary"], indices["auxiliary_val"]])
+        indices |= {"tuning": rest, "test": rest}
     else:
-        parts = partition_index(labels, SHARES)
-    selected = {part: images.select(torch.from_numpy(index)) for part, index in parts.items()}
-    return Splits(name=name, layout=layout, flips_keep_class=flips_keep_class, **selected)
+        indices = partition_index(labels, SPLIT_PERCENTAGES)
+    subsets = {split: images.select(torch.from_numpy(index)) for split, index in indices.items()}
+    return Splits(name=name, layout=layout, flips_keep_class=flips_keep_class, **subsets)
 
 
 def balanced_subset(images: ImageSet, size: int, *, what: str) -> ImageSet:
@@ -57,11 +57,11 @@ def balanced_subset(images: ImageSet, size: int, *, what: str) -> ImageSet:
 
     Args:
         images: the images to draw from.
-        size: how many, at least one a class.
-        what: what a message calls the images.
+        size: number of images, at least one a class.
+        what: name of the images in messages.
 
     Raises:
-        DataError: when there are fewer images than ``size``, or fewer wanted than there are classes.
+        DataError: when ``size`` is above the number of images, or below that of classes.
 
     Example:
         >>> images = ImageSet(pixels=torch.zeros(6, 1, 2, 2), labels=torch.tensor([0, 0, 0, 0, 1, 1]),
@@ -79,35 +79,35 @@ def balanced_subset(images: ImageSet, size: int, *, what: str) -> ImageSet:
 
 
 def balanced_index(labels: npt.NDArray[np.integer]) -> Index:
-    """Order ``(n,)`` labels so that every beginning of the order has all classes equally often, while they last."""
-    order = shuffled(len(labels), _SUBSET_STREAM)
+    """Return an order of ``(n,)`` labels whose every beginning has all classes equally often, while they last."""
+    order = fixed_order(len(labels), _SUBSET_STREAM)
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rank[order[labels[order] == label]] = np.arange(np.count_nonzero(labels == label))
     return order[np.argsort(rank[order], kind="stable")]
 
 
-def partition_index(labels: npt.NDArray[np.integer], shares: dict[str, int]) -> dict[str, Index]:
-    """Deal out ``(n,)`` labels by shares: each part's indices, shuffled, with the classes in the same proportions.
+def partition_index(labels: npt.NDArray[np.integer], percentages: dict[str, int]) -> dict[str, Index]:
+    """Split ``(n,)`` labels: return each split's indices, shuffled, with the classes in the same proportions.
 
-    Part sizes are the shares of n, and a class's place in a part its share of what is left, both rounded by largest
-    remainder; classes of the same size differ by one image at most.
+    Split sizes are the percentages of n, and the images of a class in a split its fraction of what is left, both
+    rounded by largest remainder; classes of the same size differ by one image at most.
     """
-    order = shuffled(len(labels), _PARTITION_STREAM)
+    order = fixed_order(len(labels), _PARTITION_STREAM)
     pools = [order[labels[order] == label] for label in np.unique(labels)]
     left = np.array([len(pool) for pool in pools], dtype=np.int64)
-    part_of = np.empty(len(labels), dtype=np.int64)
-    for part, size in enumerate(largest_remainder(np.array(list(shares.values())), len(labels))):
-        taken = largest_remainder(left, int(size))
-        for pool, rest, count in zip(pools, left, taken, strict=True):
-            part_of[pool[len(pool) - rest : len(pool) - rest + count]] = part
-        left -= taken
-    order = shuffled(len(labels), _ORDER_STREAM)
-    return {name: order[part_of[order] == part] for part, name in enumerate(shares)}
+    split_of = np.empty(len(labels), dtype=np.int64)
+    for split, size in enumerate(largest_remainder(np.array(list(percentages.values())), len(labels))):
+        counts = largest_remainder(left, int(size))
+        for pool, rest, count in zip(pools, left, counts, strict=True):
+            split_of[pool[len(pool) - rest : len(pool) - rest + count]] = split
+        left -= counts
+    order = fixed_order(len(labels), _ORDER_STREAM)
+    return {name: order[split_of[order] == split] for split, name in enumerate(percentages)}
 
 
 def largest_remainder(weights: Index, total: int) -> Index:
-    """Round ``total`` times each weight's share to integers that add up to ``total``.
+    """Round ``total`` times each weight's fraction to integers that add up to ``total``.
 
     Source: Hamilton's method of apportionment; ties go to the first.
 
@@ -120,6 +120,6 @@ def largest_remainder(weights: Index, total: int) -> Index:
     return whole
 
 
-def shuffled(count: int, stream: int) -> Index:
+def fixed_order(count: int, stream: int) -> Index:
     """Return 0 to ``count`` - 1 in an order that depends on ``stream`` alone."""
     return np.argsort(np.random.PCG64([0, stream]).random_raw(count), kind="stable")

@@ -1,4 +1,4 @@
-"""What a prior is: a frozen generator from latents to images, with what an attack may differentiate and replace."""
+"""Contract of priors: a frozen generator from latents to images, whose layers can be differentiated and replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparseguard.generators.card import PriorCard
 
 PRIOR_REVISION = 1
-"""Of what priors make of their weights."""
+"""Revision of the images that priors make of their weights."""
 
 Parts = tuple[Tensor | None, ...]
 
@@ -27,8 +27,8 @@ class Prior(ABC):
     identity for mapping; its w is z.
 
     Args:
-        card: what it says of itself.
-        trained_on: fingerprints ``(n, 8)`` of the images it was trained on; None where that is not known.
+        card: its description.
+        trained_on: fingerprints ``(n, 8)`` of the images it was trained on; None if unknown.
         generator: the networks, put into evaluation mode and frozen; moved by `to`.
     """
 
@@ -64,14 +64,14 @@ class Prior(ABC):
     @final
     def latents(self, count: int, generator: torch.Generator) -> Float[Tensor, "n ..."]:
         """Return z drawn from the standard normal distribution by ``generator``, on the prior's device."""
-        drawn = torch.randn(count, *self.card.latent, generator=generator, device=generator.device)
-        return drawn.to(self.device)
+        z = torch.randn(count, *self.card.latent, generator=generator, device=generator.device)
+        return z.to(self.device)
 
     @abstractmethod
     def mapping(
         self, z: Float[Tensor, "n ..."], *, truncation: float = 1.0, cutoff: int | None = None
     ) -> Float[Tensor, "n ..."]:
-        """Return w ``(n, num_ws, w_dim)``, drawn towards its mean by ``truncation`` in the first ``cutoff`` layers.
+        """Return w ``(n, num_ws, w_dim)``, moved towards its mean by ``truncation`` in the first ``cutoff`` layers.
 
         Without W: z times ``truncation``, since the mean of z is 0.
         """
@@ -85,36 +85,36 @@ class Prior(ABC):
         return None
 
     def layers(self) -> Sequence[nn.Module]:
-        """Return the layers of the synthesis in the order they are run, whose outputs can be replaced."""
+        """Return the layers of the synthesis in order, whose outputs can be replaced."""
         return ()
 
     @final
     def features(self, w: Float[Tensor, "n ..."], layer: int) -> Parts:
-        """Return what ``layers()[layer]`` puts out for w: one tensor, or several with None where there is none."""
-        kept: list[Parts] = []
-        with _hooked(self.layers()[layer], lambda output: kept.append(_parts(output))):
+        """Return the output of ``layers()[layer]`` for w: one tensor, or several with None where there is none."""
+        outputs: list[Parts] = []
+        with _replace_output(self.layers()[layer], lambda output: outputs.append(_to_parts(output))):
             self.synthesis(w)
-        return kept[0]
+        return outputs[0]
 
     @final
     def finish(self, features: Parts, w: Float[Tensor, "n ..."], layer: int) -> Float[Tensor, "n c h w"]:
         """Return the images of w with the output of ``layers()[layer]`` replaced by ``features``."""
 
-        def replaced(output: Any) -> Any:
+        def replace(output: Any) -> Any:
             return features[0] if isinstance(output, Tensor) else type(output)(features)
 
-        with _hooked(self.layers()[layer], replaced):
+        with _replace_output(self.layers()[layer], replace):
             return self.synthesis(w)
 
 
 @contextmanager
-def _hooked(layer: nn.Module, answer: Any) -> Iterator[None]:
-    handle = layer.register_forward_hook(lambda _module, _inputs, output: answer(output))
+def _replace_output(layer: nn.Module, replace: Any) -> Iterator[None]:
+    handle = layer.register_forward_hook(lambda _module, _inputs, output: replace(output))
     try:
         yield
     finally:
         handle.remove()
 
 
-def _parts(output: Any) -> Parts:
+def _to_parts(output: Any) -> Parts:
     return (output,) if isinstance(output, Tensor) else tuple(output)

@@ -1,4 +1,4 @@
-"""What a prior says of itself: where it comes from, what it makes, and which images it has seen."""
+"""Description of a prior: its origin, its images, and the images it was trained on."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FINGERPRINT_BYTES = 8
 
 
 class PriorCard(pydantic.BaseModel):
-    """The description that lies beside a prior's weights as ``prior.json``.
+    """Description of a prior, stored beside its weights as ``prior.json``.
 
     Args:
         version: of this description.
-        name: what tables call it.
-        kind: which class loads it: ``style`` (ours), ``module`` (a user's), ``official`` (NVIDIA's).
+        name: in tables.
+        kind: of the class that loads it: ``style`` (ours), ``module`` (a user's), ``official`` (NVIDIA's).
         shape: channels, height and width of its images.
         latent: shape of one z.
         num_ws: how many layers take a w; 0 for a generator of z only.
         w_dim: length of one w; 0 likewise.
-        classes: names of the classes it has seen; None where that is not known.
-        trained_on: one sentence on the images it has seen.
-        source: how it came about, sentence by sentence.
-        construction: what is needed to build it, by kind.
+        classes: names of the classes it was trained on; None if unknown.
+        trained_on: one sentence on the images it was trained on.
+        source: its origin, sentence by sentence.
+        construction: arguments to build it, by kind.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -49,17 +49,17 @@ class PriorCard(pydantic.BaseModel):
     construction: dict[str, Any] = {}
 
 
-def fingerprints(images: ImageSet) -> Tensor:
+def fingerprint_images(images: ImageSet) -> Tensor:
     """Return ``(n, 8)`` uint8: the first bytes of the SHA-256 of each image's shape and 8-bit pixels.
 
-    Images that differ in a pixel, or in size, have different ones, so a resized copy is not recognized.
+    Images that differ in a pixel, or in size, have different fingerprints, so a resized copy is not recognized.
 
     Example:
         >>> import torch
         >>> from sparseguard.types import ImageSet
         >>> black = ImageSet(pixels=torch.zeros(2, 1, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 0]),
         ...                  classes=("a",))
-        >>> prints = fingerprints(black)
+        >>> prints = fingerprint_images(black)
         >>> prints.shape, bool((prints[0] == prints[1]).all())
         (torch.Size([2, 8]), True)
     """
@@ -72,7 +72,7 @@ def fingerprints(images: ImageSet) -> Tensor:
     return torch.from_numpy(joined).view(-1, FINGERPRINT_BYTES)
 
 
-def shared_images(trained_on: Tensor, images: ImageSet) -> int:
+def count_shared_images(trained_on: Tensor, images: ImageSet) -> int:
     """Return how many of ``images`` are among those with the fingerprints ``trained_on``, ``(n, 8)`` uint8."""
     known = {row.numpy().tobytes() for row in trained_on}
-    return sum(row.numpy().tobytes() in known for row in fingerprints(images))
+    return sum(row.numpy().tobytes() in known for row in fingerprint_images(images))

@@ -24,10 +24,10 @@ from sparseguard.generators.stylegan.prior import StylePrior
 CARD, WEIGHTS, TRAINED_ON = "prior.json", "weights.safetensors", "trained_on"
 
 KINDS: dict[str, type[Prior]] = {"style": StylePrior, "module": ModulePrior, "official": OfficialPrior}
-"""Which class loads a prior, by the kind on its card."""
+"""Classes that load priors, by the kind on the card."""
 
 
-def shipped_priors() -> dict[str, Path]:
+def list_shipped_priors() -> dict[str, Path]:
     """Return the folders of the priors within the package by name."""
     folder = Path(str(importlib.resources.files("sparseguard.generators") / "pretrained"))
     return {entry.name: entry for entry in sorted(folder.iterdir()) if (entry / CARD).is_file()}
@@ -41,7 +41,7 @@ def find_prior(source: str | Path) -> Path:
     """
     if (Path(source) / CARD).is_file():
         return Path(source)
-    shipped = shipped_priors()
+    shipped = list_shipped_priors()
     if str(source) in shipped:
         return shipped[str(source)]
     raise DataError(
@@ -51,7 +51,7 @@ def find_prior(source: str | Path) -> Path:
 
 
 def read_card(folder: Path) -> PriorCard:
-    """Read what a prior says of itself, without its weights.
+    """Read a prior's description, without its weights.
 
     Raises:
         DataError: when it is no such description.
@@ -60,8 +60,8 @@ def read_card(folder: Path) -> PriorCard:
     try:
         return PriorCard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # pydantic's error is a ValueError
-        told = _first(error) if isinstance(error, pydantic.ValidationError) else str(error)
-        raise DataError(f"{path}: not the description of a prior: {told}.") from None
+        reason = _first_issue(error) if isinstance(error, pydantic.ValidationError) else str(error)
+        raise DataError(f"{path}: not the description of a prior: {reason}.") from None
 
 
 def load_prior(source: str | Path, *, trust_code: bool = False) -> Prior:
@@ -71,7 +71,7 @@ def load_prior(source: str | Path, *, trust_code: bool = False) -> Prior:
 
     Args:
         source: folder or name.
-        trust_code: run that Python. Say so for folders you made, or looked into.
+        trust_code: run that Python. Set it for folders that you made or checked.
 
     Raises:
         DataError: when it cannot be found, read or built, its weights are another network's, or it would run code that
@@ -100,18 +100,18 @@ def load_prior(source: str | Path, *, trust_code: bool = False) -> Prior:
         raise DataError(f"{folder / CARD}: unknown kind '{card.kind}'. {nearest(card.kind, KINDS)}")
     if KINDS[card.kind].runs_code and not trust_code:
         raise DataError(
-            f"{folder}: loading this prior runs Python that its {CARD} names ({_named_code(card)}). If you made it, or "
-            "looked into it, say so: trust_prior = true in a recipe, --trust-code, or trust_code=True."
+            f"{folder}: loading this prior runs Python that its {CARD} names ({_list_code(card)}). If you made it, or "
+            "checked it, say so: trust_prior = true in a recipe, --trust-code, or trust_code=True."
         )
     return KINDS[card.kind].load(folder, card, trained_on, tensors)
 
 
-def _named_code(card: PriorCard) -> str:
+def _list_code(card: PriorCard) -> str:
     return ", ".join(str(card.construction[key]) for key in ("factory", "checkout") if key in card.construction)
 
 
 def count_fingerprints(folder: Path) -> int | None:
-    """Return how many images a prior says it was trained on, without reading its weights; None where it does not.
+    """Return how many images a prior says it was trained on, without reading its weights; None if unknown.
 
     Raises:
         DataError: when its weights cannot be read.
@@ -134,21 +134,21 @@ def save_prior(
     """Write a prior's folder, whole or not at all.
 
     Args:
-        folder: what is made; it must not be there.
-        card: what the prior says of itself.
-        trained_on: fingerprints ``(n, 8)`` of the images it was trained on; None where they are not known.
+        folder: the new folder; it must not exist.
+        card: the prior's description.
+        trained_on: fingerprints ``(n, 8)`` of the images it was trained on; None if unknown.
         tensors: its weights.
-        beside: further files by name, which nothing depends on, such as a picture of samples.
+        beside: further files by name that nothing depends on, such as a picture of samples.
 
     Raises:
-        StoreError: when there is something already, or it cannot be written.
+        StoreError: when the folder exists, or cannot be written.
     """
     if folder.exists():
         raise StoreError(f"{folder}: exists already. Choose another folder, or remove it.")
-    known = {} if trained_on is None else {TRAINED_ON: trained_on}
+    extra = {} if trained_on is None else {TRAINED_ON: trained_on}
 
     def fill(aside: Path) -> None:
-        write_tensors(aside / WEIGHTS, {**tensors, **known}, {"prior": card.name})
+        write_tensors(aside / WEIGHTS, {**tensors, **extra}, {"prior": card.name})
         (aside / CARD).write_text(json.dumps(card.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
         for name, content in (beside or {}).items():
             (aside / name).write_bytes(content)
@@ -156,7 +156,7 @@ def save_prior(
     write_folder(folder, fill)
 
 
-def prior_fingerprint(source: str | Path) -> str:
+def hash_prior(source: str | Path) -> str:
     """Return the SHA-256 of a prior's description and weights, for keys and records."""
     folder = find_prior(source)
     digest = hashlib.sha256()
@@ -168,7 +168,7 @@ def prior_fingerprint(source: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _first(error: pydantic.ValidationError) -> str:
+def _first_issue(error: pydantic.ValidationError) -> str:
     issue = error.errors()[0]
     where = ".".join(str(part) for part in issue["loc"])
     return f"{where}: {issue['msg']}"

@@ -1,4 +1,4 @@
-"""Pictures of what a prior makes, so that a bad one is seen."""
+"""Pictures of a prior's samples, which show a bad prior."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from sparseguard.generators.base import Prior
 
 SAMPLES = "samples.png"
 """The picture beside a prior's weights."""
-TILE, GAP, AT_ONCE = 84, 2, 32
-"""Pixels a side of a tile of the grid, at least about; between tiles; images made at once."""
+TILE, GAP, BATCH = 84, 2, 32
+"""Least side of a tile, about, and gap between tiles, in pixels; images made at once."""
 COUNT, TRUNCATION = 64, 0.7
-"""Of the grid that lies beside a prior's weights."""
+"""Number of samples, and their truncation, in the picture beside a prior's weights."""
 
 
 @torch.no_grad()
-def samples(
+def draw_samples(
     prior: Prior, count: int = COUNT, *, truncation: float = TRUNCATION, seed: int = 0
 ) -> Float[Tensor, "n c h w"]:
     """Return images of random latents in [0, 1], clipped, on the CPU.
 
     Args:
-        prior: what makes them.
+        prior: the generator.
         count: how many; a smaller number gives the first of a larger one.
-        truncation: how far w is from its mean, 1 for as far as it was drawn.
+        truncation: factor of w's distance to its mean.
         seed: of the latents.
     """
-    # one z after another, since torch draws few numbers in another way than many
+    # one z after another, because torch draws a few numbers differently from many
     source = torch.Generator().manual_seed(derive(purpose="samples of a prior", seed=seed))
     z = torch.cat([prior.latents(1, source) for _ in range(count)])
-    parts = [prior.synthesis(prior.mapping(part, truncation=truncation)) for part in z.split(AT_ONCE)]
-    return torch.cat(parts).clamp(0, 1).cpu()
+    images = [prior.synthesis(prior.mapping(batch, truncation=truncation)) for batch in z.split(BATCH)]
+    return torch.cat(images).clamp(0, 1).cpu()
 
 
-def grid_png(images: Float[Tensor, "n c h w"]) -> bytes:
+def encode_grid(images: Float[Tensor, "n c h w"]) -> bytes:
     """Return a PNG with the images row by row in a square, white between them, small ones enlarged pixel by pixel.
 
     Example:
@@ -71,14 +71,14 @@ def grid_png(images: Float[Tensor, "n c h w"]) -> bytes:
 def write_samples(
     path: Path, prior: Prior, count: int = COUNT, *, truncation: float = TRUNCATION, seed: int = 0
 ) -> None:
-    """Write a picture of what a prior makes of random latents.
+    """Write a picture of a prior's samples.
 
     Raises:
         StoreError: when it cannot be written.
     """
-    picture = grid_png(samples(prior, count, truncation=truncation, seed=seed))
-    write_file(path, lambda aside: _fill(aside, picture))
+    picture = encode_grid(draw_samples(prior, count, truncation=truncation, seed=seed))
+    write_file(path, lambda aside: _write_bytes(aside, picture))
 
 
-def _fill(path: Path, content: bytes) -> None:
+def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)

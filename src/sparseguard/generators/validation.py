@@ -1,4 +1,4 @@
-"""What a prior that comes from others must hold to, looked at on a few of its images."""
+"""Checks of an imported prior on a few of its images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparseguard.generators.base import Prior
 IMAGES = 6
 TOLERANCE = 1e-4
 FAR, NARROW = 0.5, 0.02
-"""How far beyond the range, and how small a part of it, as parts of its width, are refused."""
+"""Refused: values so far beyond the range, or within so small a fraction of it, in units of its width."""
 
 
 def _ascending(output: tuple[float, float]) -> tuple[float, float]:
@@ -24,10 +24,10 @@ def _ascending(output: tuple[float, float]) -> tuple[float, float]:
 
 
 OutputRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
-"""The values a network gives to black and white."""
+"""A network's values of black and white."""
 
 
-def scaled(images: Tensor, output: tuple[float, float]) -> Tensor:
+def rescale(images: Tensor, output: tuple[float, float]) -> Tensor:
     """Return a network's images with its black at 0 and its white at 1, not clipped.
 
     Example:
@@ -39,16 +39,16 @@ def scaled(images: Tensor, output: tuple[float, float]) -> Tensor:
 
 @torch.no_grad()
 def check_images(prior: Prior, output: tuple[float, float], seed: int = 0) -> tuple[float, float]:
-    """Look at a few images: finite, the same when made again and without batch mates, and in their range.
+    """Check that a few images are finite, reproducible, independent of their batch, and in their range.
 
-    Values are far outside when 1 in 200 lies beyond the range by half its width; and the range is refused as well when
-    99 of 100 lie within a fiftieth of it. A range that is wrong by less is not noticed.
+    The range is refused when 1 value in 200 lies beyond it by half its width, or 99 of 100 lie within a fiftieth of
+    it. A smaller error of the range passes unnoticed.
 
     Returns:
-        Between which values 99 of 100 lie, in the network's own units.
+        The range of 99 of 100 values, in the network's own units.
 
     Raises:
-        DataError: saying what was seen.
+        DataError: naming the failed check.
     """
     where = f"prior '{prior.card.name}'"
     z = prior.latents(IMAGES, torch.Generator().manual_seed(seed))
@@ -60,23 +60,23 @@ def check_images(prior: Prior, output: tuple[float, float], seed: int = 0) -> tu
     _compare(where, images, prior.synthesis(prior.mapping(z)), "made again from the same z; it must not be random")
     alone = prior.synthesis(prior.mapping(z[:1]))
     _compare(where, images[:1], alone, "made without the rest of the batch; it must not depend on it (BatchNorm?)")
-    return _range(where, images, output)
+    return _check_range(where, images, output)
 
 
-def _compare(where: str, images: Tensor, again: Tensor, how: str) -> None:
-    if not torch.allclose(images, again, rtol=TOLERANCE, atol=TOLERANCE):
-        most = float((images - again).abs().max())
+def _compare(where: str, images: Tensor, repeated: Tensor, how: str) -> None:
+    if not torch.allclose(images, repeated, rtol=TOLERANCE, atol=TOLERANCE):
+        most = float((images - repeated).abs().max())
         raise DataError(f"{where}: an image differs by up to {most:.2g} of the range when {how}.")
 
 
-def _range(where: str, images: Tensor, output: tuple[float, float]) -> tuple[float, float]:
+def _check_range(where: str, images: Tensor, output: tuple[float, float]) -> tuple[float, float]:
     values = images.flatten().float()
     values = values[:: values.numel() // 1_000_000 + 1]
     low, high = torch.quantile(values, torch.tensor([0.005, 0.995])).tolist()
-    seen = tuple(output[0] + part * (output[1] - output[0]) for part in (low, high))
+    measured = tuple(output[0] + quantile * (output[1] - output[0]) for quantile in (low, high))
     if low < -FAR or high > 1 + FAR or high - low < NARROW:
         raise DataError(
             f"{where}: the output range is given as {output[0]:g} to {output[1]:g}, but 99 of 100 values lie between "
-            f"{seen[0]:.3g} and {seen[1]:.3g}. Give the values that mean black and white."
+            f"{measured[0]:.3g} and {measured[1]:.3g}. Give the values that mean black and white."
         )
-    return seen[0], seen[1]
+    return measured[0], measured[1]

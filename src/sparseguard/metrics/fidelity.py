@@ -8,8 +8,9 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from sparseguard.metrics.base import Metric
+from sparseguard.numerics.psnr import PSNR_CAP
+from sparseguard.types import Images
 
-PSNR_CAP = 100.0
 CHUNK = 1000
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from sparseguard.core.errors import DataError
 from sparseguard.types import ImageSet
@@ -30,6 +31,9 @@ class SizedDataset(Protocol):
 
 ImageSource = ImageSet | SizedDataset | DataLoader[Any] | npt.NDArray[Any] | Tensor | tuple[Any, Any] | str | Path
 """Everything that an audit takes as images."""
+
+UNLABELED = ("unlabeled",)
+"""Classes of an image set without labels."""
 
 
 def to_image_set(source: Any, name: str) -> ImageSet:
@@ -59,8 +63,8 @@ def _convert(source: Any) -> ImageSet:
             return ImageSet.from_arrays(images, labels)
         case str() | Path():
             return ImageSet.from_folder(Path(source))
-        case DataLoader():
-            return ImageSet.from_dataset(source.dataset)
+        case DataLoader() | IterableDataset():
+            return ImageSet.from_dataset(source)
         case Sequence() if not len(source):
             raise DataError("there are no images.")
         case SizedDataset():
@@ -70,13 +74,22 @@ def _convert(source: Any) -> ImageSet:
     )
 
 
+def require_labels(images: ImageSet, name: str) -> None:
+    """Check that images have labels.
+
+    Raises:
+        DataError: when they have none.
+    """
+    if images.classes == UNLABELED:
+        raise DataError(f"{name}: the images have no labels; give a pair (images, labels), or a data set with labels.")
+
+
 def share_classes(first: ImageSet, second: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Give both sets the longer list of classes, where the other list is its beginning."""
+    """Give both sets the longer list of classes, where the other list is its beginning, or has no labels."""
+    if UNLABELED in (first.classes, second.classes) and first.classes != second.classes:
+        classes = second.classes if first.classes == UNLABELED else first.classes
+        return replace(first, classes=classes), replace(second, classes=classes)
     classes = max(first.classes, second.classes, key=len)
     if any(classes[: len(images.classes)] != images.classes for images in (first, second)):
         return first, second
-    first, second = (
-        images if images.classes == classes else ImageSet(pixels=images.pixels, labels=images.labels, classes=classes)
-        for images in (first, second)
-    )
-    return first, second
+    return replace(first, classes=classes), replace(second, classes=classes)

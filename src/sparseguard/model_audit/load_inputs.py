@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.core.progress import Progress
 from sparseguard.core.state_dicts import load_strictly, read_weights
-from sparseguard.core.user_code.import_factory import absolute, call_factory
+from sparseguard.core.user_code.import_factory import call_factory, resolve_factory
 from sparseguard.model_audit.preprocessing import Preprocessed
 from sparseguard.types import ImageSet
 
@@ -52,7 +52,7 @@ def load_model(
     else:
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))
-        model, _ = call_factory(absolute(factory), {}, None)
+        model, _ = call_factory(resolve_factory(factory), {}, None)
         if weights is not None:
             load_strictly(model, _strip_prefixes(read_weights(weights), model, weights, progress), str(weights))
     return Preprocessed(model, mean, std) if mean or std else model

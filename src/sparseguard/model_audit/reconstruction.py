@@ -18,7 +18,7 @@ from sparseguard.core.progress import Progress, Silent
 from sparseguard.core.seeding import derive
 from sparseguard.generators import load_prior
 from sparseguard.metrics import psnr, ssim
-from sparseguard.model_audit.accept_images import ImageSource, share_classes, to_image_set
+from sparseguard.model_audit.accept_images import ImageSource, require_labels, share_classes, to_image_set
 from sparseguard.model_audit.hooked_model import HookedModel, check_taps, copy_frozen
 from sparseguard.model_audit.validate_inputs import adapt_precision, check_match, divide
 from sparseguard.types import FLOORS, AttackInput, AuxiliaryData, Images, ImageSet, Knowledge
@@ -103,12 +103,16 @@ def reconstruct(
     """
     target_device = parse_device(device)
     component: Attack = parse_named({"name": attack, **settings}, ATTACKS, "attack")[1]
-    targets, known = share_classes(to_image_set(images, "images"), to_image_set(auxiliary, "auxiliary"))
+    targets, known = to_image_set(images, "images"), to_image_set(auxiliary, "auxiliary")
+    if component.knowledge == Knowledge.LABEL:
+        require_labels(targets, "images")
+        require_labels(known, "auxiliary")
+    targets, known = share_classes(targets, known)
     check_match(targets, known, "auxiliary")
     subsets = divide(known, SHARES, "auxiliary")
     probes = known.batch(torch.arange(min(PROBES, len(known)))).to(target_device)
     frozen = adapt_precision(copy_frozen(model).to(target_device), probes)
-    hooked = HookedModel(frozen, tap, check_taps(frozen, [tap], probes)[tap])
+    hooked = HookedModel(frozen, tap, check_taps(frozen, [tap], probes)[tap]).eval()
 
     def access(knowledge: Knowledge, purpose: str) -> ModelAccess:
         return ModelAccess(

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from sparseguard.core.device import parse_device
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress, Silent
-from sparseguard.model_audit.accept_images import ImageSource, share_classes, to_image_set
+from sparseguard.model_audit.accept_images import ImageSource, require_labels, share_classes, to_image_set
 from sparseguard.model_audit.audited_model import build_recipe, build_threats
 from sparseguard.model_audit.hooked_model import LOGITS, HookedModel, check_taps, copy_frozen, count_calls
 from sparseguard.model_audit.validate_inputs import adapt_precision, check_logits, split_images
-from sparseguard.pipeline.plan.keys import PlannedCase, plan_cases
+from sparseguard.pipeline.plan.cases import PlannedCase, plan_cases
 from sparseguard.pipeline.scoring.scorers import bench
 from sparseguard.pipeline.store import Store, TrainingFacts
 from sparseguard.pipeline.tasks.case import measured
@@ -31,17 +31,17 @@ from sparseguard.targets import Target
 DEFAULT_ATTACKS: list[dict[str, Any]] = [
     {"name": "mean-image"},
     {"name": "class-mean"},
-    {"name": "nearest-public"},
+    {"name": "nearest-neighbor"},
     {"name": "ridge", "copies": 3, "mixes": 1},
     {"name": "local-ridge", "copies": 2},
     {"name": "ridge-conv", "copies": 2, "epochs": 8},
-    {"name": "gradient-inversion", "setting": {"images": 32}},
+    {"name": "gradient-inversion", "conditions": {"max_images": 32}},
     {
         "name": "ridge",
         "copies": 3,
         "mixes": 1,
         "label": "ridge, shuffled features",
-        "setting": {"control": "shuffled-features"},
+        "conditions": {"control": "shuffled-features"},
     },
 ]
 """Attacks of an audit, by default."""
@@ -116,8 +116,10 @@ def audit(
         True
     """
     reporter, target_device = progress or Silent(), parse_device(device)
-    images = share_classes(to_image_set(private, "private"), to_image_set(held_out, "held-out"))
-    splits = split_images(*images, flips_keep_class)
+    images = to_image_set(private, "private"), to_image_set(held_out, "held-out")
+    for name_of_images, image_set in zip(("private", "held-out"), images, strict=True):
+        require_labels(image_set, name_of_images)
+    splits = split_images(*share_classes(*images), flips_keep_class)
     probes = splits.auxiliary.batch(torch.arange(min(PROBES, len(splits.auxiliary)))).to(target_device)
     frozen = adapt_precision(copy_frozen(model).to(target_device), probes)
     check_logits(frozen, probes, splits.private.classes)

@@ -1,7 +1,7 @@
-"""How much two things measured on the same batch depend on each other: HSIC, COCO and distance correlation.
+"""Measures of dependence between two sets of values on one batch: HSIC, COCO and distance correlation.
 
-Kernels are ``(m, m)`` over the m images of a batch, vectors one row an image. All functions can be differentiated;
-what rounding cannot tell from 0 counts as 0 and gets no gradient, so coinciding rows do no harm.
+Kernels are ``(m, m)`` over the m images of a batch, vectors one row an image. All functions are differentiable.
+Values that rounding cannot tell from 0 count as 0 and get no gradient, so coinciding rows do no harm.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from sparseguard.numerics.distances import squared_distances_within
 
 Rows = Float[Tensor, "m d"]
 Kernel = Float[Tensor, "m m"]
@@ -18,18 +20,9 @@ EPSILON = 1e-5
 """Of `normalized_hsic`, as in BiDO's released code."""
 
 
-def squared_distances(x: Rows) -> Kernel:
-    """Return the squared Euclidean distances of all pairs of rows."""
-    moved = x - x.mean(0)
-    squares = moved.square().sum(1)
-    sums = squares[:, None] + squares
-    found = sums - 2 * moved @ moved.T
-    return found.masked_fill(found <= 16 * torch.finfo(x.dtype).eps * sums, 0)
-
-
 def gaussian_kernel(x: Rows, sigma: float) -> Kernel:
     r"""Return :math:`\exp(-\|x_i - x_j\|^2 / (2 \sigma^2 d))`; d, the number of values, makes sigma a scale a value."""
-    return (-squared_distances(x) / (2 * sigma**2 * x.shape[1])).exp()
+    return (-squared_distances_within(x) / (2 * sigma**2 * x.shape[1])).exp()
 
 
 def linear_kernel(x: Rows) -> Kernel:
@@ -37,7 +30,7 @@ def linear_kernel(x: Rows) -> Kernel:
     return x @ x.T
 
 
-def centred(k: Kernel) -> Kernel:
+def center(k: Kernel) -> Kernel:
     """Return ``H k H`` with ``H = I - 1/m``: rows and columns sum to 0."""
     return k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
 
@@ -53,7 +46,7 @@ def hsic(kx: Kernel, ky: Kernel) -> Value:
         >>> float(hsic(linear_kernel(x), linear_kernel(x)))
         4.0
     """
-    return (centred(kx) * ky).sum() / max(len(kx) - 1, 1) ** 2
+    return (center(kx) * ky).sum() / max(len(kx) - 1, 1) ** 2
 
 
 def normalized_hsic(kx: Kernel, ky: Kernel, epsilon: float = EPSILON) -> Value:
@@ -62,11 +55,11 @@ def normalized_hsic(kx: Kernel, ky: Kernel, epsilon: float = EPSILON) -> Value:
     It lies between 0 and m - 1, and estimates no constant of the distribution: it grows with the batch. In single
     precision it is meant for kernels whose entries are about 1 at most.
 
-    Source: released code of Peng et al. (BiDO), KDD 2022, which centres one side only, `K' = K H`. The result is the
-    same: both centrings have the same `H R`, `R_x R_y` has the trace of `H R_x H R_y`, and the symmetric one can be
+    Source: released code of Peng et al. (BiDO), KDD 2022, which centers one side only, `K' = K H`. The result is the
+    same: both forms have the same `H R`, `R_x R_y` has the trace of `H R_x H R_y`, and the symmetric one can be
     solved more precisely. No inverse is formed.
     """
-    rx, ry = (_smoothed(centred(k), epsilon * len(k)) for k in (kx, ky))
+    rx, ry = (_smooth(center(k), epsilon * len(k)) for k in (kx, ky))
     return (rx * ry.T).sum()
 
 
@@ -79,7 +72,7 @@ def coco(kx: Kernel, ky: Kernel) -> Value:
     Raises:
         torch.linalg.LinAlgError: when a kernel is not finite.
     """
-    return _root(torch.linalg.matrix_norm(centred(kx) @ centred(ky), ord=2)) / len(kx)
+    return _root(torch.linalg.matrix_norm(center(kx) @ center(ky), ord=2)) / len(kx)
 
 
 def distance_correlation(x: Rows, z: Float[Tensor, "m e"]) -> Value:
@@ -94,11 +87,11 @@ def distance_correlation(x: Rows, z: Float[Tensor, "m e"]) -> Value:
         >>> round(float(distance_correlation(x, 3 - 2 * x)), 5)
         1.0
     """
-    a, b = (_scaled(centred(_root(squared_distances(rows)))) for rows in (x, z))
+    a, b = (_normalize(center(_root(squared_distances_within(rows)))) for rows in (x, z))
     return _root((a * b).sum())
 
 
-def _smoothed(k: Tensor, ridge: float) -> Tensor:
+def _smooth(k: Tensor, ridge: float) -> Tensor:
     """Return ``(k + ridge I)^-1 k``; a kernel that is not finite gives a result that is not."""
     eye = torch.eye(len(k), dtype=k.dtype, device=k.device)
     solved: Tensor = torch.linalg.solve_ex(k + ridge * eye, k)[0]
@@ -106,10 +99,10 @@ def _smoothed(k: Tensor, ridge: float) -> Tensor:
 
 
 def _root(values: Tensor) -> Tensor:
-    nothing = values <= 0
-    return values.masked_fill(nothing, 1).sqrt().masked_fill(nothing, 0)
+    zero = values <= 0
+    return values.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)
 
 
-def _scaled(matrix: Tensor) -> Tensor:
+def _normalize(matrix: Tensor) -> Tensor:
     size: Tensor = torch.linalg.matrix_norm(matrix)
     return matrix / size.masked_fill(size == 0, 1)

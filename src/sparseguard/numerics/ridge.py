@@ -78,7 +78,7 @@ class KernelMap(RidgeMap):
 
     Args:
         rows: their features ``(m, d)``.
-        coefficients: ``(m, p)``; the weights are the centred rows, transposed, times these.
+        coefficients: ``(m, p)``; the weights are the centered rows, transposed, times these.
     """
 
     def __init__(

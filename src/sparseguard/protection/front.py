@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.sparse import SparseCode2d
-from sparseguard.sparse._autocast import own_precision
+from sparseguard.sparse._autocast import disable_autocast
 
 Emit = Literal["codes", "reconstruction"]
 Learn = Literal["both", "backprop", "local", "none"]
@@ -33,7 +33,7 @@ class ReconstructionLayer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstruction."""
         code = self.layer(images)
-        with own_precision(images.device):
+        with disable_autocast(images.device):
             plain = images.to(code.dtype)
             variance, mean = torch.var_mean(plain, dim=(1, 2, 3), correction=0, keepdim=True)
             return mean + (variance + 1e-10).sqrt() * self.layer.operator(plain).synthesis(code)

@@ -34,6 +34,7 @@ from sparseguard.record.feature_inversion import (
     Summary,
 )
 from sparseguard.record.reading import read_bounds, read_pictures, read_record, read_records
+from sparseguard.record.records import COLUMNS, Records
 from sparseguard.record.schema import (
     SCHEMA_VERSION,
     Case,
@@ -57,6 +58,7 @@ from sparseguard.record.schema import (
 from sparseguard.record.writing import format_json, record_text
 
 __all__ = [
+    "COLUMNS",
     "SCHEMA_VERSION",
     "AttackConfig",
     "AttackedClass",
@@ -94,6 +96,7 @@ __all__ = [
     "Queries",
     "RecipeConfig",
     "Record",
+    "Records",
     "ScoringConfig",
     "SetScore",
     "Summary",

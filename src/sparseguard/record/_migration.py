@@ -63,8 +63,11 @@ def migrate_figures(figures: Mapping[str, Any]) -> Plain:
 
 def _to_2(plain: Plain) -> Plain:
     """Version 2 added conditions, levels and sets of an attacker, comparisons and bounds."""
+    config = plain["config"]
+    attacks = [{"setting": {}, **attack} for attack in config.get("attacks", [])]
     return {
         **plain,
+        "config": {**config, "attacks": attacks},
         "attackers": [
             {"setting": {}, "level": attacker["knowledge"], "competes": not attacker["floor"], **attacker}
             for attacker in plain.get("attackers", [])

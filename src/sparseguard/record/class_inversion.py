@@ -92,7 +92,7 @@ class ClassInversionAttack(Model):
 class ClassInversionOutcome(Model):
     """Class inversion: attacks that make images of whole classes."""
 
-    kind: Literal["class-inversion"] = "class-inversion"
+    kind: Literal["class-inversion"]
     metrics: dict[str, MetricDescription] = pydantic.Field(description="every metric of this outcome")
     classes: list[str] = pydantic.Field(description="the attacked classes")
     pool: int = pydantic.Field(description="private images, and as many never-seen ones, of each class")

@@ -63,10 +63,10 @@ class FeatureInversionAttack(Model):
     attack: str = pydantic.Field(description="name of the component")
     hyperparameters: Hyperparameters = pydantic.Field(default={})
     knowledge: Knowledge
-    queries: int = pydantic.Field(default=1, description="how often each image is sent to the target")
+    queries: int = pydantic.Field(description="how often each image is sent to the target")
     conditions: Conditions = Conditions()
     floor: bool = pydantic.Field(description="whether it uses no inversion: a trivial baseline")
-    eligible: bool = pydantic.Field(default=True, description="whether it may be chosen; floors and controls may not")
+    eligible: bool = pydantic.Field(description="whether it may be chosen; floors and controls may not")
     prior: PriorFacts | None = pydantic.Field(default=None, description="the generator it used")
     indices: dict[str, list[int]] = pydantic.Field(
         default={}, description="split -> indices of the attacked images, where these are not all"
@@ -95,7 +95,7 @@ class Choice(Model):
     """The attack with the best mean on auxiliary_val among those with the same knowledge and number of queries."""
 
     knowledge: Knowledge
-    queries: int = 1
+    queries: int
     metric: str
     attack: str
 
@@ -142,7 +142,7 @@ class Bound(Model):
 class FeatureInversionOutcome(Model):
     """Feature inversion: attacks that reconstruct each image from its features at the tap."""
 
-    kind: Literal["feature-inversion"] = "feature-inversion"
+    kind: Literal["feature-inversion"]
     metrics: dict[str, MetricDescription] = pydantic.Field(description="every metric of this outcome")
     attacks: list[FeatureInversionAttack]
     chosen: list[Choice] = pydantic.Field(default=[], description="the strongest attacks")

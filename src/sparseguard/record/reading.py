@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pydantic
 import safetensors
 import safetensors.numpy
@@ -14,6 +12,7 @@ import safetensors.numpy
 from sparseguard.core.errors import StoreError
 from sparseguard.record._migration import migrate, migrate_bound, picture_name
 from sparseguard.record.feature_inversion import Bound
+from sparseguard.record.records import Records
 from sparseguard.record.schema import SCHEMA_VERSION, Pictures, Record
 
 
@@ -33,7 +32,7 @@ def read_record(path: Path) -> Record:
             f"{path}: written with record schema {version}, this sparseguard reads up to {SCHEMA_VERSION}. "
             "Upgrade sparseguard to read it."
         )
-    if not isinstance(plain, dict) or not isinstance(version, int) or version < 1:
+    if not isinstance(plain, dict) or type(version) is not int or version < 1:
         raise StoreError(f"{path}: not a valid record: schema_version: expected a number from 1 on, got {version!r}.")
     try:
         return Record.model_validate(migrate(plain))
@@ -51,16 +50,16 @@ def read_bounds(path: Path) -> list[Bound]:
     return [Bound.model_validate(migrate_bound(plain)) for plain in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_records(folder: Path | str) -> Records:
     """Read all records of a run folder, in the order of their file names.
 
     Raises:
         StoreError: when there are none, or one cannot be read.
     """
-    paths = sorted((folder / "records").glob("*.json"))
+    paths = sorted((Path(folder) / "records").glob("*.json"))
     if not paths:
         raise StoreError(f"{folder}: holds no records. Make some with `sparseguard run RECIPE --out {folder}`.")
-    return [read_record(path) for path in paths]
+    return Records(read_record(path) for path in paths)
 
 
 def read_pictures(path: Path) -> Pictures:
@@ -75,7 +74,8 @@ def read_pictures(path: Path) -> Pictures:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
     arrays = {picture_name(name): array for name, array in stored.items()}
 
-    def of_kind(kind: str) -> dict[str, np.ndarray[Any, Any]]:
-        return {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
-
-    return Pictures(gallery=of_kind("gallery/"), scores=of_kind("scores/"), classes=of_kind("classes/"))
+    kinds = {
+        kind: {name.removeprefix(f"{kind}/"): array for name, array in arrays.items() if name.startswith(f"{kind}/")}
+        for kind in ("gallery", "scores", "classes")
+    }
+    return Pictures(**kinds)

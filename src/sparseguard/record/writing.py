@@ -12,12 +12,15 @@ WIDTH, LEAF_WIDTH = 240, 480
 
 
 def record_text(record: Record) -> str:
-    """Return a record as JSON, without the fields that are null: some hundred readable lines.
+    """Return a record as JSON, without fields that have their defaults: some hundred readable lines.
 
     Raises:
         ValueError: when a value is not finite.
     """
-    return format_json(record.model_dump(mode="json", exclude_none=True)) + "\n"
+    return (
+        format_json({"schema_version": record.schema_version, **record.model_dump(mode="json", exclude_defaults=True)})
+        + "\n"
+    )
 
 
 def format_json(value: Any, indent: int = 0) -> str:

@@ -1,33 +1,46 @@
 """Tables, terminal output and pages, made from records alone."""
 
-from sparseguard.report.analysis.aggregate import Difference, Spread
-from sparseguard.report.analysis.controls import Control, cell_controls
-from sparseguard.report.analysis.matched_accuracy import MAX_DROP, Matched, matched
-from sparseguard.report.analysis.paired_defenses import DefenseDifference, between_defenses
-from sparseguard.report.analysis.pareto import Pareto, frontier, pareto
-from sparseguard.report.analysis.summary import Row, rows
-from sparseguard.report.html.page import write_page
+from sparseguard.report.analysis.aggregate import Difference, SeedMean
+from sparseguard.report.analysis.matched_accuracy import MatchedAccuracy, match_accuracy
+from sparseguard.report.analysis.pareto_front import Pareto, find_pareto, frontier
+from sparseguard.report.analysis.record_group import MAX_DROP, RecordGroup, ReportOptions, group_records, summarize
+from sparseguard.report.analysis.summary import Row
+from sparseguard.report.findings import describe_findings
 from sparseguard.report.json import to_json
-from sparseguard.report.terminal.tables import render
-from sparseguard.report.text.run_size import scale
+from sparseguard.report.page import write_page
+from sparseguard.report.section import Section
+from sparseguard.report.sections import SECTIONS
+from sparseguard.report.sections.audit_verdict import Verdict, verdict
+from sparseguard.report.sections.controls import Control, compare_controls
+from sparseguard.report.sections.differences import DefenseDifference, compare_defenses
+from sparseguard.report.tables import render
+from sparseguard.report.text.run_size import describe_run_size
 
 __all__ = [
     "MAX_DROP",
+    "SECTIONS",
     "Control",
     "DefenseDifference",
     "Difference",
-    "Matched",
+    "MatchedAccuracy",
     "Pareto",
+    "RecordGroup",
+    "ReportOptions",
     "Row",
-    "Spread",
-    "between_defenses",
-    "cell_controls",
+    "Section",
+    "SeedMean",
+    "Verdict",
+    "compare_controls",
+    "compare_defenses",
+    "describe_findings",
+    "describe_run_size",
+    "find_pareto",
     "frontier",
-    "matched",
-    "pareto",
+    "group_records",
+    "match_accuracy",
     "render",
-    "rows",
-    "scale",
+    "summarize",
     "to_json",
+    "verdict",
     "write_page",
 ]

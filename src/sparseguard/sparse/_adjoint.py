@@ -1,4 +1,4 @@
-"""How gradients pass through the solver."""
+"""Gradients of codes: rules of differentiation through the solver."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparseguard.sparse._autocast import own_precision
+from sparseguard.sparse._autocast import disable_autocast
 from sparseguard.sparse._block_layout import Layout
 from sparseguard.sparse._dictionary import Codes
-from sparseguard.sparse._iterate import Iterated, Task, iterate
+from sparseguard.sparse._iteration import Iterated, Task, iterate
 from sparseguard.sparse._problem import Problem
-from sparseguard.sparse._solvers.base import Method, refuse_twice
+from sparseguard.sparse._solvers.base import Method, refuse_double_backward
 
 
 class NotConvergedError(ArithmeticError):
-    """A gradient was asked for that holds at a solution only, and the code is not one."""
+    """A gradient is valid at a solution only, and the code is not one."""
 
 
 class NotConvergedWarning(UserWarning):
@@ -49,9 +49,9 @@ class Unrolled(Gradient):
     r"""The exact gradient through the steps that were run; the step size 1/L and the start count as constants.
 
     Args:
-        segment: keep the state of every so many steps only, and recompute those between on the way back. None keeps
-            all. `Fista` needs this for gradients in the atoms only; for others it keeps one byte a coefficient and
-            step in any case.
+        segment: keep the state after every so many steps only, and recompute those between in the backward pass. None
+            keeps all. `Fista` needs this for gradients in the atoms only; for others it keeps one byte a coefficient
+            and step in any case.
         twice: let autograd record every operation, so that the gradient can be differentiated again. Slower.
     """
 
@@ -64,31 +64,31 @@ class Unrolled(Gradient):
             raise ValueError(f"segment must be at least 1, got {self.segment}.")
 
     def solve(self, task: Task) -> Iterated:
-        """Run the task with a graph; with a tolerance the number of steps is found first, for each image alone."""
+        """Run the task with a graph; with a tolerance the number of steps is determined first, for each image alone."""
         if task.tolerance is None and not task.trace:
-            code, potentials = self._through(task, task.problem, task.steps, task.start)
+            code, potentials = self._unroll(task, task.problem, task.steps, task.start)
             steps = torch.full((code.shape[0],), task.steps, device=code.device)
             return Iterated(code, potentials, steps, None, None)
-        found = iterate(replace(task, problem=task.problem.detach()))
-        parts, numbers = [], []
-        for steps in found.steps.unique().tolist():
-            chosen = (found.steps == steps).nonzero().squeeze(1)
+        result = iterate(replace(task, problem=task.problem.detach()))
+        codes, indices = [], []
+        for steps in result.steps.unique().tolist():
+            chosen = (result.steps == steps).nonzero().squeeze(1)
             start = None if task.start is None else task.start[chosen]
-            parts.append(self._through(task, task.problem.select(chosen), steps, start)[0])
-            numbers.append(chosen)
-        if not parts:
-            return replace(found, code=self._through(task, task.problem, 1, task.start)[0])
-        return replace(found, code=torch.cat(parts)[torch.cat(numbers).argsort()])
+            codes.append(self._unroll(task, task.problem.select(chosen), steps, start)[0])
+            indices.append(chosen)
+        if not codes:
+            return replace(result, code=self._unroll(task, task.problem, 1, task.start)[0])
+        return replace(result, code=torch.cat(codes)[torch.cat(indices).argsort()])
 
-    def _through(self, task: Task, problem: Problem, steps: int, start: Codes | None) -> tuple[Codes, Codes | None]:
+    def _unroll(self, task: Task, problem: Problem, steps: int, start: Codes | None) -> tuple[Codes, Codes | None]:
         if self.twice:
-            return Method.unrolled(task.method, problem, task.lipschitz, steps, start, self.segment)
-        return task.method.unrolled(problem, task.lipschitz, steps, start, self.segment)
+            return Method.unroll(task.method, problem, task.lipschitz, steps, start, self.segment)
+        return task.method.unroll(problem, task.lipschitz, steps, start, self.segment)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep(Gradient):
-    r"""The gradient of one proximal gradient step from the code that was found: :math:`\gamma W` where it is active.
+    r"""The gradient of one proximal gradient step from the code: :math:`\gamma W` where it is active.
 
     It is the first term of the series for the implicit gradient, shrunk by the step size; cheap, and biased.
 
@@ -97,15 +97,15 @@ class OneStep(Gradient):
 
     def solve(self, task: Task) -> Iterated:
         """Run the task without a graph, and attach one step."""
-        found = iterate(replace(task, problem=task.problem.detach()))
-        return replace(found, code=_one_step(task.problem, found.code, task.lipschitz))
+        result = iterate(replace(task, problem=task.problem.detach()))
+        return replace(result, code=_attach_step(task.problem, result.code, task.lipschitz))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough(Gradient):
     r"""The gradient of the drive :math:`X * W`, as if the code were the analysis of its input.
 
-    It reaches coefficients that are zero, whose true gradient is zero. Biased; for attacks that look for a way around
+    It reaches coefficients that are zero, whose true gradient is zero. Biased; for attacks that work around
     gradients that the layer hides.
 
     Source: Athalye, Carlini and Wagner 2018 (backward pass differentiable approximation).
@@ -113,9 +113,9 @@ class StraightThrough(Gradient):
 
     def solve(self, task: Task) -> Iterated:
         """Run the task without a graph, and attach the drive."""
-        found = iterate(replace(task, problem=task.problem.detach()))
+        result = iterate(replace(task, problem=task.problem.detach()))
         drive = task.problem.drive()
-        return replace(found, code=found.code + (drive - drive.detach()))
+        return replace(result, code=result.code + (drive - drive.detach()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,24 +145,24 @@ class Implicit(Gradient):
     def solve(self, task: Task) -> Iterated:
         """Run the task without a graph, and attach the implicit gradient where it holds."""
         plain = task.problem.detach()
-        found = iterate(replace(task, problem=plain))
-        far = plain.kkt_residual(found.code)
-        holds = far <= self.kkt
+        result = iterate(replace(task, problem=plain))
+        residual = plain.kkt_residual(result.code)
+        holds = residual <= self.kkt
         if bool(holds.all()):
-            return replace(found, code=self._attach(task, task.problem, found.code))
+            return replace(result, code=self._attach(task, task.problem, result.code))
         message = (
             f"{int((~holds).sum())} of {len(holds)} codes are not solved well enough for the implicit gradient (worst "
-            f"KKT residual {float(far.max()):.1e}, needed {self.kkt:.1e}): run more steps, or set a tolerance."
+            f"KKT residual {float(residual.max()):.1e}, needed {self.kkt:.1e}): run more steps, or set a tolerance."
         )
         if self.otherwise is None:
             raise NotConvergedError(message)
         warnings.warn(f"{message} They get another gradient instead.", NotConvergedWarning, stacklevel=2)
         start = None if task.start is None else task.start[~holds]
         other = self.otherwise.solve(replace(task, problem=task.problem.select(~holds), start=start, trace=False))
-        code = found.code.clone()
-        code[holds] = self._attach(task, task.problem.select(holds), found.code[holds])
+        code = result.code.clone()
+        code[holds] = self._attach(task, task.problem.select(holds), result.code[holds])
         code[~holds] = other.code
-        return replace(found, code=code)
+        return replace(result, code=code)
 
     def _attach(self, task: Task, problem: Problem, code: Codes) -> Codes:
         active = code != 0
@@ -175,7 +175,7 @@ class Implicit(Gradient):
         return attached
 
 
-def _one_step(problem: Problem, code: Codes, lipschitz: Float[Tensor, ""]) -> Codes:
+def _attach_step(problem: Problem, code: Codes, lipschitz: Float[Tensor, ""]) -> Codes:
     stepped = problem.shrink(code - problem.gradient(code) / lipschitz, 1 / lipschitz)
     return code + (stepped - stepped.detach())
 
@@ -190,8 +190,8 @@ class _InverseGram(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Codes) -> tuple[Codes, None, None]:
-        refuse_twice("Implicit()")
-        with own_precision(upstream.device):
+        refuse_double_backward("Implicit()")
+        with disable_autocast(upstream.device):
             return -ctx.solver(upstream), None, None
 
 
@@ -207,7 +207,7 @@ class _Conjugate:
     def __call__(self, right: Codes) -> Codes:
         """Return the solution, zero where the code is."""
         right = self.layout.code_in(right) * self.active
-        found, solved = self._solve(right)
+        solution, solved = self._solve(right)
         if not bool(solved.all()):
             message = (
                 f"conjugate gradients did not come below {self.settings.residual:.1e} for {int((~solved).sum())} of "
@@ -216,23 +216,23 @@ class _Conjugate:
             if self.settings.otherwise is None:
                 raise NotConvergedError(message)
             warnings.warn(f"{message} They get the one-step gradient.", NotConvergedWarning, stacklevel=2)
-            found = torch.where(solved.view(-1, *(1,) * (right.ndim - 1)), found, right * self.step_size)
-        return self.layout.code_out(found)
+            solution = torch.where(solved.view(-1, *(1,) * (right.ndim - 1)), solution, right * self.step_size)
+        return self.layout.code_out(solution)
 
     def _solve(self, right: Codes) -> tuple[Codes, Bool[Tensor, " n"]]:
-        found, residual, direction = torch.zeros_like(right), right, right
+        solution, residual, direction = torch.zeros_like(right), right, right
         size = _dot(residual, residual)
         goal, tiny = size * self.settings.residual**2, torch.finfo(right.dtype).tiny
-        for done in range(self.settings.max_steps):
-            if done % 10 == 0 and bool((size <= goal).all()):
+        for step in range(self.settings.max_steps):
+            if step % 10 == 0 and bool((size <= goal).all()):
                 break
             image = self._gram(direction)
             length = torch.where(size > goal, size / _dot(direction, image).clamp_min(tiny), 0.0)
-            found = found + length * direction
+            solution = solution + length * direction
             residual = residual - length * image
             before, size = size, _dot(residual, residual)
             direction = residual + size / before.clamp_min(tiny) * direction
-        return found, (size <= goal).flatten()
+        return solution, (size <= goal).flatten()
 
     def _gram(self, code: Codes) -> Codes:
         dictionary = self.layout.problem.dictionary

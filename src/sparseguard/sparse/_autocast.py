@@ -1,6 +1,6 @@
-"""What holds while codes are computed: their own precision, and no gradients where none pass.
+"""Contexts for the computation of codes: no autocast, and no gradients where none are needed.
 
-While `torch.export` looks on both do nothing: a program that has such contexts in it cannot be loaded again.
+Under `torch.export` both do nothing: an exported program with such contexts cannot be loaded again.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-def own_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which autocast leaves tensors of a device in the precision they have."""
+def disable_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without autocast for a device."""
     if not torch.amp.is_autocast_available(device.type) or torch.compiler.is_exporting():
         return nullcontext()
     plain: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
     return plain
 
 
-def without_gradients() -> AbstractContextManager[None]:
-    """Return a context in which no gradients are kept."""
+def disable_gradients() -> AbstractContextManager[None]:
+    """Return a context without gradients."""
     return nullcontext() if torch.compiler.is_exporting() else torch.no_grad()

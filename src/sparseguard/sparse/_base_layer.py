@@ -1,4 +1,4 @@
-"""What all sparse-coding layers share: upkeep of the dictionary, running the solver, local learning."""
+"""Base class of sparse-coding layers: normalization of the dictionary, solver, local learning."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparseguard.sparse._adjoint import Gradient, Unrolled
-from sparseguard.sparse._autocast import own_precision
+from sparseguard.sparse._autocast import disable_autocast
 from sparseguard.sparse._dictionary import Atoms, Codes, Dictionary, Images, unit_norm
-from sparseguard.sparse._hebbian import Gathered, hebbian_update
+from sparseguard.sparse._hebbian import HebbianStatistics, hebbian_update
 from sparseguard.sparse._lipschitz import lipschitz_bound
 from sparseguard.sparse._problem import Penalty, Problem
-from sparseguard.sparse._solve import Solution, solve
+from sparseguard.sparse._solution import Solution, solve
 from sparseguard.sparse._solvers.base import Method
 from sparseguard.sparse._solvers.fista import Fista
 
 REVISION = 3
-"""Raised when codes or updates change; part of every key that rests on them."""
+"""Raised when codes or updates change; part of every key that depends on them."""
 
 
 def standardize(images: Images, eps: float = 1e-5) -> Images:
@@ -36,10 +36,10 @@ def standardize(images: Images, eps: float = 1e-5) -> Images:
         [[[[-1.0, 1.0]]]]
     """
     axes = tuple(range(1, images.ndim))
-    centred = images - images.mean(dim=axes, keepdim=True)
-    variance = centred.square().mean(dim=axes, keepdim=True)
-    rounding = (16 * torch.finfo(images.dtype).eps * (images - centred)).square()
-    return torch.where(variance > rounding, centred / (variance + eps**2).sqrt(), centred * 0)
+    centered = images - images.mean(dim=axes, keepdim=True)
+    variance = centered.square().mean(dim=axes, keepdim=True)
+    rounding = (16 * torch.finfo(images.dtype).eps * (images - centered)).square()
+    return torch.where(variance > rounding, centered / (variance + eps**2).sqrt(), centered * 0)
 
 
 class StandardizeImage(nn.Module):
@@ -51,7 +51,7 @@ class StandardizeImage(nn.Module):
 
 
 class CodingSettings(TypedDict, total=False):
-    """The settings of every sparse-coding layer; `SparseCoding` says what each means."""
+    """The settings of every sparse-coding layer; documented in `SparseCoding`."""
 
     lambd: float | Sequence[float]
     nonnegative: bool
@@ -70,31 +70,31 @@ class CodingSettings(TypedDict, total=False):
 class SparseCoding(nn.Module, ABC):
     """Replace each input by its sparse code. Layers differ in their dictionary.
 
-    The atoms keep norm 1 and the step size follows the dictionary: whenever the atoms were changed (by an optimizer,
-    `apply_update`, ``load_state_dict``), the next call renormalizes them and computes the step size anew. Under
-    autocast the layer computes in its own precision. `torch.compile` runs it as it is and compiles what is around it.
-    `torch.export` (with ``strict=False``) takes a layer of fixed steps; an exported one normalizes its atoms and
-    computes the step size in every call, passes gradients as `Unrolled` does, and gives what it gives where the layer
-    would raise `DivergedError`.
+    The atoms keep norm 1 and the step size follows the dictionary: after a change of the atoms (by an optimizer,
+    `apply_update`, ``load_state_dict``), the next call renormalizes them and recomputes the step size. Under
+    autocast the layer computes in its own precision. `torch.compile` runs it uncompiled and compiles the code around
+    it. `torch.export` (with ``strict=False``) supports a layer of fixed steps; an exported layer normalizes its atoms
+    and computes the step size in every call, passes gradients as `Unrolled` does, and returns its result where the
+    layer would raise `DivergedError`.
 
     Args:
         atoms: the dictionary at the start, features first.
-        lambd: sparsity weight lambda, >= 0 (named as in `torch.nn.Softshrink`); one, or one a feature.
+        lambd: sparsity weight lambda, >= 0 (named as in `torch.nn.Softshrink`); one value, or one for each feature.
         nonnegative: whether codes must not be negative.
         penalty: ``l1`` (soft threshold), or ``l0`` (hard threshold, for the method `Lca`).
         standardize: give each input mean 0 and variance 1 first.
         method: `Fista` (when absent) or `Lca`.
         steps: solver steps; with a tolerance, at most this many.
         tolerance: solve each image until its KKT residual is at most this, rather than for a fixed number of steps.
-        check_every: steps between two looks at the residual.
+        check_every: steps between two checks of the residual.
         gradient: `Unrolled` (when absent), `Implicit`, `OneStep` or `Detached`.
-        hebbian: in training mode, gather what `apply_update` needs.
+        hebbian: in training mode, collect the statistics for `apply_update`.
         backprop: whether the dictionary takes gradients.
         rate: step of the local update.
     """
 
     lipschitz: Tensor
-    followed: Tensor
+    normalized: Tensor
 
     def __init__(
         self,
@@ -122,19 +122,19 @@ class SparseCoding(nn.Module, ABC):
         self._check_settings()
         self.dictionary = nn.Parameter(atoms, requires_grad=backprop)
         self.register_buffer("lipschitz", torch.ones(()), persistent=False)
-        self.register_buffer("followed", torch.zeros_like(atoms), persistent=False)
-        self.gathered: Gathered | None = None
+        self.register_buffer("normalized", torch.zeros_like(atoms), persistent=False)
+        self.statistics: HebbianStatistics | None = None
 
     @abstractmethod
     def operator(self, images: Images) -> Dictionary:
         """Return the dictionary for inputs of this shape.
 
         Raises:
-            ValueError: when the layer does not take such inputs.
+            ValueError: when the layer does not accept such inputs.
         """
 
     @abstractmethod
-    def _own_repr(self) -> str: ...
+    def _describe_shape(self) -> str: ...
 
     @property
     def learns(self) -> bool:
@@ -142,7 +142,7 @@ class SparseCoding(nn.Module, ABC):
         return self.hebbian or self.dictionary.requires_grad
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all that codes depend on besides the inputs: `REVISION`, settings, atoms."""
+        """Return the SHA-256 of everything that codes depend on besides the inputs: `REVISION`, settings, atoms."""
         digest = hashlib.sha256(f"{REVISION} {self}".encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -156,22 +156,22 @@ class SparseCoding(nn.Module, ABC):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def solution(self, images: Images, *, start: Codes | None = None, trace: bool = False) -> Solution:
-        """Return codes, residuals, energies, status and all else that is known; `forward` returns the codes alone.
+        """Return codes, residuals, energies, status and more; `forward` returns the codes alone.
 
         Args:
             images: the inputs.
             start: codes to start from, such as those of an earlier call.
-            trace: record every step's energy, active share and residual.
+            trace: record every step's energy, active fraction and residual.
 
         Raises:
-            ValueError: when the layer does not take such inputs.
+            ValueError: when the layer does not accept such inputs.
             DivergedError: when the input or the atoms are not finite.
         """
         dictionary = self.operator(images)
-        with own_precision(images.device):
-            dictionary, lipschitz = self._current(dictionary)
+        with disable_autocast(images.device):
+            dictionary, lipschitz = self._normalize(dictionary)
             images = images.to(self.dictionary.dtype)
-            found = solve(
+            result = solve(
                 Problem(
                     standardize(images) if self.standardize else images,
                     dictionary,
@@ -189,47 +189,49 @@ class SparseCoding(nn.Module, ABC):
                 trace=trace,
             )
             if not torch.compiler.is_exporting():
-                found.require_finite()
+                result.require_finite()
             if self.training and self.hebbian:
                 with torch.no_grad():
-                    fresh = Gathered.of(found.code, found.residual, dictionary)
-                    self.gathered = fresh if self.gathered is None else self.gathered.plus(fresh)
-        return found
+                    batch = HebbianStatistics.from_batch(result.code, result.residual, dictionary)
+                    self.statistics = batch if self.statistics is None else self.statistics.add(batch)
+        return result
 
     @torch.no_grad()
     def apply_update(self) -> None:
-        """Apply the local update to what training forwards gathered since the last call, and forget it.
+        """Apply the local update from the statistics of training forwards since the last call, and reset them.
 
-        With `torch.distributed` at work all processes must call it together: what they gathered is summed, so that
-        their dictionaries stay equal.
+        With `torch.distributed` all processes must call it together: their statistics are summed, so that their
+        dictionaries stay equal.
         """
-        gathered = (self.gathered or Gathered.nothing(self.dictionary)).summed_over_processes()
-        self.dictionary.copy_(hebbian_update(self.dictionary, gathered.correlation, gathered.active, self.rate))
-        self.gathered = None
+        statistics = (self.statistics or HebbianStatistics.zeros(self.dictionary)).all_reduce()
+        self.dictionary.copy_(hebbian_update(self.dictionary, statistics.correlation, statistics.active, self.rate))
+        self.statistics = None
 
-    def _current(self, dictionary: Dictionary) -> tuple[Dictionary, Float[Tensor, ""]]:
+    def _normalize(self, dictionary: Dictionary) -> tuple[Dictionary, Float[Tensor, ""]]:
         """Return the dictionary with atoms of norm 1, and its bound."""
         if not torch.compiler.is_exporting():
-            self._follow_dictionary(dictionary)
+            self._update_step_size(dictionary)
             return dictionary, self.lipschitz.clone()
         if self.tolerance is not None:
-            raise ValueError("a layer with a tolerance iterates as often as its input needs; export one without.")
+            raise ValueError(
+                "a layer with a tolerance has a number of steps that depends on the input; export one without."
+            )
         dictionary = replace(dictionary, atoms=unit_norm(dictionary.atoms))
         return dictionary, lipschitz_bound(dictionary)
 
     @torch.no_grad()
-    def _follow_dictionary(self, dictionary: Dictionary) -> None:
-        """Renormalize changed atoms and bring the step size up to date."""
-        if torch.equal(self.dictionary, self.followed):
+    def _update_step_size(self, dictionary: Dictionary) -> None:
+        """Renormalize changed atoms and recompute the step size."""
+        if torch.equal(self.dictionary, self.normalized):
             return
         self.dictionary.copy_(unit_norm(self.dictionary))
         self.lipschitz = lipschitz_bound(dictionary)
-        self.followed = self.dictionary.detach().clone()
+        self.normalized = self.dictionary.detach().clone()
 
     def extra_repr(self) -> str:
-        """Tell every setting."""
+        """Return the settings."""
         return (
-            f"{self._own_repr()}, lambd={self.lambd}, nonnegative={self.nonnegative}, penalty={self.penalty!r}, "
+            f"{self._describe_shape()}, lambd={self.lambd}, nonnegative={self.nonnegative}, penalty={self.penalty!r}, "
             f"standardize={self.standardize}, method={self.method}, steps={self.steps}, tolerance={self.tolerance}, "
             f"check_every={self.check_every}, gradient={self.gradient}, hebbian={self.hebbian}, "
             f"backprop={self.dictionary.requires_grad}, rate={self.rate}"

@@ -36,7 +36,7 @@ def random_atoms(
 
 @dataclass(frozen=True, eq=False)
 class Dictionary(ABC):
-    r"""A linear operator :math:`R \mapsto R \circledast W` from codes to images, and what is made of it."""
+    r"""A linear operator :math:`R \mapsto R \circledast W` from codes to images, and its adjoint."""
 
     atoms: Atoms
 
@@ -62,14 +62,14 @@ class Dictionary(ABC):
 
     @abstractmethod
     def connectivity(self) -> Tensor:
-        """Return how strongly features compete: inner products of shifted atoms, each atom's own left out."""
+        """Return how strongly features compete: inner products of shifted atoms, each atom's own excluded."""
 
     @abstractmethod
     def inhibition(self, code: Codes, connectivity: Tensor) -> Codes:
         """Return the lateral competition of the paper's Eq. 2, ``R * G``."""
 
     def per_feature(self, values: Float[Tensor, " f"]) -> Tensor:
-        """Shape one value a feature so that it broadcasts with codes."""
+        """Reshape one value for each feature so that it broadcasts with codes."""
         return values.view(-1, *(1,) * (len(self.code_shape) - 1))
 
     def with_atoms(self: D, atoms: Atoms) -> D:
@@ -88,7 +88,7 @@ class ConvDictionary(Dictionary):
 
     Args:
         atoms: ``(features, channels, kh, kw)``.
-        stride: distance of neighbouring positions, in pixels.
+        stride: distance of neighboring positions, in pixels.
         padding: ``same`` (odd kernels only) or ``valid``.
         size: height and width of the images.
     """
@@ -121,11 +121,13 @@ class ConvDictionary(Dictionary):
         """Sum the atoms weighted by the code: ``(n, f, p, q)`` to ``(n, c, h, w)``."""
         _, p, q = self.code_shape
         (kh, kw), (ph, pw), (h, w) = self.atoms.shape[2:], self.margins, self.size
-        rest = (
+        output_padding = (
             h - ((p - 1) * self.stride - 2 * ph + int(kh)),
             w - ((q - 1) * self.stride - 2 * pw + int(kw)),
         )
-        return F.conv_transpose2d(code, self.atoms, stride=self.stride, padding=self.margins, output_padding=rest)
+        return F.conv_transpose2d(
+            code, self.atoms, stride=self.stride, padding=self.margins, output_padding=output_padding
+        )
 
     def correlate(self, code: Float[Tensor, "n f p q"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, "f c kh kw"]:
         """Sum coefficient times patch: entry ``[f, c, i, j]`` belongs to pixel ``(i, j)`` of atom f's patches."""
@@ -135,13 +137,13 @@ class ConvDictionary(Dictionary):
     def connectivity(self) -> Float[Tensor, "f f dh dw"]:
         """Return ``(features, features, dh, dw)``, the shifts counted in strides, no shift in the middle.
 
-        It does not know the border: with ``same`` padding it differs there from analysis of synthesis.
+        It ignores the border: with ``same`` padding it differs there from analysis of synthesis.
         """
         reach = tuple((int(side) - 1) // self.stride for side in self.atoms.shape[2:])
         products = F.conv2d(self.atoms, self.atoms, stride=self.stride, padding=[r * self.stride for r in reach])
-        own = torch.zeros_like(products)
-        own[:, :, reach[0], reach[1]] = torch.eye(len(self.atoms), dtype=own.dtype, device=own.device)
-        return products * (1 - own)
+        diagonal = torch.zeros_like(products)
+        diagonal[:, :, reach[0], reach[1]] = torch.eye(len(self.atoms), dtype=diagonal.dtype, device=diagonal.device)
+        return products * (1 - diagonal)
 
     def inhibition(
         self, code: Float[Tensor, "n f p q"], connectivity: Float[Tensor, "f f dh dw"]

@@ -1,4 +1,4 @@
-"""Learning a dictionary from images, before anything else is trained."""
+"""Learning of a dictionary from images, before other training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sparseguard.sparse._base_layer import SparseCoding, require_positive
 from sparseguard.sparse._dictionary import Atoms, Images, unit_norm
-from sparseguard.sparse._hebbian import Gathered, hebbian_update
-from sparseguard.sparse._solve import Solution
+from sparseguard.sparse._hebbian import HebbianStatistics, hebbian_update
+from sparseguard.sparse._solution import Solution
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 
@@ -22,13 +22,13 @@ LAST_RATE = 0.01
 
 @dataclass(frozen=True)
 class LearningEpoch:
-    """What one pass over the images saw, each batch before its update.
+    """Means over one pass over the images, each batch before its update.
 
     Args:
         energy: mean energy of an image.
-        active: share of the coefficients that are not zero.
+        active: fraction of the coefficients that are not zero.
         residual: Euclidean norm of all residuals, divided by that of all inputs (standardized, if the layer does so).
-        dead: how many atoms were active nowhere.
+        dead: number of atoms that were never active.
     """
 
     energy: float
@@ -61,22 +61,23 @@ def learn_dictionary(
 
     Args:
         layer: a `SparseCode2d` or `SparseCodeDense`.
-        images: ``(n, ...)`` as the layer takes them, on any device. For a defense, images of the attacker's side.
+        images: ``(n, ...)`` in the shape that the layer takes, on any device. For a defense, auxiliary images.
         epochs: passes over the images.
         batch_size: images between two updates.
         rate: eta of the first update.
-        redraw: replace, after each pass but the last, the atoms that were active nowhere by random patches of the last
+        redraw: replace, after each pass but the last, the atoms that were never active by random patches of the last
             batch's residuals. The update cannot move them.
         generator: of the processor, for the order of the images and the redrawing; absent: torch's global one.
         track: shows the progress; gets the numbers of the updates and must yield them, as `rich.progress.track` does.
 
     Returns:
-        One entry for every pass that was finished.
+        One entry for every finished pass.
 
     Raises:
-        ValueError: for no images, images the layer does not take or that are not finite, or a setting out of range.
+        ValueError: for no images, images that the layer does not accept or that are not finite, or a setting out of
+            range.
 
-    Source: the paper's local update (section 3), run by itself; scale, schedule and redrawing are ours.
+    Source: the paper's local update (section 3), run alone; scale, schedule and redrawing are ours.
 
     Example:
         >>> import torch
@@ -88,9 +89,9 @@ def learn_dictionary(
         >>> last.energy < first.energy
         True
     """
-    _check(layer, images, epochs, batch_size, rate)
+    _check_inputs(layer, images, epochs, batch_size, rate)
     was_training = layer.training
-    layer.eval()  # in training mode the layer may gather for updates of its own
+    layer.eval()  # in training mode the layer may collect statistics for its own updates
     try:
         return _learn(layer, images, epochs, batch_size, rate, redraw, generator, track or iter)
     finally:
@@ -109,40 +110,42 @@ def _learn(
 ) -> tuple[LearningEpoch, ...]:
     atoms, history = layer.dictionary, list[LearningEpoch]()
     batches = -(-len(images) // batch_size)
-    order, seen = torch.empty(0, dtype=torch.int64), _Seen(atoms)
+    order, sums = torch.empty(0, dtype=torch.int64), _EpochSums(atoms)
     for number in track(range(epochs * batches)):
         if number % batches == 0:
-            order, seen = torch.randperm(len(images), generator=generator), _Seen(atoms)
+            order, sums = torch.randperm(len(images), generator=generator), _EpochSums(atoms)
         start = number % batches * batch_size
         batch = images[order[start : start + batch_size].to(images.device)]
-        found = layer.solution(batch.to(atoms.device))
-        gathered = Gathered.of(found.code, found.residual, found.problem.dictionary)
-        seen.add(found, gathered)
-        square = float(found.code.square().sum() / gathered.active.sum().clamp_min(1))
-        step = rate * LAST_RATE ** (number / (epochs * batches)) / max(square, torch.finfo(atoms.dtype).tiny)
-        updated = hebbian_update(atoms, gathered.correlation, gathered.active, step)
+        solution = layer.solution(batch.to(atoms.device))
+        statistics = HebbianStatistics.from_batch(solution.code, solution.residual, solution.problem.dictionary)
+        sums.add(solution, statistics)
+        scale = float(solution.code.square().sum() / statistics.active.sum().clamp_min(1))
+        step = rate * LAST_RATE ** (number / (epochs * batches)) / max(scale, torch.finfo(atoms.dtype).tiny)
+        updated = hebbian_update(atoms, statistics.correlation, statistics.active, step)
         if (number + 1) % batches == 0:
-            history.append(seen.summary())
+            history.append(sums.summary())
             if redraw and number + 1 < epochs * batches:
-                updated = _redrawn(updated, seen.active == 0, found, generator)
+                updated = _redraw_atoms(updated, sums.active == 0, solution, generator)
         layer.dictionary.copy_(updated)
     return tuple(history)
 
 
-def _redrawn(atoms: Atoms, dead: Bool[Tensor, " f"], found: Solution, generator: torch.Generator | None) -> Atoms:
-    """Replace dead atoms by patches of residuals, at random places of random images."""
-    code = torch.zeros_like(found.code)
+def _redraw_atoms(
+    atoms: Atoms, dead: Bool[Tensor, " f"], solution: Solution, generator: torch.Generator | None
+) -> Atoms:
+    """Replace dead atoms by patches of residuals, at random positions of random images."""
+    code = torch.zeros_like(solution.code)
     n, f = code.shape[:2]
-    places = code.view(n, f, -1)
+    flat = code.view(n, f, -1)
     number = torch.randint(n, (f,), generator=generator)
-    place = torch.randint(places.shape[2], (f,), generator=generator)
-    places[number, torch.arange(f), place] = 1
-    patches = unit_norm(found.problem.dictionary.correlate(code, found.residual))
+    position = torch.randint(flat.shape[2], (f,), generator=generator)
+    flat[number, torch.arange(f), position] = 1
+    patches = unit_norm(solution.problem.dictionary.correlate(code, solution.residual))
     usable = dead & patches.flatten(1).any(1)
     return torch.where(usable.view(-1, *(1,) * (atoms.ndim - 1)), patches, atoms)
 
 
-class _Seen:
+class _EpochSums:
     """Sums over the batches of one pass."""
 
     def __init__(self, atoms: Atoms) -> None:
@@ -150,13 +153,13 @@ class _Seen:
         self.images = self.coefficients = 0
         self.energy = self.residual = self.inputs = 0.0
 
-    def add(self, found: Solution, gathered: Gathered) -> None:
-        self.active += gathered.active
-        self.images += len(found.code)
-        self.coefficients += found.code.numel()
-        self.energy += float(found.energy.sum())
-        self.residual += float(found.residual.square().sum())
-        self.inputs += float(found.problem.images.square().sum())
+    def add(self, solution: Solution, statistics: HebbianStatistics) -> None:
+        self.active += statistics.active
+        self.images += len(solution.code)
+        self.coefficients += solution.code.numel()
+        self.energy += float(solution.energy.sum())
+        self.residual += float(solution.residual.square().sum())
+        self.inputs += float(solution.problem.images.square().sum())
 
     def summary(self) -> LearningEpoch:
         return LearningEpoch(
@@ -167,13 +170,13 @@ class _Seen:
         )
 
 
-def _check(layer: SparseCoding, images: Images, epochs: int, batch_size: int, rate: float) -> None:
+def _check_inputs(layer: SparseCoding, images: Images, epochs: int, batch_size: int, rate: float) -> None:
     require_positive(epochs=epochs, batch_size=batch_size)
     if not 0 < rate < float("inf"):
         raise ValueError(f"rate must be above 0 and finite, got {rate}.")
     layer.operator(images)
     if len(images) == 0:
-        raise ValueError("images must not be empty: there is nothing to learn from.")
+        raise ValueError("images must not be empty: the dictionary cannot be learned without images.")
     bad = int((~torch.isfinite(images)).flatten(1).any(1).sum())
     if bad:
         raise ValueError(f"images must be finite: {bad} of {len(images)} are not.")

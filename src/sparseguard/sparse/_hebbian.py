@@ -21,7 +21,7 @@ def hebbian_update(atoms: Atoms, correlation: Atoms, active: PerAtom, rate: floa
         atoms: the dictionary.
         correlation: codes correlated with residuals (`Dictionary.correlate`), summed since the last update; minus the
             gradient of half the squared residual.
-        active: how many coefficients of each atom were not zero meanwhile.
+        active: number of nonzero coefficients of each atom since the last update.
         rate: eta.
 
     Source: the paper's "fast update" (section 3), in the rule of the public library lca-pytorch.
@@ -30,8 +30,8 @@ def hebbian_update(atoms: Atoms, correlation: Atoms, active: PerAtom, rate: floa
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
-    """What training batches leave behind for the next update; no images.
+class HebbianStatistics:
+    """Sums over training batches for the next update; no images.
 
     Args:
         correlation: as `hebbian_update` takes it.
@@ -42,25 +42,25 @@ class Gathered:
     active: PerAtom
 
     @classmethod
-    def of(cls, code: Codes, residual: Images, dictionary: Dictionary) -> Gathered:
-        """Gather from one batch."""
+    def from_batch(cls, code: Codes, residual: Images, dictionary: Dictionary) -> HebbianStatistics:
+        """Return the statistics of a batch."""
         code = code.detach()
         active = (code != 0).transpose(0, 1).flatten(1).sum(1)
         return cls(dictionary.correlate(code, residual).detach(), active.to(code.dtype))
 
     @classmethod
-    def nothing(cls, atoms: Atoms) -> Gathered:
-        """Return what no batch leaves behind."""
+    def zeros(cls, atoms: Atoms) -> HebbianStatistics:
+        """Return statistics of no batch."""
         return cls(torch.zeros_like(atoms), atoms.new_zeros(len(atoms)))
 
-    def plus(self, other: Gathered) -> Gathered:
-        """Return what both leave behind."""
-        return Gathered(self.correlation + other.correlation, self.active + other.active)
+    def add(self, other: HebbianStatistics) -> HebbianStatistics:
+        """Return the sum of both."""
+        return HebbianStatistics(self.correlation + other.correlation, self.active + other.active)
 
-    def summed_over_processes(self) -> Gathered:
-        """Return the sum over all processes of `torch.distributed`, if it is at work."""
+    def all_reduce(self) -> HebbianStatistics:
+        """Return the sum over all processes of `torch.distributed`, if it is initialized."""
         if not (dist.is_available() and dist.is_initialized()):
             return self
         flat = torch.cat([self.correlation.flatten(), self.active])
         dist.all_reduce(flat)
-        return Gathered(flat[: -len(self.active)].view_as(self.correlation), flat[-len(self.active) :])
+        return HebbianStatistics(flat[: -len(self.active)].view_as(self.correlation), flat[-len(self.active) :])

@@ -22,7 +22,7 @@ class SparseCode2d(SparseCoding):
         in_channels: channels of the input.
         features: number of atoms.
         kernel_size: side of the square atoms; odd for ``same`` padding.
-        stride: distance of neighbouring positions.
+        stride: distance of neighboring positions.
         padding: ``same`` or ``valid``.
         generator: draws the random unit-norm atoms.
         settings: those of `SparseCoding`, among them ``lambd``, ``steps`` and ``gradient``.
@@ -31,7 +31,7 @@ class SparseCode2d(SparseCoding):
         ValueError: for a setting out of range, or images smaller than an atom.
         DivergedError: when the input or the atoms are not finite.
 
-    Source: paper, section 3, Eq. 1. Deviations: solved by FISTA unless told otherwise, instead of the locally
+    Source: paper, section 3, Eq. 1. Deviations: solved by FISTA by default, instead of the locally
     competitive algorithm (Eq. 2); the optimum is the same for ``valid`` padding, and for ``same`` padding Eq. 2's
     Gram form ignores that the reconstruction is cropped at the border.
 
@@ -71,7 +71,7 @@ class SparseCode2d(SparseCoding):
             raise ValueError(f"images of {tuple(images.shape[2:])} are smaller than an atom ({self.kernel_size}).")
         return ConvDictionary(self.dictionary, self.stride, self.padding, (int(images.shape[2]), int(images.shape[3])))
 
-    def _own_repr(self) -> str:
+    def _describe_shape(self) -> str:
         return (
             f"{self.in_channels}, {self.features}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding!r}"
@@ -120,5 +120,5 @@ class SparseCodeDense(SparseCoding):
             raise ValueError(f"expected inputs (n, {self.in_features}), got {tuple(images.shape)}.")
         return DenseDictionary(self.dictionary)
 
-    def _own_repr(self) -> str:
+    def _describe_shape(self) -> str:
         return f"{self.in_features}, {self.features}"

@@ -1,8 +1,8 @@
-r"""The sparse-coding problem (paper, Eq. 1) and the conditions its solution meets.
+r"""The sparse-coding problem (paper, Eq. 1) and the optimality conditions of its solution.
 
 .. math:: \min_{R \ge 0} \; E(R) = \tfrac12 \|X - R \circledast W\|_2^2 + \lambda \sum R
 
-It is the yardstick for every solver and does not depend on how a code was found.
+It is the reference for every solver, independent of how a code was computed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Penalty = Literal["l1", "l0"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    r"""Images to be written in few atoms of a dictionary.
+    r"""Images to be represented by few atoms of a dictionary.
 
     .. math:: E(R) = \tfrac12 \|X - R \circledast W\|_2^2 + \sum_f \lambda_f \|R_f\|_1
               \qquad\text{or}\qquad \tfrac12 \|X - R \circledast W\|_2^2 + \sum_f \tfrac12 \lambda_f^2 \|R_f\|_0
 
     Args:
-        images: ``(n, ...)``, as the dictionary takes them.
+        images: ``(n, ...)``, in the shape that the dictionary takes.
         dictionary: the linear operator from codes to images.
-        lambd: sparsity weight, one for all features or one a feature ``(f,)``.
+        lambd: sparsity weight, one for all features or one for each ``(f,)``.
         nonnegative: whether codes must not be negative.
         penalty: ``l1`` (soft threshold, convex) or ``l0`` (hard threshold at lambda; not convex).
     """
@@ -48,23 +48,23 @@ class Problem:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient is wanted in images, atoms or lambda."""
+        """Whether a gradient is required in images, atoms or lambda."""
         tensors = (self.images, self.dictionary.atoms, self.lambd)
         return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
     def detach(self) -> Problem:
-        """Return the problem cut off from every graph."""
+        """Return the problem without graphs."""
         lambd = self.lambd.detach() if isinstance(self.lambd, Tensor) else self.lambd
         dictionary = self.dictionary.with_atoms(self.dictionary.atoms.detach())
         return replace(self, images=self.images.detach(), dictionary=dictionary, lambd=lambd)
 
     def snapshot(self) -> Problem:
-        """Return the problem cut off from every graph, and from what becomes of the atoms."""
+        """Return the problem without graphs, with a copy of the atoms."""
         plain = self.detach()
         return replace(plain, dictionary=plain.dictionary.with_atoms(plain.dictionary.atoms.clone()))
 
     def select(self, index: Tensor) -> Problem:
-        """Return the problem of some of the images, by their numbers or a mask."""
+        """Return the problem of a subset of the images, by index or mask."""
         return replace(self, images=self.images[index])
 
     def zeros(self) -> Codes:
@@ -81,9 +81,9 @@ class Problem:
 
     def energy(self, code: Codes) -> PerImage:
         """Return E of each image."""
-        return self.energy_of(code, self.residual(code))
+        return self.compute_energy(code, self.residual(code))
 
-    def energy_of(self, code: Codes, residual: Images) -> PerImage:
+    def compute_energy(self, code: Codes, residual: Images) -> PerImage:
         """Return E of each image, given its residual."""
         if self.penalty == "l1":
             cost = code.abs() * self.threshold
@@ -96,7 +96,7 @@ class Problem:
         return -self.dictionary.analysis(self.residual(code))
 
     def shrink(self, code: Codes, scale: float | Tensor = 1.0) -> Codes:
-        """Apply the threshold: soft at ``scale`` times lambda, or hard at lambda; without negatives if so asked."""
+        """Apply the threshold: soft at ``scale`` times lambda, or hard at lambda; see ``nonnegative`` for the sign."""
         if self.penalty == "l0":
             size = code if self.nonnegative else code.abs()
             return torch.where(size > self.threshold, code, torch.zeros_like(code))
@@ -104,10 +104,10 @@ class Problem:
         return positive if self.nonnegative else positive - torch.relu(-code - self.threshold * scale)
 
     def kkt_residual(self, code: Codes) -> PerImage:
-        r"""Return how far each code is from a fixed point: :math:`\max |R - T_\lambda(R - \nabla)|`.
+        r"""Return the distance of each code from a fixed point: :math:`\max |R - T_\lambda(R - \nabla)|`.
 
         T is the threshold of `shrink`. For ``l1`` the residual is 0 exactly at a solution; the problem is convex, so a
-        zero proves a global minimum. For ``l0`` it is 0 at the resting points of the locally competitive algorithm
+        zero proves a global minimum. For ``l0`` it is 0 at the fixed points of the locally competitive algorithm
         with the hard threshold.
         """
         return (code - self.shrink(code - self.gradient(code))).abs().flatten(1).amax(1)

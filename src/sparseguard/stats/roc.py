@@ -43,7 +43,8 @@ def mean_auc_interval(classes: Sequence[tuple[Distances, Distances]], seed: int 
 
     def statistic(*samples: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:  # noqa: ARG001
         values = [_auc(near, far) for near, far in zip(samples[::2], samples[1::2], strict=True)]
-        return np.mean(values, axis=0)
+        means: Float[np.ndarray, "..."] = np.mean(values, axis=0)
+        return means
 
     # scipy refuses samples of one value; twice the same value gives the same area
     samples = [side if len(side) > 1 else side.repeat(2) for pair in classes for side in pair]
@@ -65,4 +66,5 @@ def _auc(near: Float[np.ndarray, "*batch n"], far: Float[np.ndarray, "*batch m"]
 
     n, m = near.shape[-1], far.shape[-1]
     ranks = rankdata(np.concatenate([near, far], axis=-1), axis=-1)[..., n:]
-    return (ranks.sum(-1) - m * (m + 1) / 2) / (n * m)
+    area: Float[np.ndarray, "*batch"] = (ranks.sum(-1) - m * (m + 1) / 2) / (n * m)
+    return area

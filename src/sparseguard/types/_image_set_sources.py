@@ -127,10 +127,10 @@ def _split_sample(sample: Any) -> tuple[Any, Any]:
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
-    images = [name for name, value in row.items() if isinstance(value, Image.Image | Tensor | np.ndarray)]
-    for name in ("image", "img", "pixel_values", *(images if len(images) == 1 else ())):
-        if name in row:
-            return name
+    images: list[str] = [name for name, value in row.items() if isinstance(value, Image.Image | Tensor | np.ndarray)]
+    known = [name for name in ("image", "img", "pixel_values") if name in row]
+    if known or len(images) == 1:
+        return (known or images)[0]
     raise DataError(f"rows need a column 'image', the columns are {', '.join(map(repr, row))}.")
 
 

@@ -1,4 +1,4 @@
-"""Labelled images, and one data set parted once."""
+"""Labelled images, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ImageSet:
 
     @classmethod
     def from_arrays(cls, images: Any, labels: Any = None, classes: Sequence[str] | None = None) -> ImageSet:
-        """Return the images of a NumPy array, a tensor, or nested lists.
+        """Return the images of a NumPy array or a tensor.
 
         Args:
             images: ``(n, h, w)``, ``(n, c, h, w)`` or ``(n, h, w, c)`` with c = 1 or 3; uint8 0-255, or floating point
@@ -95,12 +95,12 @@ class ImageSet:
     ) -> ImageSet:
         """Return the images of a torch data set, a data loader or a Hugging Face data set.
 
-        Images may be PIL images, arrays or tensors, as in `from_arrays`. Labels are integers or class names. Class names
-        are those of the data set's ``classes``, or of its ``ClassLabel`` column.
+        Images may be PIL images, arrays or tensors, as in `from_arrays`. Labels are integers or class names. The
+        classes' names are those of the data set's ``classes``, or of its ``ClassLabel`` column.
 
         Args:
-            dataset: yields ``(image, label)`` or rows with the columns ``image`` and ``label``; or a loader of batches of
-                these. Its transform must not normalize: values lie in [0, 1].
+            dataset: yields ``(image, label)`` or rows with the columns ``image`` and ``label``; or a loader of batches
+                of these. Its transform must not normalize: values lie in [0, 1].
             max_images: use at most so many. Of a data set with a length they are drawn from the whole with a fixed
                 seed; of others they are the first.
             size: height and width, or the side of a square, that images are resized to (bilinear, antialiased); None:
@@ -137,7 +137,7 @@ class ImageSet:
         sides = (size, size) if isinstance(size, int) else size
         # The readers lie above this package, so they are imported by name when they are needed.
         reader = import_module("sparseguard.data.image_files")
-        images: ImageSet = reader.read_images(Path(path), reader.Look(size=sides, channels=channels))
+        images: ImageSet = reader.read_images(Path(path), reader.ImageFormat(size=sides, channels=channels))
         return images
 
     def __len__(self) -> int:
@@ -195,7 +195,7 @@ def _check_unit_range(pixels: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Splits:
-    """One data set, parted once: who may read what.
+    """Splits of a data set, which say who may read what.
 
     Args:
         name: the data set's name.
@@ -219,15 +219,15 @@ class Splits:
     flips_keep_class: bool
 
     def __post_init__(self) -> None:
-        """Check that the parts hold images of one kind."""
-        for part, images in self.parts().items():
+        """Check that the splits hold images of one kind."""
+        for split, images in self.by_name().items():
             if images.shape != self.private.shape or images.classes != self.private.classes:
-                raise DataError(f"{self.name}: part '{part}' differs from 'private' in image size or classes.")
+                raise DataError(f"{self.name}: split '{split}' differs from 'private' in image size or classes.")
             if len(images) == 0:
-                raise DataError(f"{self.name}: part '{part}' is empty; the set is too small to be split.")
+                raise DataError(f"{self.name}: split '{split}' is empty; the set is too small to be split.")
 
-    def parts(self) -> dict[str, ImageSet]:
-        """Return the parts by name."""
+    def by_name(self) -> dict[str, ImageSet]:
+        """Return the splits by name."""
         return {
             "private": self.private,
             "auxiliary": self.auxiliary,
@@ -237,8 +237,8 @@ class Splits:
         }
 
     def fingerprints(self) -> dict[str, str]:
-        """Return each part's fingerprint."""
-        return {part: images.fingerprint() for part, images in self.parts().items()}
+        """Return each split's fingerprint."""
+        return {split: images.fingerprint() for split, images in self.by_name().items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

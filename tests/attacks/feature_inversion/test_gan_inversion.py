@@ -21,7 +21,7 @@ from sparseguard.types import AttackInput, AuxiliaryData, ImageSet, Knowledge
 from support.attacks import CPU, error, linear
 
 FAST = {"prior": "toy", "candidates": 32, "warm_steps": 3, "steps": 6, "layer_steps": 3, "probe_steps": 2,
-        "probe_images": 3, "anchor": (0.0, 0.1), "penalty": (0.001,)}  # fmt: skip
+        "probe_images": 3, "proximal_weight": (0.0, 0.1), "penalty": (0.001,)}  # fmt: skip
 
 
 def prior_of(shape=(1, 8, 8), seed=0):

@@ -11,9 +11,9 @@ from sparseguard.numerics.ridge import ExplicitMap, KernelMap, fit_ridge
 from support.attacks import attacked, linear
 
 LARGE = {
-    "nearest-public": {},
+    "nearest-neighbor": {},
     "ridge": {"copies": 2},
-    "local-ridge": {"copies": 1, "neighbours": [8]},
+    "local-ridge": {"copies": 1, "neighbors": [8]},
     "ridge-conv": {"copies": 2, "epochs": 2, "width": 4},
     "ridge-mlp": {"copies": 1, "epochs": 2, "width": 8},
     "gradient-inversion": {"steps": 4, "probe_steps": 2},

@@ -29,12 +29,12 @@ def test_it_beats_one_map_for_all_where_the_tap_bends():
     target = linear(torch.randn(24, 64))
     target.stages["first"].append(torch.nn.ReLU())
     errors = {}
-    for attack in (Ridge(copies=2), LocalRidge(copies=2, neighbours=(8, 16, 32))):
+    for attack in (Ridge(copies=2), LocalRidge(copies=2, neighbors=(8, 16, 32))):
         result, truth = attacked(attack, target, train=200)
         errors[type(attack)] = error(result.reconstructions["private"], truth["private"])
     assert errors[LocalRidge] < 0.9 * errors[Ridge]
 
 
 def test_the_number_of_neighbours_is_bounded_by_the_queries():
-    result, _ = attacked(LocalRidge(copies=1, neighbours=(500,)), linear(torch.eye(64)), train=20)
-    assert result.notes["neighbours"] == 20
+    result, _ = attacked(LocalRidge(copies=1, neighbors=(500,)), linear(torch.eye(64)), train=20)
+    assert result.notes["neighbors"] == 20

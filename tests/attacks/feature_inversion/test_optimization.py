@@ -10,7 +10,7 @@ from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d, StraightThrough
 from support.attacks import attacked, error, linear, smooth
 
-PLAIN = {"tv": (0.0,), "prior": (0.0,), "probe_steps": 5, "probe_images": 4}
+PLAIN = {"tv": (0.0,), "prior_weight": (0.0,), "probe_steps": 5, "probe_images": 4}
 
 
 def orthogonal(seed=0):
@@ -62,7 +62,7 @@ def test_it_never_loses_to_the_attack_it_starts_from():
     torch.manual_seed(0)
     target = linear(torch.randn(12, 64))
     ridge, truth = attacked(Ridge(copies=2), target)
-    attack = GradientInversion(steps=20, tv=(0.0, 1.0), prior=(0.1, 10.0), probe_images=6, probe_steps=5)
+    attack = GradientInversion(steps=20, tv=(0.0, 1.0), prior_weight=(0.1, 10.0), probe_images=6, probe_steps=5)
     found, _ = attacked(attack, target, earlier={"outputs": ridge.reconstructions})
     assert error(found.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= error(
         ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"]

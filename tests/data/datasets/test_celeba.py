@@ -19,7 +19,7 @@ from PIL import Image
 from sparseguard.core.config import parse
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.data import CelebA
-from sparseguard.data.preparation.prepared_dataset import about
+from sparseguard.data.preparation.prepared_dataset import read_metadata
 from sparseguard.data.readers.celeba_labels import ATTRIBUTES, hair_labels, read_attributes, read_identities
 
 REAL = os.environ.get("SPARSEGUARD_DATA")
@@ -90,11 +90,11 @@ def test_every_image_has_the_hair_its_row_says_and_persons_are_in_one_part(files
     assert splits.private.shape == (3, 64, 64)
     assert splits.private.classes == ("Black", "Blond", "Brown", "Gray", "Bald")
     persons = []
-    for part in splits.parts().values():
+    for part in splits.by_name().values():
         assert part.labels.tolist() == [number % 30 % 5 for number in numbers(part)]
         persons.append({number % 30 for number in numbers(part)})
     assert sum(len(found) for found in persons) == 30
-    assert sorted(number for part in splits.parts().values() for number in numbers(part)) == list(range(120))
+    assert sorted(number for part in splits.by_name().values() for number in numbers(part)) == list(range(120))
 
 
 def test_the_folder_around_celeba_is_found(files, tmp_path, monkeypatch):
@@ -112,7 +112,7 @@ def test_a_pair_of_attributes_gives_four_classes(files):
         "Male, not Smiling",
         "Male, Smiling",
     )
-    for part in splits.parts().values():
+    for part in splits.by_name().values():
         expected = [2 * (number % 30 % 6 == 0) + number // 30 % 2 for number in numbers(part)]
         assert part.labels.tolist() == expected
 
@@ -123,7 +123,7 @@ def test_identities_are_the_most_frequent_ones_and_ties_go_to_the_smaller_number
     dataset = CelebA(path=files, identities=12, layout="paper")
     folder = dataset.prepare()
     kept = [0, *range(2, 13)]
-    assert about(folder)["classes"] == [str(1000 + person) for person in kept]
+    assert read_metadata(folder)["classes"] == [str(1000 + person) for person in kept]
     splits = dataset.load()
     seen = Counter(
         (int(label), number)
@@ -132,7 +132,7 @@ def test_identities_are_the_most_frequent_ones_and_ties_go_to_the_smaller_number
     )
     assert set(seen) == {(label, person + 30 * k) for label, person in enumerate(kept) for k in range(4)}
     assert set(seen.values()) == {1}
-    for part in splits.parts().values():
+    for part in splits.by_name().values():
         assert set(part.labels.tolist()) == set(range(12))
 
 
@@ -149,7 +149,7 @@ def many(files) -> Path:
 def test_every_person_is_in_every_part(many):
     splits = CelebA(path=many, identities=9).load()
     assert splits.private.classes == ("9", "8", "7", "6", "5", "4", "3", "2", "1")
-    counts = {name: np.bincount(part.labels, minlength=9).tolist() for name, part in splits.parts().items()}
+    counts = {name: np.bincount(part.labels, minlength=9).tolist() for name, part in splits.by_name().items()}
     assert all(min(found) >= 1 for found in counts.values())
     assert [sum(found) for found in zip(*counts.values(), strict=True)] == [21, 19, 17, 15, 13, 11, 9, 7, 5]
     assert {name: found[0] for name, found in counts.items()} == {
@@ -160,14 +160,14 @@ def test_every_person_is_in_every_part(many):
         "test": 2,
     }
     assert {name: found[-1] for name, found in counts.items()} == dict.fromkeys(counts, 1)
-    held = [number for part in splits.parts().values() for number in numbers(part)]
+    held = [number for part in splits.by_name().values() for number in numbers(part)]
     assert len(held) == len(set(held))
 
 
 def test_persons_with_too_few_images_for_all_parts_are_refused_by_number(many):
-    with pytest.raises(DataError, match=r"9 have 5 images or more, one for each part.*identity 0 has 3"):
+    with pytest.raises(DataError, match=r"9 have 5 images or more, one for each split.*identity 0 has 3"):
         CelebA(path=many, identities=10).load()
-    assert len(CelebA(path=many, identities=10, layout="paper").load().select.classes) == 10
+    assert len(CelebA(path=many, identities=10, layout="paper").load().tuning.classes) == 10
 
 
 def test_a_person_left_with_too_few_readable_images_is_refused(many):
@@ -184,7 +184,7 @@ def test_a_class_without_images_in_a_partial_set_is_explained(files):
 
 
 def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(files):
-    with pytest.raises(DataError, match="part 'private': asked for 4 images of 5 classes"):
+    with pytest.raises(DataError, match="split 'private': asked for 4 images of 5 classes"):
         CelebA(path=files, private=4).load()
     with pytest.raises(RecipeError, match="at least 2"):
         parse(CelebA, {"private": 1}, "[data]")
@@ -225,7 +225,7 @@ def test_the_crop_is_scaled_with_the_images(files, size, side):
         file.write_bytes(encoded(number, size))
     dataset = CelebA(path=files, size=side)
     splits = dataset.load()
-    assert about(dataset.prepare())["look"]["crop"] == side
+    assert read_metadata(dataset.prepare())["look"]["crop"] == side
     assert splits.private.shape == (3, side, side)
     assert (splits.private.pixels == splits.private.pixels[:, :1, :1, :1]).all()
 
@@ -246,7 +246,7 @@ def test_a_partial_set_is_fine_and_what_does_not_match_is_named(files):
     people = (files / "identity_CelebA.txt").read_text().splitlines()
     (files / "identity_CelebA.txt").write_text("\n".join(people[1:]))
     (images / "000003.jpg").write_bytes(b"")
-    notes = about(CelebA(path=files).prepare())["notes"]
+    notes = read_metadata(CelebA(path=files).prepare())["notes"]
     assert notes.pop("unreadable") == ["000003.jpg"]
     assert notes.pop("of another format than their names say")
     assert notes == {
@@ -264,7 +264,7 @@ def test_label_files_as_windows_writes_them_are_read(files):
         (files / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n\r\n")
     dataset = CelebA(path=files)
     assert dataset.load().fingerprints() == expected
-    assert not [reason for reason in about(dataset.prepare())["notes"] if reason.startswith(("in ", "not in "))]
+    assert not [reason for reason in read_metadata(dataset.prepare())["notes"] if reason.startswith(("in ", "not in "))]
 
 
 def test_files_that_do_not_belong_together_are_refused(files):
@@ -314,7 +314,7 @@ def test_links_are_not_followed(files, tmp_path):
     (files / "img_align_celeba" / "000001.jpg").unlink()
     (files / "img_align_celeba" / "000001.jpg").symlink_to(tmp_path / "secret")
     folder = CelebA(path=files).prepare()
-    assert about(folder)["notes"]["links, not followed"] == ["000001.jpg"]
+    assert read_metadata(folder)["notes"]["links, not followed"] == ["000001.jpg"]
     assert "000001.jpg" not in json.loads((folder / "names.json").read_text())
 
 

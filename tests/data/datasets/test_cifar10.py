@@ -193,7 +193,7 @@ def pack(folder, path) -> None:
 def rows(splits) -> list[tuple[bytes, int]]:
     return sorted(
         (image.numpy().tobytes(), int(label))
-        for part in splits.parts().values()
+        for part in splits.by_name().values()
         for image, label in zip(part.pixels, part.labels, strict=True)
     )
 
@@ -250,7 +250,7 @@ def test_class_folders_are_read_and_numbered_in_cifars_order(tmp_path, form):
             for half in ("train", "test"):
                 archive.add(path / half, arcname=half)
         path = tmp_path / "cifar10-jpeg.tar.gz"
-    for part in Cifar10(path=path).load().parts().values():
+    for part in Cifar10(path=path).load().by_name().values():
         assert (part.pixels[:, 0, 0, 0] == part.labels).all()
 
 

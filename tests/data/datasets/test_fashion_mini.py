@@ -17,7 +17,7 @@ from sparseguard.data.datasets import fashion_mini
 from sparseguard.data.readers.idx import read_images, read_labels
 
 SIZES = {"private": 7000, "auxiliary": 1500, "auxiliary_val": 300, "tuning": 300, "test": 900}
-PACKAGED = resources.files("sparseguard.data") / fashion_mini.FILE
+PACKAGED = resources.files("sparseguard.data.datasets") / fashion_mini.FILE
 SCRIPT = Path(__file__).parents[3] / "scripts" / "make_fashion_mini.py"
 
 
@@ -57,21 +57,21 @@ def rows(images) -> set[bytes]:
 
 
 def test_parts_have_the_promised_sizes_and_all_classes_equally_often(splits):
-    assert {part: len(images) for part, images in splits.parts().items()} == SIZES
-    for part, images in splits.parts().items():
+    assert {part: len(images) for part, images in splits.by_name().items()} == SIZES
+    for part, images in splits.by_name().items():
         assert images.shape == (1, 28, 28)
         assert images.labels.bincount().tolist() == [SIZES[part] // 10] * 10
         assert len(images.labels[:50].unique()) > 5
 
 
 def test_no_image_is_there_twice(splits, arrays):
-    assert len(set().union(*(rows(images) for images in splits.parts().values()))) == 10_000
+    assert len(set().union(*(rows(images) for images in splits.by_name().values()))) == 10_000
     assert len(np.unique(arrays["source"])) == 10_000
 
 
 def test_the_file_is_small_and_comes_with_its_licence():
     assert len(PACKAGED.read_bytes()) <= 6_000_000
-    licence = resources.files("sparseguard.data").joinpath("fashion_mini.LICENSE").read_text(encoding="utf-8")
+    licence = resources.files("sparseguard.data.datasets").joinpath("fashion_mini.LICENSE").read_text(encoding="utf-8")
     assert "Copyright (c) 2017 Zalando SE" in licence
 
 
@@ -86,16 +86,16 @@ def test_the_file_needs_no_pickle_and_has_the_promised_arrays(arrays):
 
 def test_the_paper_layout_parts_all_images_anew(splits):
     paper = FashionMini(layout="paper").load()
-    assert {part: len(images) for part, images in paper.parts().items()} == {
+    assert {part: len(images) for part, images in paper.by_name().items()} == {
         "private": 7000,
         "auxiliary": 2700,
         "auxiliary_val": 300,
         "tuning": 3000,
         "test": 3000,
     }
-    every = set().union(*(rows(images) for images in splits.parts().values()))
+    every = set().union(*(rows(images) for images in splits.by_name().values()))
     assert rows(paper.private) | rows(paper.test) == every
-    assert rows(paper.test) == rows(paper.select) == rows(paper.auxiliary) | rows(paper.auxiliary_val)
+    assert rows(paper.test) == rows(paper.tuning) == rows(paper.auxiliary) | rows(paper.auxiliary_val)
 
 
 def test_sizes_limit_parts_to_nested_balanced_subsets(splits):
@@ -104,11 +104,11 @@ def test_sizes_limit_parts_to_nested_balanced_subsets(splits):
     assert rows(small.private) < rows(large.private) < rows(splits.private)
     assert small.private.labels.bincount().tolist() == [100] * 10
     assert sorted(small.auxiliary.labels.bincount().tolist()) == [5] * 5 + [6] * 5
-    assert [len(images) for images in small.parts().values()] == [1000, 55, 10, 300, 100]
+    assert [len(images) for images in small.by_name().values()] == [1000, 55, 10, 300, 100]
 
 
 def test_more_than_there_is_is_refused():
-    with pytest.raises(DataError, match=r"fashion-mini: part 'test': asked for 901 images, there are 900"):
+    with pytest.raises(DataError, match=r"fashion-mini: split 'test': asked for 901 images, there are 900"):
         FashionMini(test=901).load()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sparseguard.core.config import parse
 from sparseguard.core.errors import DataError, RecipeError
-from sparseguard.data import OwnImages
+from sparseguard.data import UserImages
 from sparseguard.data.readers.arrays import ArraySource
 from support.image_files import encoded, pets, write_folder, write_tar
 
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def pixels(splits) -> set[tuple[bytes, str]]:
     return {
         (image.permute(1, 2, 0).numpy().tobytes(), images.classes[int(label)])
-        for images in splits.parts().values()
+        for images in splits.by_name().values()
         for image, label in zip(images.pixels, images.labels, strict=True)
     }
 
@@ -43,7 +43,7 @@ def pixels(splits) -> set[tuple[bytes, str]]:
 def test_arrays_keep_pixels_and_labels_together(tmp_path, save, names, order) -> None:
     labels = LABELS if names is None else names[LABELS]
     save(tmp_path / "own.npz", images=np.asarray(IMAGES, order=order), labels=labels)
-    splits = OwnImages(path=tmp_path / "own.npz").load()
+    splits = UserImages(path=tmp_path / "own.npz").load()
     assert splits.private.shape == (3, 8, 6)
     assert splits.private.classes == (("0", "1", "2") if names is None else ("cat", "fox", "Ähre"))
     assert pixels(splits) == {(image.tobytes(), str(label)) for image, label in zip(IMAGES, labels, strict=True)}
@@ -51,8 +51,8 @@ def test_arrays_keep_pixels_and_labels_together(tmp_path, save, names, order) ->
 
 def test_grey_arrays_and_the_look(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", images=IMAGES[..., 0], labels=LABELS)
-    assert OwnImages(path=tmp_path / "own.npz", channels=1).load().private.shape == (1, 8, 6)
-    resized = OwnImages(path=tmp_path / "own.npz", size=(4, 4), crop=5, flips_keep_class=False).load()
+    assert UserImages(path=tmp_path / "own.npz", channels=1).load().private.shape == (1, 8, 6)
+    resized = UserImages(path=tmp_path / "own.npz", size=(4, 4), crop=5, flips_keep_class=False).load()
     assert resized.private.shape == (3, 4, 4)
     assert not resized.flips_keep_class
 
@@ -76,7 +76,7 @@ def test_grey_arrays_and_the_look(tmp_path) -> None:
 def test_other_arrays_are_refused(tmp_path, arrays, message) -> None:
     np.savez(tmp_path / "own.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        OwnImages(path=tmp_path / "own.npz").load()
+        UserImages(path=tmp_path / "own.npz").load()
 
 
 def test_pickles_are_refused_and_never_run(tmp_path) -> None:
@@ -86,7 +86,7 @@ def test_pickles_are_refused_and_never_run(tmp_path) -> None:
 
     np.savez(tmp_path / "own.npz", images=IMAGES, labels=np.array([Evil()] * 60, dtype=object))
     with pytest.raises(DataError, match="pickled"):
-        OwnImages(path=tmp_path / "own.npz").load()
+        UserImages(path=tmp_path / "own.npz").load()
     assert not (tmp_path / "ran").exists()
 
 
@@ -118,61 +118,61 @@ def test_flipped_bytes_of_arrays_are_survived(tmp_path, flips) -> None:
 
 def test_prepared_once_and_found_without_a_path(tmp_path, cache) -> None:
     path = write_tar(tmp_path / "pets.tar.gz", pets(20))
-    first = OwnImages(path=path, private=10).load()
+    first = UserImages(path=path, private=10).load()
     assert len(first.private) == 10
     prepared = list((cache / "prepared" / "images").glob("*/images.npy"))
     assert len(prepared) == 1
     changed = prepared[0].stat().st_mtime_ns
-    again = OwnImages(path=path).load()
+    again = UserImages(path=path).load()
     assert prepared[0].stat().st_mtime_ns == changed
     path.unlink()
-    assert OwnImages().load().fingerprints() == again.fingerprints()
+    assert UserImages().load().fingerprints() == again.fingerprints()
     with pytest.raises(DataError, match="none prepared"):
-        OwnImages(channels=1).load()
+        UserImages(channels=1).load()
 
 
 def test_changed_files_are_prepared_again(tmp_path) -> None:
     folder = write_folder(tmp_path / "pets", pets(20))
-    before = pixels(OwnImages(path=folder).load())
+    before = pixels(UserImages(path=folder).load())
     write_folder(folder, {"cat/new.png": encoded(12345)})
-    after = pixels(OwnImages(path=folder).load())
+    after = pixels(UserImages(path=folder).load())
     assert len(after - before) == 1
     with pytest.raises(DataError, match="prepared from 2 places"):
-        OwnImages().load()
+        UserImages().load()
 
 
 def test_nothing_is_written_but_the_cache(tmp_path, cache) -> None:
     folder = write_folder(tmp_path / "pets", pets(20))
     before = sorted(str(file) for file in tmp_path.rglob("*") if cache not in (file, *file.parents))
-    OwnImages(path=folder).load()
+    UserImages(path=folder).load()
     after = sorted(str(file) for file in tmp_path.rglob("*") if cache not in (file, *file.parents))
     assert before == after
 
 
 def test_sizes_smaller_than_the_classes_are_refused_once_the_set_is_read(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
-    with pytest.raises(DataError, match="part 'test': asked for 2 images of 3 classes"):
-        OwnImages(path=tmp_path / "own.npz", test=2).load()
+    with pytest.raises(DataError, match="split 'test': asked for 2 images of 3 classes"):
+        UserImages(path=tmp_path / "own.npz", test=2).load()
 
 
 def test_names_of_classes_are_compared_in_one_form_of_unicode(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", images=IMAGES, labels=np.array(["\u00e4", "a\u0308", "c"])[LABELS])
-    assert OwnImages(path=tmp_path / "own.npz").load().private.classes == ("c", "\u00e4")
+    assert UserImages(path=tmp_path / "own.npz").load().private.classes == ("c", "\u00e4")
 
 
 def test_endings_in_capitals_are_known(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", images=IMAGES, labels=LABELS)
     (tmp_path / "own.npz").rename(tmp_path / "OWN.NPZ")
-    assert len(OwnImages(path=tmp_path / "OWN.NPZ").load().private) == 42
+    assert len(UserImages(path=tmp_path / "OWN.NPZ").load().private) == 42
 
 
 def test_paths_that_no_system_has_are_refused() -> None:
     with pytest.raises(DataError, match="cannot be looked at"):
-        OwnImages(path=Path("x" * 5000)).load()
+        UserImages(path=Path("x" * 5000)).load()
 
 
 def test_settings_are_checked() -> None:
     for wrong in ({"size": [0, 8]}, {"size": 8}, {"channels": 2}, {"crop": -1}):
         with pytest.raises(RecipeError):
-            parse(OwnImages, wrong, "[data]")
-    assert parse(OwnImages, {"size": [8, 6]}, "[data]").size == (8, 6)
+            parse(UserImages, wrong, "[data]")
+    assert parse(UserImages, {"size": [8, 6]}, "[data]").size == (8, 6)

@@ -29,14 +29,14 @@ def nothing_elsewhere(tmp_path, monkeypatch):
 
 
 def shades(splits) -> set[int]:
-    return {int(shade) for part in splits.parts().values() for shade in part.pixels[:, 0, 0, 0].unique()}
+    return {int(shade) for part in splits.by_name().values() for shade in part.pixels[:, 0, 0, 0].unique()}
 
 
 @BOTH
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_folder_of_files_is_read_and_both_halves_are_merged(tmp_path, write_set, dataset, compressed):
     splits = dataset(path=write_set(tmp_path / "files", compressed=compressed)).load()
-    assert {part: len(images) for part, images in splits.parts().items()} == {
+    assert {part: len(images) for part, images in splits.by_name().items()} == {
         "private": 140,
         "auxiliary": 30,
         "auxiliary_val": 6,
@@ -54,7 +54,7 @@ def test_pixels_and_labels_stay_together(tmp_path, write_set, idx):
         labels = np.fromfile(folder / f"{half}-labels-idx1-ubyte", dtype=np.uint8)[8:]
         images = np.repeat(labels, 784).reshape(count, 28, 28)
         (folder / f"{half}-images-idx3-ubyte").write_bytes(idx(images))
-    for part in Mnist(path=folder).load().parts().values():
+    for part in Mnist(path=folder).load().by_name().values():
         assert (part.pixels.flatten(1) == part.labels[:, None]).all()
 
 

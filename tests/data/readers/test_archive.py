@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparseguard.core.errors import DataError
-from sparseguard.data.datasets.image_folder import OwnImages
+from sparseguard.data.datasets.image_folder import UserImages
 from sparseguard.data.readers import archive as archives
 from sparseguard.data.readers.archive import open_images
-from sparseguard.data.readers.class_folders import File, arrange
+from sparseguard.data.readers.class_folders import File, group_by_class
 from support.image_files import encoded, pets, write_folder, write_tar, write_zip
 
 WRITERS = {
@@ -257,7 +257,7 @@ def test_one_class_can_be_read_but_is_no_data_set(tmp_path: Path) -> None:
     with open_images(folder) as source:
         assert [(item.name, item.label) for item in source.items()] == [("cat/1.png", 0)]
     with pytest.raises(DataError, match=r"only the class 'cat', need 2 or more.*Left out: 1 no images by their names"):
-        OwnImages(path=folder).load()
+        UserImages(path=folder).load()
 
 
 @QUICK
@@ -265,7 +265,7 @@ def test_one_class_can_be_read_but_is_no_data_set(tmp_path: Path) -> None:
 def test_any_names_are_arranged_or_refused_and_none_is_lost(names: list[str]) -> None:
     files = [File(name=name, size=1) for name in names]
     try:
-        arranged = arrange(files, [], Path("set"))
+        arranged = group_by_class(files, [], Path("set"))
     except DataError:
         return
     noted = [name for reason, found in arranged.notes.items() for name in found]

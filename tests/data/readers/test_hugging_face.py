@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sparseguard.core.errors import DataError
-from sparseguard.data import OwnImages
-from sparseguard.data.preparation.prepared_dataset import about
+from sparseguard.data import UserImages
+from sparseguard.data.preparation.prepared_dataset import read_metadata
 from sparseguard.data.readers.sources import open_source
 from support.hub import CLASSES, expected, held, rows
 from support.image_files import encoded, write_folder
@@ -27,7 +27,7 @@ def test_a_dataset_and_a_dict_of_splits_are_read(datasets, tmp_path) -> None:
     datasets.DatasetDict(train=rows(datasets, 0, 40), test=rows(datasets, 40, 20)).save_to_disk(tmp_path / "two")
     for path in (tmp_path / "one", tmp_path / "two"):
         files = sorted(path.rglob("*"))
-        dataset = OwnImages(path=path)
+        dataset = UserImages(path=path)
         assert dataset.load().private.classes == tuple(CLASSES)
         assert held(dataset) == expected(60)
         assert sorted(path.rglob("*")) == files
@@ -36,17 +36,17 @@ def test_a_dataset_and_a_dict_of_splits_are_read(datasets, tmp_path) -> None:
 def test_several_files_selected_rows_and_image_folders_are_read(datasets, tmp_path) -> None:
     shuffled = rows(datasets, 0, 80).select(range(60)).shuffle(seed=1)
     shuffled.save_to_disk(tmp_path / "saved", num_shards=3)
-    assert held(OwnImages(path=tmp_path / "saved")) == expected(60)
+    assert held(UserImages(path=tmp_path / "saved")) == expected(60)
     names = {f"{CLASSES[k % 2]}/{k:03d}.png": encoded(k, mode="RGB") for k in range(60)}
     write_folder(tmp_path / "folder", names)
     loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "folder"), cache_dir=str(tmp_path / "hub"))
     loaded.save_to_disk(tmp_path / "from-folder")
-    assert held(OwnImages(path=tmp_path / "from-folder")) == expected(60)
+    assert held(UserImages(path=tmp_path / "from-folder")) == expected(60)
 
 
 def test_other_columns_and_formats_do_not_matter(datasets, tmp_path) -> None:
     rows(datasets, 0, 60, weight=list(range(60))).with_format("numpy").save_to_disk(tmp_path / "saved")
-    assert held(OwnImages(path=tmp_path / "saved")) == expected(60)
+    assert held(UserImages(path=tmp_path / "saved")) == expected(60)
 
 
 def test_pixels_given_as_arrays_are_kept(datasets, tmp_path) -> None:
@@ -54,7 +54,7 @@ def test_pixels_given_as_arrays_are_kept(datasets, tmp_path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     columns = {"image": list(pixels), "label": [k % 2 for k in range(60)]}
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "saved")
-    found = held(OwnImages(path=tmp_path / "saved", channels=1))
+    found = held(UserImages(path=tmp_path / "saved", channels=1))
     assert found == {(image.tobytes(), "ab"[k % 2]) for k, image in enumerate(pixels)}
 
 
@@ -64,9 +64,9 @@ def test_rows_without_label_or_image_are_left_out_and_noted(datasets, tmp_path) 
     pictures = [{"bytes": encoded(k, mode="RGB"), "path": None} for k in range(60)]
     pictures[9] = None
     rows(datasets, 0, 60, kind=labels, picture=pictures).save_to_disk(tmp_path / "saved")
-    dataset = OwnImages(path=tmp_path / "saved", size=(8, 6))
+    dataset = UserImages(path=tmp_path / "saved", size=(8, 6))
     assert len(held(dataset)) == 57
-    notes = about(dataset.prepare())["notes"]
+    notes = read_metadata(dataset.prepare())["notes"]
     assert notes["without a label"] == ["000000007", "000000008"]
     assert notes["unreadable"] == ["000000009"]
 
@@ -103,7 +103,7 @@ def test_scripts_in_the_folder_are_not_run(datasets, tmp_path) -> None:
     rows(datasets, 0, 60).save_to_disk(tmp_path / "saved")
     for name in ("saved.py", "dataset.py", "__init__.py"):
         (tmp_path / "saved" / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    assert held(OwnImages(path=tmp_path / "saved")) == expected(60)
+    assert held(UserImages(path=tmp_path / "saved")) == expected(60)
     assert not (tmp_path / "ran").exists()
 
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparseguard.core.errors import DataError
-from sparseguard.data import OwnImages
-from sparseguard.data.preparation.prepared_dataset import about
+from sparseguard.data import UserImages
+from sparseguard.data.preparation.prepared_dataset import read_metadata
 from sparseguard.data.readers import parquet
 from sparseguard.data.readers.parquet import ParquetSource
 from sparseguard.data.readers.sources import open_source
@@ -62,10 +62,10 @@ def test_files_as_downloaded_are_read_and_left_alone(datasets, tmp_path) -> None
     path = hub(datasets, tmp_path / "set")
     write_folder(path, {"README.md": b"x", ".gitattributes": b"x"})
     files = {file: file.stat() for file in path.rglob("*")}
-    dataset = OwnImages(path=path)
+    dataset = UserImages(path=path)
     assert dataset.load().private.classes == tuple(CLASSES)
     assert held(dataset) == expected(60)
-    told = about(dataset.prepare())
+    told = read_metadata(dataset.prepare())
     assert told["notes"]["no parquet files by their names"] == [".gitattributes", "README.md"]
     assert sorted(told["checksums"]) == [TEST, TRAIN]
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == {
@@ -75,11 +75,11 @@ def test_files_as_downloaded_are_read_and_left_alone(datasets, tmp_path) -> None
 
 def test_one_file_and_folders_of_splits_are_read(datasets, tmp_path) -> None:
     rows(datasets, 0, 60).to_parquet(tmp_path / "all.parquet")
-    assert held(OwnImages(path=tmp_path / "all.parquet")) == expected(60)
+    assert held(UserImages(path=tmp_path / "all.parquet")) == expected(60)
     for split, first in (("train", 0), ("test", 30)):
         (tmp_path / "set" / "default" / split).mkdir(parents=True)
         rows(datasets, first, 30).to_parquet(tmp_path / "set" / "default" / split / "0000.parquet")
-    assert held(OwnImages(path=tmp_path / "set")) == expected(60)
+    assert held(UserImages(path=tmp_path / "set")) == expected(60)
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])
@@ -96,15 +96,15 @@ def test_any_row_groups_and_any_start_give_the_same_rows(arrow, tmp_path, size) 
 @pytest.mark.parametrize("structs", [True, False])
 def test_without_features_classes_are_called_by_their_numbers(arrow, tmp_path, structs) -> None:
     table = plain(arrow, structs=structs, weight=[float(k) for k in range(60)])
-    dataset = OwnImages(path=write(tmp_path / "a.parquet", table))
+    dataset = UserImages(path=write(tmp_path / "a.parquet", table))
     assert {(image, CLASSES[int(name)]) for image, name in held(dataset)} == expected(60)
-    notes = about(dataset.prepare())["notes"]
+    notes = read_metadata(dataset.prepare())["notes"]
     assert notes["columns without names of classes, which are called by their numbers"] == ["label"]
 
 
 def test_of_several_integers_those_called_label_are_taken(arrow, tmp_path) -> None:
     named = write(tmp_path / "a.parquet", plain(arrow, id=list(range(60))))
-    assert len(held(OwnImages(path=named))) == 60
+    assert len(held(UserImages(path=named))) == 60
     unclear = write(tmp_path / "b.parquet", plain(arrow, id=list(range(60))).rename_columns(["image", "kind", "id"]))
     with pytest.raises(
         DataError, match=r"'image' \(struct of 'bytes', 'path'\), 'kind' \(int64\), 'id' \(int64\).*save_to_disk"
@@ -119,7 +119,7 @@ def test_of_several_integers_those_called_label_are_taken(arrow, tmp_path) -> No
 def test_labels_that_are_no_classes_are_refused(arrow, tmp_path, labels, message) -> None:
     table = plain(arrow).drop_columns("label").append_column("label", arrow.array(labels))
     with pytest.raises(DataError, match=message):
-        OwnImages(path=write(tmp_path / "a.parquet", table)).load()
+        UserImages(path=write(tmp_path / "a.parquet", table)).load()
 
 
 def test_rows_without_label_or_image_are_left_out_and_noted(datasets, tmp_path) -> None:
@@ -128,9 +128,9 @@ def test_rows_without_label_or_image_are_left_out_and_noted(datasets, tmp_path) 
     pictures = [{"bytes": encoded(k, mode="RGB"), "path": None} for k in range(60)]
     pictures[9], pictures[10] = None, {"bytes": None, "path": "/etc/passwd"}
     rows(datasets, 0, 60, kind=labels, picture=pictures).to_parquet(tmp_path / "a.parquet")
-    dataset = OwnImages(path=tmp_path / "a.parquet")
+    dataset = UserImages(path=tmp_path / "a.parquet")
     assert len(held(dataset)) == 56
-    notes = about(dataset.prepare())["notes"]
+    notes = read_metadata(dataset.prepare())["notes"]
     assert notes["without a label"] == ["a.parquet/000000007", "a.parquet/000000008"]
     assert notes["unreadable"] == ["a.parquet/000000009", "a.parquet/000000010"]
 
@@ -138,7 +138,7 @@ def test_rows_without_label_or_image_are_left_out_and_noted(datasets, tmp_path) 
 def test_missing_files_are_named(datasets, tmp_path) -> None:
     (tmp_path / "set").mkdir()
     rows(datasets, 0, 60).to_parquet(tmp_path / "set" / "train-00001-of-00003.parquet")
-    notes = about(OwnImages(path=tmp_path / "set").prepare())["notes"]
+    notes = read_metadata(UserImages(path=tmp_path / "set").prepare())["notes"]
     assert notes["parquet files that are missing by the others' names"] == [
         "train-00000-of-00003.parquet",
         "train-00002-of-00003.parquet",
@@ -148,7 +148,7 @@ def test_missing_files_are_named(datasets, tmp_path) -> None:
 def test_classes_without_an_image_are_refused_with_a_way_out(datasets, tmp_path) -> None:
     rows(datasets, 0, 60, [*CLASSES, "owl"]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"class 'owl' has no image.*Add the files"):
-        OwnImages(path=tmp_path / "a.parquet").load()
+        UserImages(path=tmp_path / "a.parquet").load()
 
 
 def test_several_data_sets_in_one_folder_are_refused(datasets, tmp_path) -> None:
@@ -179,19 +179,19 @@ def test_links_are_followed_within_the_hub_s_cache_only(datasets, tmp_path) -> N
         link = tmp_path / "hub" / "snapshots" / "0123" / name
         link.rename(tmp_path / "hub" / "blobs" / link.name)
         link.symlink_to(Path("../../../blobs") / link.name)
-    assert held(OwnImages(path=tmp_path / "hub" / "snapshots" / "0123")) == expected(60)
+    assert held(UserImages(path=tmp_path / "hub" / "snapshots" / "0123")) == expected(60)
     (loaded / TEST).unlink()
     (loaded / TEST).symlink_to(tmp_path / "hub" / "blobs" / Path(TEST).name)
-    dataset = OwnImages(path=loaded)
+    dataset = UserImages(path=loaded)
     assert held(dataset) == expected(40)
-    assert about(dataset.prepare())["notes"]["links, not followed"] == [TEST]
+    assert read_metadata(dataset.prepare())["notes"]["links, not followed"] == [TEST]
 
 
 def test_class_folders_with_a_parquet_file_stay_class_folders(tmp_path) -> None:
     path = write_folder(tmp_path / "set", pets(30) | {"metadata.parquet": b"x"})
-    dataset = OwnImages(path=path)
+    dataset = UserImages(path=path)
     assert dataset.load().private.classes == ("cat", "dog")
-    assert about(dataset.prepare())["notes"]["no images by their names"] == ["metadata.parquet"]
+    assert read_metadata(dataset.prepare())["notes"]["no images by their names"] == ["metadata.parquet"]
 
 
 def test_other_files_are_refused(arrow, tmp_path) -> None:
@@ -219,9 +219,9 @@ def test_what_only_has_the_name_is_told(arrow, tmp_path) -> None:
         open_source(tmp_path / "set").items()
     write(tmp_path / "set" / "B.PARQUET", plain(arrow))
     os.mkfifo(tmp_path / "set" / "c.parquet")
-    dataset = OwnImages(path=tmp_path / "set")
+    dataset = UserImages(path=tmp_path / "set")
     assert len(held(dataset)) == 60
-    assert about(dataset.prepare())["notes"]["neither files nor folders"] == ["c.parquet"]
+    assert read_metadata(dataset.prepare())["notes"]["neither files nor folders"] == ["c.parquet"]
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_scripts_in_the_folder_are_not_run(datasets, tmp_path) -> None:
     path = hub(datasets, tmp_path / "set")
     for name in ("set.py", "data/data.py", "__init__.py"):
         (path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    assert held(OwnImages(path=path)) == expected(60)
+    assert held(UserImages(path=path)) == expected(60)
     assert not (tmp_path / "ran").exists()
 
 

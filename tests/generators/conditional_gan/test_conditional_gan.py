@@ -14,7 +14,7 @@ from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Silent
 from sparseguard.data import DATASETS
 from sparseguard.generators import ConditionalGenerator, Discriminator, GanFit, train_conditional_gan
-from sparseguard.generators.conditional_gan.training import _Pair
+from sparseguard.generators.conditional_gan.training import GanTrainer
 from sparseguard.types import ImageSet
 
 CPU = torch.device("cpu")
@@ -52,7 +52,9 @@ def test_images_of_any_size(shape: tuple[int, int, int]) -> None:
 def test_a_step_takes_the_losses_of_the_formula_and_moves_every_weight() -> None:
     torch.manual_seed(0)
     images = bars(6)
-    pair = _Pair(ConditionalGenerator((1, 8, 8), 3, latent=5, width=4), Discriminator((1, 8, 8), 3, width=4), lr=1e-3)
+    pair = GanTrainer(
+        ConditionalGenerator((1, 8, 8), 3, latent=5, width=4), Discriminator((1, 8, 8), 3, width=4), lr=1e-3
+    )
     generator, discriminator = copy.deepcopy(pair.generator), copy.deepcopy(pair.discriminator)
     wanted = torch.arange(6) % 3
     torch.manual_seed(1)

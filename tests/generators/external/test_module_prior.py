@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError, RecipeError, StoreError
 from sparseguard.core.user_code.import_factory import call_factory
-from sparseguard.core.user_code.isolated_import import code_of
-from sparseguard.generators.card import fingerprints
+from sparseguard.core.user_code.isolated_import import importable_folder
+from sparseguard.generators.card import fingerprint_images
 from sparseguard.generators.external.import_module import import_module_prior
 from sparseguard.generators.external.module_prior import ModulePrior
 from sparseguard.generators.library import load_prior
@@ -140,11 +140,11 @@ def test_safetensors_and_the_fingerprints(nets: Path, tmp_path: Path) -> None:
         latent=(5,),
         output=(-1, 1),
         trained_on="black images",
-        known=fingerprints(seen),
+        known=fingerprint_images(seen),
     )
     prior = load_prior(tmp_path / "prior", trust_code=True)
     assert prior.trained_on is not None
-    assert torch.equal(prior.trained_on, fingerprints(seen))
+    assert torch.equal(prior.trained_on, fingerprint_images(seen))
     assert prior.card.trained_on == "black images"
     assert prior.layers() == ()
 
@@ -352,7 +352,7 @@ def test_modules_of_an_environment_in_the_folder_stay(tmp_path: Path, monkeypatc
     (environment / "of_an_environment.py").touch()
     (tmp_path / "of_the_folder.py").write_text("import of_an_environment\n")
     monkeypatch.syspath_prepend(environment)
-    with code_of(tmp_path) as sources:
+    with importable_folder(tmp_path) as sources:
         __import__("of_the_folder")
     assert list(sources) == ["of_the_folder.py"]
     assert "of_an_environment" in sys.modules

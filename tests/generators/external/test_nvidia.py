@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from sparseguard.core.errors import DataError, RecipeError
-from sparseguard.generators.card import fingerprints
+from sparseguard.generators.card import fingerprint_images
 from sparseguard.generators.external.nvidia import checkout as checkout_module
-from sparseguard.generators.external.nvidia.checkout import checkout_code
+from sparseguard.generators.external.nvidia.checkout import import_checkout
 from sparseguard.generators.external.nvidia.import_pickle import import_official
 from sparseguard.generators.external.nvidia.prior import OfficialPrior
-from sparseguard.generators.external.nvidia.shims import STAND_INS, stand_ins
+from sparseguard.generators.external.nvidia.shims import SHIMS, install_shims
 from sparseguard.generators.library import load_prior
 from sparseguard.types import ImageSet
 
@@ -222,7 +222,7 @@ def pickled(
 ) -> dict[str, Tensor]:
     """Write theirs/../net.pkl as the repository would; return what the network makes of latents."""
     torch.manual_seed(4)
-    with checkout_code(theirs):
+    with import_checkout(theirs):
         import_module = importlib.import_module
         easy, networks = import_module("dnnlib").EasyDict, import_module("training.networks_b")
         kwargs = {"mapping_kwargs": easy(mapping)} if mapping else {}
@@ -263,14 +263,14 @@ def left_behind(theirs: Path) -> set[str]:
 def test_images_and_logits_are_the_networks(theirs: Path, c_dim: int) -> None:
     expected = pickled(theirs, c_dim)
     seen = ImageSet(pixels=torch.zeros(2, 3, 4, 4, dtype=torch.uint8), labels=torch.tensor([0, 0]), classes=("a",))
-    imported(theirs, condition=1 if c_dim else None, known=fingerprints(seen), trained_on="black images")
+    imported(theirs, condition=1 if c_dim else None, known=fingerprint_images(seen), trained_on="black images")
     (theirs.parent / "net.pkl").unlink()
     prior = load_prior(theirs.parent / "prior", trust_code=True)
     assert (prior.card.kind, prior.card.shape, prior.card.latent) == ("official", (3, 16, 16), (6,))
     assert (prior.card.num_ws, prior.card.w_dim, prior.has_w) == (2, 5, True)
     assert prior.card.construction["generator"]["module"] == "training.networks_b"  # networks_a makes other images
     assert prior.trained_on is not None
-    assert torch.equal(prior.trained_on, fingerprints(seen))
+    assert torch.equal(prior.trained_on, fingerprint_images(seen))
     for psi, cutoff in EXPECTED:
         images = prior.synthesis(prior.mapping(expected["z"], truncation=psi, cutoff=cutoff))
         torch.testing.assert_close(images * 2 - 1, expected[f"{psi} {cutoff}"], atol=1e-4, rtol=0)
@@ -388,14 +388,14 @@ def test_networks_that_cannot_be_used(theirs: Path, what: str) -> None:
 
 def repickle(theirs: Path, change: Change) -> None:
     pickle = importlib.import_module("pickle")
-    with checkout_code(theirs):
+    with import_checkout(theirs):
         held = pickle.loads((theirs.parent / "net.pkl").read_bytes())
         change(held)
         (theirs.parent / "net.pkl").write_bytes(pickle.dumps(held))
 
 
 def leftovers(before: set[str]) -> set[str]:
-    ours = {"training", "torch_utils", "dnnlib", "legacy", *STAND_INS}
+    ours = {"training", "torch_utils", "dnnlib", "legacy", *SHIMS}
     return {name for name in set(sys.modules) - before if name.split(".")[0] in ours or name.startswith("_imported_")}
 
 
@@ -480,12 +480,12 @@ def test_two_checkouts_in_one_process(theirs: Path, monkeypatch: pytest.MonkeyPa
 
 def test_true_modules_are_preferred_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "click.py").write_text("TRUE = 1\n")
-    for name in STAND_INS:
+    for name in SHIMS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     loaded = type(sys)("pkg_resources")
     monkeypatch.setitem(sys.modules, "pkg_resources", loaded)
-    with stand_ins():
+    with install_shims():
         assert importlib.import_module("click").TRUE == 1
         assert sys.modules["pkg_resources"] is loaded
     assert sys.modules["pkg_resources"] is loaded
@@ -512,7 +512,7 @@ def test_nvidias_own_networks(which: str, tmp_path: Path) -> None:
     theirs = Path(os.environ[variable])
     torch.manual_seed(0)
     critics = "networks" if module == "networks" else "networks_stylegan2"
-    with checkout_module.explained(which), checkout_code(theirs):
+    with checkout_module.convert_errors(which), import_checkout(theirs):
         sizes = {"c_dim": 0, "img_resolution": 32, "img_channels": 3}
         generator = importlib.import_module(f"training.{module}").Generator(z_dim=16, w_dim=16, **sizes, **options)
         critic = importlib.import_module(f"training.{critics}").Discriminator(channel_base=256, **sizes)

@@ -18,10 +18,10 @@ from sparseguard.generators.stylegan.networks import (
     ModulatedConv,
     StyleDiscriminator,
     StyleGenerator,
-    _halved,
-    activated,
-    grids,
-    widths,
+    channel_widths,
+    grid_sizes,
+    halve,
+    scaled_leaky_relu,
 )
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 48, 40), (3, 128, 128), (3, 29, 31), (1, 8, 8), (1, 5, 64), (3, 9, 2)]
@@ -79,12 +79,12 @@ def test_a_rate_is_a_rate() -> None:
 def test_activation_keeps_the_second_moment() -> None:
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     # half of the values are kept and half times 0.2, then all times the square root of 2
-    assert float(activated(values).square().mean()) == pytest.approx(1 + 0.2**2, rel=0.02)
+    assert float(scaled_leaky_relu(values).square().mean()) == pytest.approx(1 + 0.2**2, rel=0.02)
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
 def test_each_grid_is_half_the_next(height: int, width: int) -> None:
-    sizes = grids((1, height, width))
+    sizes = grid_sizes((1, height, width))
     assert sizes[-1] == (height, width)
     assert max(sizes[0]) <= SMALLEST
     for small, large in pairwise(sizes):
@@ -94,7 +94,7 @@ def test_each_grid_is_half_the_next(height: int, width: int) -> None:
 
 @given(width=st.integers(1, 64), count=st.integers(1, 8), most=st.integers(1, 64))
 def test_widths_double_up_to_the_most(width: int, count: int, most: int) -> None:
-    found = widths(width, count, most)
+    found = channel_widths(width, count, most)
     assert found[0] == width
     assert all(after == min(2 * before, most * width) for before, after in pairwise(found))
 
@@ -107,7 +107,7 @@ def test_halving_averages_what_is_there(height: int, width: int) -> None:
     expected = torch.stack(
         [grid[0, 0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for y in range(rows) for x in range(columns)]
     )
-    torch.testing.assert_close(_halved(grid), expected.view(1, 1, rows, columns))
+    torch.testing.assert_close(halve(grid), expected.view(1, 1, rows, columns))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -116,7 +116,7 @@ def test_images_of_any_size(shape: tuple[int, int, int]) -> None:
     images = net(torch.randn(3, 6))
     assert images.shape == (3, *shape)
     assert torch.isfinite(images).all()
-    assert net.num_ws == 2 * len(grids(shape))
+    assert net.num_ws == 2 * len(grid_sizes(shape))
     critic = StyleDiscriminator(shape, width=2, most=2)
     logits = critic(images)
     assert logits.shape == (3,)

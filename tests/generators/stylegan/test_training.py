@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sparseguard.core.errors import StoreError, TrainingError
 from sparseguard.core.progress import Silent
-from sparseguard.generators import FittedStyle, StyleFit, style_tensors, train_style_gan
+from sparseguard.generators import StyleFit, TrainedStyleGan, style_prior_tensors, train_style_gan
 from sparseguard.generators.stylegan import training as style_gan
-from sparseguard.generators.stylegan.training import JUDGED, MIXED, _Training
+from sparseguard.generators.stylegan.training import MEASURED, MIXED, StyleGanTrainer
 from sparseguard.types import ImageSet
 
 CPU = torch.device("cpu")
@@ -34,18 +34,18 @@ def fit(**options: Any) -> StyleFit:
     return StyleFit(**{**SMALL, **options})
 
 
-def trained(images: ImageSet, settings: StyleFit, **options: Any) -> FittedStyle:
+def trained(images: ImageSet, settings: StyleFit, **options: Any) -> TrainedStyleGan:
     given: dict[str, Any] = {"flips": False, "seed": 0, "device": CPU, "progress": Silent(), "label": "toy"}
     return train_style_gan(images, settings, **{**given, **options})
 
 
-def training(settings: StyleFit, side: int = 8, flips: bool = False) -> _Training:
+def training(settings: StyleFit, side: int = 8, flips: bool = False) -> StyleGanTrainer:
     torch.manual_seed(0)
-    return _Training(blobs(side=side), settings, flips=flips, seed=0, device=CPU, label="toy", judge=None)
+    return StyleGanTrainer(blobs(side=side), settings, flips=flips, seed=0, device=CPU, label="toy", distance=None)
 
 
-def weights(fitted: FittedStyle) -> dict[str, Tensor]:
-    return style_tensors(fitted)
+def weights(fitted: TrainedStyleGan) -> dict[str, Tensor]:
+    return style_prior_tensors(fitted)
 
 
 class Stopped:
@@ -73,7 +73,7 @@ def test_the_discriminator_has_the_gradients_of_the_formula() -> None:
     this.discriminator.double()
     random = torch.Generator().manual_seed(1)
     real, fakes = (torch.rand(4, 1, 4, 4, generator=random, dtype=torch.float64) for _ in range(2))
-    this._fakes = lambda: fakes  # type: ignore[method-assign]
+    this.make_fakes = lambda: fakes  # type: ignore[method-assign]
     net = copy.deepcopy(this.discriminator).train()
 
     def loss(penalized: bool) -> float:
@@ -88,7 +88,7 @@ def test_the_discriminator_has_the_gradients_of_the_formula() -> None:
     for penalized in (True, False):
         reference = copy.deepcopy(this.discriminator.state_dict())
         net.load_state_dict(reference)
-        this._teach_discriminator(real.clone(), penalized)
+        this.train_discriminator(real.clone(), penalized)
         assert float(this.losses[0]) == pytest.approx(loss(penalized=False), rel=1e-5)
         for (name, theirs), ours in zip(net.named_parameters(), this.discriminator.parameters(), strict=True):
             assert ours.grad is not None
@@ -111,12 +111,12 @@ def test_a_step_moves_every_weight_by_the_losses_of_the_formula() -> None:
     this.step()
     torch.manual_seed(1)
     real = before.images.images[torch.randint(12, (4,))]
-    first = before._fakes()
+    first = before.make_fakes()
     of_real, of_fakes = before.discriminator(real), before.discriminator(first.detach())
     binary = F.binary_cross_entropy_with_logits
     expected = binary(of_real, torch.ones(4)) + binary(of_fakes, torch.zeros(4))
     torch.testing.assert_close(this.losses[0], expected.detach())
-    of_fakes = this.discriminator(before._fakes())  # the generator meets the discriminator after its step
+    of_fakes = this.discriminator(before.make_fakes())  # the generator meets the discriminator after its step
     torch.testing.assert_close(this.losses[1], binary(of_fakes, torch.ones(4)).detach())
     for part in ("generator", "discriminator"):
         for (name, old), new in zip(before.nets[part].named_parameters(), this.nets[part].parameters(), strict=True):
@@ -127,8 +127,8 @@ def test_a_step_moves_every_weight_by_the_losses_of_the_formula() -> None:
 def test_the_penalty_comes_every_few_steps(every: int) -> None:
     this = training(fit(r1_every=every))
     seen = []
-    real = this._teach_discriminator
-    this._teach_discriminator = lambda images, penalized: (seen.append(penalized), real(images, penalized))[1]  # type: ignore[method-assign,func-returns-value]
+    real = this.train_discriminator
+    this.train_discriminator = lambda images, penalized: (seen.append(penalized), real(images, penalized))[1]  # type: ignore[method-assign,func-returns-value]
     for _ in range(6):
         this.step()
     assert seen == [step % every == 0 for step in range(6)]
@@ -159,7 +159,7 @@ def test_fakes_are_made_with_one_w_or_two() -> None:
 
     this.generator.synthesis = kept  # type: ignore[method-assign,assignment]
     before = this.generator.mean_w.clone()
-    this._fakes()
+    this.make_fakes()
     changes = (seen[0][:, 1:] != seen[0][:, :-1]).any(2).sum(1)
     assert int(changes.max()) == 1
     assert float(changes.float().mean()) == pytest.approx(MIXED, abs=0.07)
@@ -171,7 +171,7 @@ def test_mirrors_are_shown_only_where_they_keep_the_class() -> None:
     real = blobs().images[:1].expand(400, -1, -1, -1)
     for flips in (False, True):
         this = training(fit(adaptive=False), flips=flips)
-        shown = this._changed(real)
+        shown = this.augment(real)
         mirrored = (shown == real.flip(3)).all((1, 2, 3)).float()
         assert float(mirrored.mean()) == pytest.approx(0.5 if flips else 0, abs=0.1 if flips else 0)
         assert ((shown == real).all((1, 2, 3)) | (mirrored > 0)).all()
@@ -182,15 +182,15 @@ def test_what_was_killed_goes_on_as_if_it_was_not(steps: int, tmp_path: Path, mo
     monkeypatch.setattr(style_gan, "SAVE_EVERY", 0.0)
     settings, path = fit(images=48, r1_every=2), tmp_path / "c.safetensors"
 
-    def judge(fakes: Tensor) -> float:
+    def distance(fakes: Tensor) -> float:
         return float(fakes.mean())
 
-    whole = trained(blobs(), settings, flips=True, judge=judge)
+    whole = trained(blobs(), settings, flips=True, distance=distance)
     before = torch.random.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
-        trained(blobs(), settings, flips=True, judge=judge, checkpoint=path, progress=Stopped(steps))
+        trained(blobs(), settings, flips=True, distance=distance, checkpoint=path, progress=Stopped(steps))
     assert torch.equal(torch.random.get_rng_state(), before)
-    resumed = trained(blobs(), settings, flips=True, judge=judge, checkpoint=path)
+    resumed = trained(blobs(), settings, flips=True, distance=distance, checkpoint=path)
     assert resumed.history == whole.history
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
@@ -226,18 +226,18 @@ def test_everything_follows_from_the_seed() -> None:
     assert not any(torch.equal(one[name], other[name]) for name in one if name.endswith("weight"))
 
 
-def test_the_judge_is_shown_clipped_fakes_at_its_times() -> None:
+def test_the_distance_is_measured_on_clipped_fakes_at_its_times() -> None:
     shown: list[Tensor] = []
 
-    def judge(fakes: Tensor) -> float:
+    def distance(fakes: Tensor) -> float:
         shown.append(fakes)
         return float(len(shown))
 
-    fitted = trained(blobs(), fit(images=42, judge_every=16), judge=judge)
+    fitted = trained(blobs(), fit(images=42, judge_every=16), distance=distance)
     assert [verdict["images"] for verdict in fitted.history] == [16, 32, 44]  # and at the end, after 11 whole batches
     assert [verdict["distance"] for verdict in fitted.history] == [1, 2, 3]
     for fakes in shown:
-        assert fakes.shape == (JUDGED, 1, 8, 8)
+        assert fakes.shape == (MEASURED, 1, 8, 8)
         assert 0 <= float(fakes.min()) <= float(fakes.max()) <= 1
     assert not fitted.generator.training
     assert not any(

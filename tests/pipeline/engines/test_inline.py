@@ -95,7 +95,7 @@ def test_a_first_sparse_layer_is_run_once_an_image_in_all_targets_that_share_it(
 
 def test_changed_settings_run_again_and_keep_the_earlier_record(tiny: dict[str, Any], tmp_path: Path) -> None:
     run(parse_recipe(tiny), tmp_path)
-    tiny["fit"] = {**tiny["fit"], "epochs": 1}
+    tiny["training"] = {**tiny["training"], "epochs": 1}
     assert run(parse_recipe(tiny), tmp_path).computed == 1
     assert len(list((tmp_path / "records" / "earlier").glob("*.json"))) == 1
     assert len(read_records(tmp_path)) == 1
@@ -109,7 +109,7 @@ def test_paper_layout_scores_no_test_images(tiny: dict[str, Any], tmp_path: Path
 
 
 def test_a_target_that_breaks_is_a_failed_case_and_the_others_go_on(tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny["fit"] = {"epochs": 2, "optimizer": "sgd", "lr": 1e30, "schedule": "constant"}
+    tiny["training"] = {"epochs": 2, "optimizer": "sgd", "lr": 1e30, "schedule": "constant"}
     tiny["defenses"] = ["none", "gaussian-noise"]
     outcome = run(parse_recipe(tiny), tmp_path)
     assert [record.status for record in outcome.records] == ["failed", "failed"]
@@ -237,7 +237,7 @@ def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Pa
         "--set",
         "defenses.sca.steps=[4, 4]",
         "--set",
-        "fit.epochs=8",  # long enough to be stopped in
+        "training.epochs=8",  # long enough to be stopped in
         "--out",
         str(tmp_path / "stopped"),
     ]

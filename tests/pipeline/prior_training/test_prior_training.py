@@ -18,7 +18,7 @@ from scipy import linalg
 
 from sparseguard.core.errors import DataError, RecipeError, SparseguardError, StoreError
 from sparseguard.core.progress import Silent
-from sparseguard.generators import StyleFit, load_prior, shared_images
+from sparseguard.generators import StyleFit, load_prior, count_shared_images
 from sparseguard.generators.stylegan import training as style_gan
 from sparseguard.metrics import FashionNet
 from sparseguard.pipeline.prior_training import train as prior_training
@@ -79,14 +79,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedPrior]:
 def test_it_has_seen_the_named_classes_of_auxiliary_and_nothing_else(made: tuple[Path, TrainedPrior]) -> None:
     prior = load_prior(made[0])
     assert prior.trained_on is not None
-    parts = data_set("fashion-mini", MINI).load().parts()
+    parts = data_set("fashion-mini", MINI).load().by_name()
     for name, images in parts.items():
         expected = 12 if name == "auxiliary" else 0  # 60 images of 10 classes, two of them
-        assert shared_images(prior.trained_on, images) == expected
+        assert count_shared_images(prior.trained_on, images) == expected
     assert len(prior.trained_on) == 12
     seen = parts["auxiliary"]
     wanted = torch.tensor([seen.classes.index(name) in (3, 8) for name in seen.classes])
-    assert shared_images(prior.trained_on, seen.select(wanted[seen.labels].nonzero().squeeze(1))) == 12
+    assert count_shared_images(prior.trained_on, seen.select(wanted[seen.labels].nonzero().squeeze(1))) == 12
     assert prior.card.classes == ("Dress", "Bag")
     assert "12 images of auxiliary of fashion-mini" in prior.card.trained_on
 

@@ -32,10 +32,10 @@ def test_shipped_recipes_parse(name: str) -> None:
         ({"defenses": ["none", "none"]}, "appears twice"),
         ({"defenses": []}, "must be a list"),
         ({"defenses": "none"}, "must be a list"),
-        ({"fit": {"epoch": 3}}, "Did you mean 'epochs'"),
-        ({"fit": {"epochs": 0}}, "epochs"),
-        ({"fit": {"epochs": 2.5}}, "epochs"),
-        ({"fit": {"lr": float("nan")}}, "lr"),
+        ({"training": {"epoch": 3}}, "Did you mean 'epochs'"),
+        ({"training": {"epochs": 0}}, "epochs"),
+        ({"training": {"epochs": 2.5}}, "epochs"),
+        ({"training": {"lr": float("nan")}}, "lr"),
         ({"data": {"name": "fashion-mini", "privat": 3}}, "Did you mean 'private'"),
         ({"data": {"name": "imagenet"}}, "unknown name 'imagenet'"),
         ({"data": {}}, "needs a name"),
@@ -62,13 +62,13 @@ def test_no_table_raises_anything_but_a_recipe_error(table: dict[str, Any]) -> N
 
 def test_overrides(tiny_file: Path) -> None:
     recipe = load_recipe(
-        tiny_file, ["fit.epochs=7", "defenses.none.label=plain", "seeds=[1, 2]", "data.private=50", "name=other"]
+        tiny_file, ["training.epochs=7", "defenses.none.label=plain", "seeds=[1, 2]", "data.private=50", "name=other"]
     )
-    assert (recipe.fit.epochs, recipe.seeds, recipe.name) == (7, (1, 2), "other")
+    assert (recipe.training.epochs, recipe.seeds, recipe.name) == (7, (1, 2), "other")
     assert recipe.defenses[0].label == "plain"
 
 
-@pytest.mark.parametrize("override", ["fit", "=3", "defenses.sca.lambd=1", "name.x=1", "fit.epochs=many", "fit..x=1"])
+@pytest.mark.parametrize("override", ["fit", "=3", "defenses.sca.lambd=1", "name.x=1", "training.epochs=many", "fit..x=1"])
 def test_wrong_overrides_are_refused(tiny_file: Path, override: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe(tiny_file, [override])

@@ -10,10 +10,10 @@ from sparseguard.data import DATASETS
 from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.metrics import psnr
 from sparseguard.pipeline import limit_batch_size, load_recipe, parse_recipe, run
-from sparseguard.pipeline.plan.keys import plan_cases
+from sparseguard.pipeline.plan.cases import plan_cases
 from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made, shuffled_patches
 from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
-from sparseguard.pipeline.tasks.priors import attacked_classes
+from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.record import read_pictures, read_record
 from sparseguard.types import Knowledge
 from support.priors import tiny_folder
@@ -34,14 +34,14 @@ def recipe(tmp_path, splits, monkeypatch):
     return {
         "name": "classes",
         "data": {"name": "fashion-mini", **SIZES},
-        "fit": {"epochs": 2, "batch_size": 32},
+        "training": {"epochs": 2, "batch_size": 32},
         "defenses": ["none"],
         "threats": [{"name": "plug-and-play", "backbone": {"name": "linear-shallow", "width": 32}}],
         "attacks": [
             {"name": "plug-and-play", "prior": prior, "candidates": 40, "optimized": 6, "selected": 4, "steps": 4},
             {"name": "pixel-inversion", "images": 4, "steps": 4},
         ],
-        "judge": {"network": "fashion-net"},
+        "scoring": {"network": "fashion-net"},
     }
 
 
@@ -118,7 +118,7 @@ def test_a_prior_that_saw_private_images_is_refused_before_anything_is_run(recip
     ],
 )
 def test_what_a_prior_should_not_have_seen_is_flagged(recipe, tmp_path, splits, known, classes, flags):
-    images = None if known is None else splits.parts()[known]
+    images = None if known is None else splits.by_name()[known]
     recipe["attacks"] = recipe["attacks"][:1]
     recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "other", known=images, classes=classes)
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
@@ -140,7 +140,7 @@ def test_the_prior_is_part_of_the_attacks_key(recipe, tmp_path, splits):
 def test_attacks_on_single_images_are_given_priors_too(recipe, tmp_path, splits):
     folder = recipe["attacks"][0]["prior"]
     few = {"candidates": 4, "warm_steps": 1, "steps": 1, "layer_steps": 1, "probe_images": 2, "probe_steps": 1}
-    inversion = {"name": "prior-inversion", **few, "setting": {"images": 4}}
+    inversion = {"name": "prior-inversion", **few, "conditions": {"max_images": 4}}
     recipe["threats"] = [{"name": "split", "backbone": {"name": "linear-shallow", "width": 32}}]
     recipe["attacks"] = [
         {"name": "ridge", "copies": 1},
@@ -176,7 +176,7 @@ def test_the_attacked_classes_are_those_no_prior_has_seen(recipe, tmp_path):
         table = {**recipe, "attacks": [attack(folders[name], label=name) for name in names]}
         table["threats"] = [{"name": "plug-and-play", **threat}]
         parsed = parse_recipe(table)
-        return attacked_classes(parsed, parsed.threats[0], CLASSES)
+        return select_classes(parsed, parsed.threats[0], CLASSES)
 
     assert attacked("first") == CLASSES[5:]
     assert attacked("first", "second") == CLASSES[8:]
@@ -192,7 +192,7 @@ def test_the_attacked_classes_are_those_no_prior_has_seen(recipe, tmp_path):
         ({"attacks": ["plug-and-play"]}, "needs a prior"),
         ({"attacks": ["pixel-inversion"]}, "needs an attack on classes"),
         ({"attacks": [attack("x", preset="nothing")]}, "unknown preset 'nothing'"),
-        ({"attacks": [attack("x", setting={"repeats": 2})]}, "unknown key 'setting'"),
+        ({"attacks": [attack("x", conditions={"queries": 2})]}, "unknown key 'conditions'"),
         ({"attacks": [attack("x"), "ridge"]}, "no threat of this recipe is one 'ridge' can carry out"),
         ({"threats": ["split"]}, "needs at least one attack on outputs"),
         ({"threats": [{"name": "plug-and-play", "classes": ["Hat"]}]}, "unknown class 'Hat'"),
@@ -239,7 +239,7 @@ def test_settings_that_do_not_fit_the_prior_are_refused_before_anything_is_run(r
 
 
 def test_classes_without_images_to_compare_with_are_refused_before_anything_is_run(recipe, tmp_path):
-    recipe["judge"]["neighbours"] = 7  # six test images of each class
+    recipe["scoring"]["neighbors"] = 7  # six test images of each class
     with pytest.raises(DataError, match="class 'Sandal' has 6 images in test, scores need at least 7"):
         run(parse_recipe(recipe), tmp_path / "run")
     assert not (tmp_path / "run" / "targets").exists()
@@ -289,7 +289,7 @@ def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
 
 def test_the_shipped_recipe_can_be_read():
     recipe = load_recipe("recipes/plug-and-play-fashion.toml")
-    assert attacked_classes(recipe, recipe.threats[0], CLASSES) == (
+    assert select_classes(recipe, recipe.threats[0], CLASSES) == (
         "Trouser",
         "Pullover",
         "Sandal",

@@ -35,7 +35,7 @@ def test_recipes_of_the_project_parse(path: Path) -> None:
 
 
 def test_repeated_queries_help_against_noise_and_are_a_level_of_their_own(tiny: dict[str, Any], tmp_path: Path) -> None:
-    often = {**RIDGE, "label": "ridge x16", "setting": {"repeats": 16}}
+    often = {**RIDGE, "label": "ridge x16", "conditions": {"queries": 16}}
     (record,) = run(with_attacks(tiny, RIDGE, often, defenses=["gaussian-noise"]), tmp_path).records
     assert {level: chosen["psnr"] for level, chosen in record.chosen.items()} == {
         "black-box": "ridge",
@@ -51,7 +51,7 @@ def test_repeated_queries_help_against_noise_and_are_a_level_of_their_own(tiny: 
 
 
 def test_repeating_is_skipped_where_it_tells_nothing(tiny: dict[str, Any], tmp_path: Path) -> None:
-    often = {**RIDGE, "label": "ridge x4", "setting": {"repeats": 4}}
+    often = {**RIDGE, "label": "ridge x4", "conditions": {"queries": 4}}
     (record,) = run(with_attacks(tiny, RIDGE, often), tmp_path).records
     assert "answers equal queries equally" in record.skipped["ridge x4"]
     assert [attacker.name for attacker in record.attackers] == ["mean-image", "ridge"]
@@ -59,9 +59,9 @@ def test_repeating_is_skipped_where_it_tells_nothing(tiny: dict[str, Any], tmp_p
 
 def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: Path) -> None:
     controls = [
-        {**RIDGE, "label": "shuffled", "setting": {"control": "shuffled-features"}},
-        {**RIDGE, "label": "untrained", "setting": {"control": "untrained-target"}},
-        {**RIDGE, "label": "a tenth", "setting": {"share": 0.2}},
+        {**RIDGE, "label": "shuffled", "conditions": {"control": "shuffled-features"}},
+        {**RIDGE, "label": "untrained", "conditions": {"control": "untrained-target"}},
+        {**RIDGE, "label": "a tenth", "conditions": {"auxiliary_fraction": 0.2}},
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *controls), tmp_path).records
     assert record.chosen == {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
@@ -78,7 +78,7 @@ def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: 
 
 
 def test_few_images_are_the_same_ones_everywhere_and_said(tiny: dict[str, Any], tmp_path: Path) -> None:
-    few = {**RIDGE, "label": "few", "setting": {"images": 20}}
+    few = {**RIDGE, "label": "few", "conditions": {"max_images": 20}}
     (record,) = run(with_attacks(tiny, RIDGE, few), tmp_path).records
     assert record.chosen["black-box"]["psnr"] in ("ridge", "few")
     index = record.attacker("few").index
@@ -116,7 +116,7 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
                 part: images.__class__(
                     pixels=255 - images.pixels[:, :, :side], labels=images.labels, classes=images.classes
                 )
-                for part, images in found.parts().items()
+                for part, images in found.by_name().items()
             }
             return found.__class__(name="other", layout=found.layout, flips_keep_class=True, **cut)
 
@@ -133,8 +133,8 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
 def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, Any], tmp_path: Path) -> None:
     knows = {"known_private": 0.5}
     entries = [
-        {**RIDGE, "label": "knows half", "setting": knows},
-        {**RIDGE, "label": "knows half, attacks few", "setting": {**knows, "images": 20}},
+        {**RIDGE, "label": "knows half", "conditions": knows},
+        {**RIDGE, "label": "knows half, attacks few", "conditions": {**knows, "max_images": 20}},
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *entries), tmp_path).records
     splits = DATASETS["fashion-mini"](**{key: value for key, value in tiny["data"].items() if key != "name"}).load()
@@ -167,7 +167,7 @@ def test_an_image_is_known_or_attacked(count: int, known: float) -> None:
 
 
 def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path) -> None:
-    digits = {**RIDGE, "label": "digits", "setting": {"data": "mnist", "path": str(tmp_path / "nowhere")}}
+    digits = {**RIDGE, "label": "digits", "conditions": {"dataset": "mnist", "path": str(tmp_path / "nowhere")}}
     with pytest.raises(DataError, match="nowhere"):
         run(with_attacks(tiny, RIDGE, digits), tmp_path / "out")
 
@@ -175,17 +175,17 @@ def test_missing_other_data_is_a_data_error(tiny: dict[str, Any], tmp_path: Path
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
-        ({"setting": {"repeat": 2}}, "Did you mean 'repeats'"),
-        ({"setting": {"repeats": 0}}, "repeats"),
-        ({"setting": {"share": 0.0}}, "share"),
-        ({"setting": {"known_private": 1.0}}, "known_private"),
-        ({"setting": {"known_private": 0.5, "data": "mnist"}}, "leave out data"),
-        ({"setting": {"control": "shuffled"}}, "control"),
-        ({"setting": {"data": "mnits"}}, "Did you mean 'mnist'"),
-        ({"setting": "none"}, "must be a table"),
-        ({"setting": {"path": "/tmp"}}, "name the data set"),
-        ({"setting": {"share": 0.5}}, "no floor or control"),
-        ({"setting": {"repeats": 2}}, "no floor or control"),
+        ({"conditions": {"query": 2}}, "Did you mean 'queries'"),
+        ({"conditions": {"queries": 0}}, "queries"),
+        ({"conditions": {"auxiliary_fraction": 0.0}}, "auxiliary_fraction"),
+        ({"conditions": {"known_private": 1.0}}, "known_private"),
+        ({"conditions": {"known_private": 0.5, "dataset": "mnist"}}, "leave out dataset"),
+        ({"conditions": {"control": "shuffled"}}, "control"),
+        ({"conditions": {"dataset": "mnits"}}, "Did you mean 'mnist'"),
+        ({"conditions": "none"}, "must be a table"),
+        ({"conditions": {"path": "/tmp"}}, "belongs to a data set"),
+        ({"conditions": {"auxiliary_fraction": 0.5}}, "no floor or control"),
+        ({"conditions": {"queries": 2}}, "no floor or control"),
     ],
 )
 def test_a_wrong_setting_is_refused(tiny: dict[str, Any], attack: dict[str, Any], message: str) -> None:
@@ -194,8 +194,8 @@ def test_a_wrong_setting_is_refused(tiny: dict[str, Any], attack: dict[str, Any]
 
 
 def test_the_set_under_attack_is_no_other_set(tiny: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="is the set under attack"):
-        with_attacks(tiny, RIDGE, {**RIDGE, "label": "same", "setting": {"data": "fashion-mini"}})
+    with pytest.raises(RecipeError, match="is the data set under attack"):
+        with_attacks(tiny, RIDGE, {**RIDGE, "label": "same", "conditions": {"dataset": "fashion-mini"}})
 
 
 @pytest.mark.parametrize("label", ["private", "probe", "rank"])
@@ -212,7 +212,7 @@ def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatc
         layout: Any = "paper"
 
     monkeypatch.setitem(DATASETS, "same", settings(Same))
-    auxiliary = attacker_images(splits, Conditions(data="same"))
+    auxiliary = attacker_images(splits, Conditions(dataset="same"))
     hidden = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
     assert len(auxiliary.train) == 200
     assert not {bytes(image.numpy()) for part in (auxiliary.train, auxiliary.val) for image in part.pixels} & hidden
@@ -226,14 +226,14 @@ def test_queries_do_not_depend_on_what_was_found_in_the_folder(tiny: dict[str, A
 
 def test_floors_have_no_settings(tiny: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="'mean-image' is a floor"):
-        with_attacks(tiny, RIDGE, {"name": "mean-image", "label": "x", "setting": {"share": 0.5}})
+        with_attacks(tiny, RIDGE, {"name": "mean-image", "label": "x", "conditions": {"auxiliary_fraction": 0.5}})
 
 
 def test_a_control_starts_from_nothing_uncontrolled(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ATTACKS, "follower", Follower)
-    controlled = {"name": "follower", "label": "controlled", "setting": {"control": "untrained-target"}}
+    controlled = {"name": "follower", "label": "controlled", "conditions": {"control": "untrained-target"}}
     outcome = run(with_attacks(tiny, RIDGE, controlled), tmp_path)
     assert outcome.failed
     assert outcome.failed[0].failure is not None
@@ -241,7 +241,7 @@ def test_a_control_starts_from_nothing_uncontrolled(
 
 
 def test_shuffling_is_skipped_for_attacks_that_do_not_learn_from_features(tiny: dict[str, Any], tmp_path: Path) -> None:
-    search = {"name": "gradient-inversion", "setting": {"control": "shuffled-features"}}
+    search = {"name": "gradient-inversion", "conditions": {"control": "shuffled-features"}}
     (record,) = run(with_attacks(tiny, RIDGE, search), tmp_path).records
     assert "does not learn from features" in record.skipped["gradient-inversion"]
 
@@ -268,9 +268,9 @@ def test_a_later_attack_starts_from_the_best_earlier_one(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ATTACKS, "follower", Follower)
-    worse = {**RIDGE, "label": "few", "setting": {"images": 20}}
-    control = {**RIDGE, "label": "control", "setting": {"control": "shuffled-features"}}
-    follower = {"name": "follower", "setting": {"images": 12}}
+    worse = {**RIDGE, "label": "few", "conditions": {"max_images": 20}}
+    control = {**RIDGE, "label": "control", "conditions": {"control": "shuffled-features"}}
+    follower = {"name": "follower", "conditions": {"max_images": 12}}
     recipe = with_attacks(tiny, RIDGE, worse, control, follower)
     (fresh,) = run(recipe, tmp_path / "a").records
     ridge = fresh.attacker("ridge").scores["private"]["psnr"]
@@ -302,9 +302,9 @@ def test_one_who_knows_private_images_starts_from_what_was_made_of_the_same_ones
     knows = {"known_private": 0.5}
     entries = [
         RIDGE,
-        {**RIDGE, "label": "knows", "setting": knows},
-        {"name": "follower", "setting": knows},
-        {"name": "follower", "label": "of few", "setting": {**knows, "images": 20}},
+        {**RIDGE, "label": "knows", "conditions": knows},
+        {"name": "follower", "conditions": knows},
+        {"name": "follower", "label": "of few", "conditions": {**knows, "max_images": 20}},
     ]
     (record,) = run(with_attacks(tiny, *entries), tmp_path).records
     scores = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors").scores

@@ -8,7 +8,7 @@ from sparseguard.attacks.baselines.nearest_neighbor import NearestAuxiliaryImage
 FLOOR_ATTACKS: dict[str, type[Attack]] = {
     "mean-image": MeanImage,
     "class-mean": ClassMean,
-    "nearest-public": NearestAuxiliaryImage,
+    "nearest-neighbor": NearestAuxiliaryImage,
 }
 
 __all__ = ["FLOOR_ATTACKS", "ClassMean", "MeanImage", "NearestAuxiliaryImage"]

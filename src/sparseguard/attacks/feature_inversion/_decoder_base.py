@@ -25,7 +25,7 @@ from sparseguard.attacks.feature_inversion._train_decoder import (
     train_decoder,
     training_notes,
 )
-from sparseguard.core.config import settings
+from sparseguard.core.config import Count, Positive, settings
 from sparseguard.numerics.ridge import RidgeMap, fit_ridge
 from sparseguard.numerics.standardization import feature_statistics
 from sparseguard.numerics.supervised import Batch, TrainingCurve

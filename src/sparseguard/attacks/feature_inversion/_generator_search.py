@@ -42,7 +42,7 @@ class GeneratorPlan:
         rule: how gradients pass sparse layers.
         warm: start from the best earlier image.
         penalty: weight of the distance of w to its mean.
-        anchor: weight of the distance to the best earlier image.
+        proximal_weight: of the distance to the anchor, the best earlier image.
         steps: in w.
         layer_steps: in the features of each layer.
     """
@@ -50,7 +50,7 @@ class GeneratorPlan:
     rule: Rule
     warm: bool
     penalty: float
-    anchor: float
+    proximal_weight: float
     steps: int
     layer_steps: int
 
@@ -68,9 +68,9 @@ class GeneratorSettings:
     lr: Positive = 0.1
     layer_lr: Positive = 0.1
     penalty: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.01,)
-    anchor: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
+    proximal_weight: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
     move: NonNegative = 0.1
-    shares: Annotated[tuple[PositiveFraction, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
+    fractions: Annotated[tuple[PositiveFraction, ...], Field(min_length=1)] = (0.1, 0.25, 0.5, 0.75, 1)
     probe_images: Count = 8
     probe_steps: Count = 12
     batch_size: Count = 32
@@ -120,7 +120,7 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
         self.pixel_variance = float(context.auxiliary.train.images.var(0).mean()) or 1.0
         if context.earlier:
             self.anchor_on(context.earlier)
-            self.fractions = options.shares
+            self.fractions = options.fractions
         self.candidates = self._draw_candidates()
         self.probe_gradients()
 
@@ -131,14 +131,14 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
             rule="unrolled",
             warm=anchored,
             penalty=options.penalty[0],
-            anchor=options.anchor[0] if anchored else 0.0,
+            proximal_weight=options.proximal_weight[0] if anchored else 0.0,
             steps=options.probe_steps,
             layer_steps=-(-options.probe_steps // 2),
         )
         plan = self.choose([replace(plan, rule=rule) for rule in self.models], FEATURES)
         if anchored:
             plan = self.choose([plan, replace(plan, warm=False)], PIXELS)
-            plan = self.choose([replace(plan, anchor=value) for value in options.anchor], PIXELS)
+            plan = self.choose([replace(plan, proximal_weight=value) for value in options.proximal_weight], PIXELS)
         plan = self.choose([replace(plan, penalty=value) for value in options.penalty], PIXELS)
         return replace(plan, steps=options.steps, layer_steps=options.layer_steps)
 
@@ -148,7 +148,7 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
             f"rule: {plan.rule}": 1.0,
             "warm": float(plan.warm),
             "penalty": plan.penalty,
-            "anchor": plan.anchor,
+            "anchor": plan.proximal_weight,
             "depth": float(choice.depth),
             "share": choice.fraction,
         }
@@ -192,7 +192,7 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
             for moved in moves[1:]:
                 total = total + move * mean_squares(moved)
             if anchor is not None:
-                total = total + plan.anchor * mean_squares(images - anchor) / self.pixel_variance
+                total = total + plan.proximal_weight * mean_squares(images - anchor) / self.pixel_variance
             return total, loss
 
         return objective

@@ -37,7 +37,7 @@ class PixelPlan:
         rule: how gradients pass sparse layers.
         start: name of the image searched from.
         tv: weight of total variation.
-        prior: weight of the distance to the anchor.
+        prior_weight: of the distance to the anchor.
         homotopy: begin with a smaller lambda.
         steps: how many.
     """
@@ -45,7 +45,7 @@ class PixelPlan:
     rule: Rule
     start: str
     tv: float
-    prior: float
+    prior_weight: float
     homotopy: bool
     steps: int
 
@@ -57,7 +57,7 @@ class PixelSettings:
     steps: Count = 80
     lr: Positive = 0.1
     tv: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.0, 0.3)
-    prior: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.003, 0.03, 0.3, 3.0)
+    prior_weight: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = (0.003, 0.03, 0.3, 3.0)
     probe_images: Count = 8
     probe_steps: Count = 20
     batch_size: Count = 32
@@ -91,16 +91,16 @@ class PixelSearch(FeatureSearch[PixelPlan]):
     def plan(self) -> PixelPlan:
         """Choose rule and homotopy by features; then start, prior weight and total variation by pixels."""
         options = self.options
-        middle = options.prior[len(options.prior) // 2]
+        middle = options.prior_weight[len(options.prior_weight) // 2]
         plan = PixelPlan(
-            rule="unrolled", start="mean image", tv=0.0, prior=0.0, homotopy=False, steps=options.probe_steps
+            rule="unrolled", start="mean image", tv=0.0, prior_weight=0.0, homotopy=False, steps=options.probe_steps
         )
         self.probe_gradients()
         plan = self.choose([replace(plan, rule=rule) for rule in self.models], FEATURES)
         if self.models[plan.rule].sparse:
             plan = self.choose([plan, replace(plan, homotopy=True)], FEATURES)
-        plan = self.choose([replace(plan, start=name, prior=middle) for name in self.starts], PIXELS)
-        plan = self.choose([replace(plan, prior=prior) for prior in options.prior], PIXELS)
+        plan = self.choose([replace(plan, start=name, prior_weight=middle) for name in self.starts], PIXELS)
+        plan = self.choose([replace(plan, prior_weight=weight) for weight in options.prior_weight], PIXELS)
         plan = self.choose([replace(plan, tv=tv) for tv in options.tv], PIXELS)
         return replace(plan, steps=options.steps)
 
@@ -108,7 +108,7 @@ class PixelSearch(FeatureSearch[PixelPlan]):
         """Return weights, homotopy, rule and start."""
         return {
             "tv": plan.tv,
-            "prior": plan.prior,
+            "prior": plan.prior_weight,
             "homotopy": float(plan.homotopy),
             f"rule: {plan.rule}": 1.0,
             f"start: {plan.start}": 1.0,
@@ -131,7 +131,7 @@ class PixelSearch(FeatureSearch[PixelPlan]):
             outside = moved - moved.clamp(0, 1)
             images = moved - outside.detach()  # clipped; the gradient passes, so that no pixel stays at the border
             loss = feature_loss(model, images, features, self.scale)
-            priors = plan.tv * total_variation(images) + plan.prior * mean_squares(away) + mean_squares(outside)
+            priors = plan.tv * total_variation(images) + plan.prior_weight * mean_squares(away) + mean_squares(outside)
             return Evaluation(objective=loss + priors, loss=loss, iterate=(images,), eligible=factor == 1.0)
 
         optimizer = torch.optim.Adam([away], lr=self.options.lr)

@@ -47,9 +47,9 @@ class PriorInversion(GeneratorSettings, Attack):
         lr: step size in w, in units of its spread, with cosine decay.
         layer_lr: step size in features, in units of their root mean square.
         penalty: values of alpha tried.
-        anchor: values of gamma tried.
+        proximal_weight: values of gamma tried.
         move: mu.
-        shares: values of t tried.
+        fractions: values of t tried.
         probe_images: auxiliary_val images the choices are made on.
         probe_steps: steps in w of each trial, and half as many in each layer.
         batch_size: images searched at once.

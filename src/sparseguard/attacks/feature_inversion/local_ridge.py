@@ -75,7 +75,7 @@ class LocalRidge(Attack):
         copies: versions of each auxiliary image that are queried; fewer where that makes more than 8,192, and of
             images alone at most 8,192.
         mixes: further versions, made of the halves of two images.
-        neighbours: numbers of neighbors tried.
+        neighbors: numbers of neighbors tried.
 
     Source: ours; locally weighted regression, Cleveland 1979.
     """
@@ -86,7 +86,7 @@ class LocalRidge(Attack):
     knowledge: ClassVar[Knowledge] = Knowledge.BLACK_BOX
     copies: Annotated[int, Field(ge=1, le=18)] = 4
     mixes: Annotated[int, Field(ge=0, le=8)] = 0
-    neighbours: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (64, 256)
+    neighbors: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (64, 256)
 
     def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Fit ridge, choose neighbors and penalty, correct."""
@@ -106,7 +106,7 @@ class LocalRidge(Attack):
             return (ridge(queries).float() + torch.cat(residual)).clamp(0, 1)
 
         scores = []
-        counts = sorted({min(count, len(images)) for count in self.neighbours})
+        counts = sorted({min(count, len(images)) for count in self.neighbors})
         with context.progress.task(context.label, len(counts) * len(PENALTIES)) as advance:
             for count in counts:
                 for local in PENALTIES:
@@ -122,7 +122,7 @@ class LocalRidge(Attack):
             notes={
                 "penalty": fit.penalty,
                 "queries": float(len(images)),
-                "neighbours": float(count),
+                "neighbors": float(count),
                 "local_penalty": local,
                 "auxiliary_val_mse": error,
             },

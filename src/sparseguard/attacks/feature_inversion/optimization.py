@@ -34,7 +34,7 @@ class GradientInversion(PixelSettings, Attack):
         steps: of Adam; every image keeps the iterate of lowest objective, so that more never hurt the objective.
         lr: step size in units of y, with cosine decay.
         tv: values of alpha tried.
-        prior: values of beta tried.
+        prior_weight: values of beta tried.
         probe_images: auxiliary_val images the choices are made on.
         probe_steps: steps of each trial.
         batch_size: images searched at once.

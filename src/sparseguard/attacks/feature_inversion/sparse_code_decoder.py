@@ -26,7 +26,7 @@ from sparseguard.attacks.feature_inversion._train_decoder import (
     training_notes,
 )
 from sparseguard.bounds import PixelRange, invert_code
-from sparseguard.core.config import settings
+from sparseguard.core.config import Count, Positive, settings
 from sparseguard.core.staged_model import StagedModel
 from sparseguard.numerics.ridge import RidgeMap, fit_ridge
 from sparseguard.numerics.standardization import feature_statistics
@@ -44,8 +44,8 @@ class CodeDecoder(Attack):
 
     The attacker runs the known layer on its own queries. One network learns the codes' support (cross-entropy) and
     amplitudes (squared error on the support) and corrects ridge's image and codes with the reconstruction
-    :math:`R * W` of its own codes. Of three answers, the attack returns the best on auxiliary_val: :math:`R * W` and the
-    optimality-condition inversion of the decoded codes, both with the mean and contrast that standardization removed
+    :math:`R * W` of its own codes. Of three answers, the attack returns the best on auxiliary_val: :math:`R * W` and
+    the optimality-condition inversion of the decoded codes, both with the mean and contrast that standardization removed
     estimated from the pixel range, and the network's refined image. If the best attack before it comes nearer, the
     answer is that attack's.
 

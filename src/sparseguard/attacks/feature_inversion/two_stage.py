@@ -13,7 +13,7 @@ from sparseguard.attacks.base import AttackContext, require_features
 from sparseguard.attacks.feature_inversion._decoder_base import CURVE, TrainedDecoder
 from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, ResidualDecoder, TapShape
 from sparseguard.attacks.feature_inversion._train_decoder import psnr_curve
-from sparseguard.core.config import settings
+from sparseguard.core.config import Count, settings
 from sparseguard.numerics.ridge import fit_ridge
 from sparseguard.sparse import standardize
 from sparseguard.types import AttackInputs, AttackResult

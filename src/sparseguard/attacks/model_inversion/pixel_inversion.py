@@ -16,7 +16,7 @@ from sparseguard.attacks._white_box import WhiteBoxModel
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import ClassAttack, ClassContext
 from sparseguard.attacks.model_inversion._losses import cross_entropy
-from sparseguard.core.config import settings
+from sparseguard.core.config import Count, Positive, settings
 from sparseguard.core.seeding import derive
 from sparseguard.types import ClassResult, Images, Knowledge, TargetClasses
 

@@ -1,0 +1,1 @@
+"""Import and call of a user's own code."""

@@ -1,4 +1,4 @@
-"""A user's function that makes a network, named in words."""
+"""Import and call of a user's function that builds a network, named by ``file.py:function``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from torch import nn
 
 from sparseguard.core.errors import DataError, RecipeError, SparseguardError
-from sparseguard.core.user_code.isolated_import import check_sources, code_of, sha256_of
+from sparseguard.core.user_code.isolated_import import check_sources, importable_folder, sha256_of
 
 REMEDY = "Put back the file as it was, or import the prior again with `sparseguard prior import`."
 
 
-def absolute(factory: str) -> str:
+def resolve_factory(factory: str) -> str:
     """Return ``path/to/file.py:function`` with its path made absolute; ``package.module:function`` as it is.
 
     Raises:
         RecipeError: when it is neither, or there is no such file.
 
     Example:
-        >>> absolute("torchvision.models:resnet18")
+        >>> resolve_factory("torchvision.models:resnet18")
         'torchvision.models:resnet18'
     """
     place, colon, name = factory.rpartition(":")
@@ -39,41 +39,41 @@ def absolute(factory: str) -> str:
 def call_factory(
     factory: str, arguments: Mapping[str, Any], sources: Mapping[str, str] | None
 ) -> tuple[nn.Module, dict[str, str]]:
-    """Run a factory and return its network, with the SHA-256 of the sources it came from by their names.
+    """Run a factory and return its network, with the SHA-256 of its sources by name.
 
-    Of a file, the sources are itself and what it imports from its own folder; its modules cannot be imported once it
-    has returned, so a network must not import them in its ``forward``. Of a package, the one module named.
+    The sources of a file are itself and its imports from its own folder; they cannot be imported later, so a network
+    must not import them in its ``forward``. The source of a package is the named module.
 
     Args:
-        factory: as `absolute` returns it.
-        arguments: keywords the function is called with.
-        sources: what its sources must be; None when that is not known yet.
+        factory: from `resolve_factory`.
+        arguments: keywords of the function.
+        sources: expected sources; None if unknown yet.
 
     Raises:
-        DataError: when the sources are others, or it does not return a network.
+        DataError: when the sources changed, or the function returns no network.
     """
     place, _, name = factory.rpartition(":")
     if not place.endswith(".py"):
-        return _from_package(place, name, arguments, sources)
+        return _call_from_package(place, name, arguments, sources)
     file = Path(place)
     if sources is not None:
         check_sources(file.parent, {file.name: sources.get(file.name, ""), **sources}, REMEDY)
-    with code_of(file.parent) as found:
-        network = _called(file.stem, name, arguments, file)
-    return network, found
+    with importable_folder(file.parent) as imported:
+        network = _call(file.stem, name, arguments, file)
+    return network, imported
 
 
-def _from_package(
+def _call_from_package(
     place: str, name: str, arguments: Mapping[str, Any], sources: Mapping[str, str] | None
 ) -> tuple[nn.Module, dict[str, str]]:
-    network = _called(place, name, arguments, None)
+    network = _call(place, name, arguments, None)
     file = Path(str(importlib.import_module(place).__file__))
     if sources is not None:
         check_sources(file.parent, sources, REMEDY)
     return network, {file.name: sha256_of(file)}
 
 
-def _called(module_name: str, name: str, arguments: Mapping[str, Any], file: Path | None) -> nn.Module:
+def _call(module_name: str, name: str, arguments: Mapping[str, Any], file: Path | None) -> nn.Module:
     where = f"{file or module_name}:{name}"
     try:
         module = importlib.import_module(module_name)

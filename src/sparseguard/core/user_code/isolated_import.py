@@ -1,4 +1,4 @@
-"""Code that is not part of sparseguard: run from its folder, with nothing of it left among the imported modules."""
+"""Isolated import of a user's code: from its folder, with no trace among the imported modules."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from types import ModuleType
 
 from sparseguard.core.errors import DataError
 
-KEPT = frozenset({*sys.stdlib_module_names, "sparseguard", "torch", "numpy"})
+RESERVED = frozenset({*sys.stdlib_module_names, "sparseguard", "torch", "numpy"})
 """Modules that a folder's files of the same name never replace."""
 
 
 @contextmanager
-def code_of(folder: Path) -> Iterator[dict[str, str]]:
-    """Let modules in ``folder`` be imported by their bare names, and remove them from `sys.modules` on leaving.
+def importable_folder(folder: Path) -> Iterator[dict[str, str]]:
+    """Make modules in ``folder`` importable by their bare names; remove them from `sys.modules` at the end.
 
-    Modules of the same names that were imported before are put aside and come back. Warnings are not shown, no
-    bytecode is written. Two folders with modules of the same names can be used one after the other in one process.
+    Modules of the same names that were imported before are restored. Warnings are suppressed, no bytecode is written.
+    Two folders with modules of the same names can be used one after the other in one process.
 
     Yields:
-        A table that is filled on leaving: SHA-256 of each source that was imported, by its path below ``folder``.
+        A table that is filled at the end: SHA-256 of each imported source, by its path below ``folder``.
     """
     folder = folder.resolve()
     sources: dict[str, str] = {}
-    own = _provided(folder) - KEPT
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in own}
+    own = _module_names(folder) - RESERVED
+    shadowed = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in own}
     before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
-        with quiet():
+        with suppress_warnings():
             yield sources
     finally:
         sys.path[:], sys.dont_write_bytecode = path, bytecode
         for name in set(sys.modules) - before:
-            file = _below(folder, name, sys.modules[name])
+            file = _path_below(folder, name, sys.modules[name])
             if file is not None:
                 sources[file.as_posix()] = sha256_of(folder / file)
-            if file is not None or _made_by_hand(sys.modules[name]):
+            if file is not None or _is_dynamic(sys.modules[name]):
                 del sys.modules[name]
-        sys.modules.update(aside)
+        sys.modules.update(shadowed)
         for entry in [entry for entry in sys.path_importer_cache if Path(entry).is_relative_to(folder)]:
             del sys.path_importer_cache[entry]
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Show no warnings of code that is not ours."""
+def suppress_warnings() -> Iterator[None]:
+    """Suppress warnings of a user's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def check_sources(folder: Path, sources: Mapping[str, str], remedy: str) -> None:
-    """Refuse sources that are not there or not the same as when a prior was imported.
+    """Refuse sources that are missing or changed since a prior was imported.
 
     Args:
-        folder: where they are.
+        folder: of the sources.
         sources: SHA-256 by path below it.
-        remedy: what the message tells the user to do.
+        remedy: advice at the end of the message.
 
     Raises:
         DataError: naming the file.
@@ -80,17 +80,17 @@ def check_sources(folder: Path, sources: Mapping[str, str], remedy: str) -> None
 
 def sha256_of(file: Path) -> str:
     """Return a file's SHA-256."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _provided(folder: Path) -> set[str]:
-    """The names by which files and packages in a folder are imported."""
+def _module_names(folder: Path) -> set[str]:
+    """Return the names by which files and packages in a folder are imported."""
     return {entry.stem for entry in folder.glob("*.py")} | {entry.parent.name for entry in folder.glob("*/*.py")}
 
 
-def _below(folder: Path, name: str, module: ModuleType) -> Path | None:
-    """The module's source below the folder, unless it was found another way, as in an environment kept there."""
+def _path_below(folder: Path, name: str, module: ModuleType) -> Path | None:
+    """Return the module's source below the folder; None if it came another way, as from an environment there."""
     file = getattr(module, "__file__", None)
     if file is None or not Path(file).resolve().is_relative_to(folder):
         return None
@@ -98,6 +98,6 @@ def _below(folder: Path, name: str, module: ModuleType) -> Path | None:
     return inside if Path(inside.parts[0]).stem == name.split(".")[0] else None
 
 
-def _made_by_hand(module: ModuleType) -> bool:
-    """Whether running code made the module, as unpickled networks do with the sources they bring."""
+def _is_dynamic(module: ModuleType) -> bool:
+    """Return whether running code created the module, as unpickled networks do from the sources they bring."""
     return getattr(module, "__spec__", None) is None and getattr(module, "__file__", None) is None

@@ -1,4 +1,4 @@
-"""What MNIST and Fashion-MNIST share: four IDX files of 28 x 28 images, and the places they may lie in."""
+"""Base of MNIST and Fashion-MNIST: four IDX files of 28 x 28 images, and the folders they may lie in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN_LABELS = {
 
 @settings
 class MnistLike(DataSet):
-    """Settings of a set of MNIST's form; training and test images are merged before they are parted.
+    """Settings of a set of MNIST's form; training and test images are merged before they are split.
 
     Args:
         path: the folder of the four IDX files, or the one torchvision downloaded to. Without it they are searched for
@@ -100,10 +100,10 @@ class MnistLike(DataSet):
         return images, labels
 
     def _find(self) -> Path:
-        looked: list[Path] = []
+        searched: list[Path] = []
         downloads = cache_folder() / self.torchvision_name / "raw"
-        for folder in self._places():
-            looked.append(folder)
+        for folder in self._folders():
+            searched.append(folder)
             missing = [name for name in FILES if not _is_file(_file(folder, name))]
             if not missing:
                 return folder
@@ -114,14 +114,14 @@ class MnistLike(DataSet):
         if self.download:
             self._download()
             return downloads
-        places = "".join(f"\n  {folder}" for folder in looked)
+        places = "".join(f"\n  {folder}" for folder in searched)
         package = f", install Debian's package dataset-{self.name}" if self.debian_folder else ""
         raise DataError(
             f"{self.name}: the files {', '.join(FILES)} (or .gz) were not found. Looked in:{places}\n"
             f"Set path= to their folder{package}, or set download=true."
         )
 
-    def _places(self) -> Iterator[Path]:
+    def _folders(self) -> Iterator[Path]:
         if self.path is not None:
             folder = expand_user(self.path)
             yield from (folder, folder / self.torchvision_name / "raw")

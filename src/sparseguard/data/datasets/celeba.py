@@ -10,7 +10,7 @@ import pydantic
 
 from sparseguard.core.config import settings
 from sparseguard.core.errors import nearest
-from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.decode_image import ImageFormat
 from sparseguard.data.preparation.prepared_dataset import PreparedSet
 from sparseguard.data.readers.base import Source
 from sparseguard.data.readers.celeba import ATTRIBUTES_FILE, WIDTH, open_celeba, scaled_crop
@@ -23,16 +23,16 @@ from sparseguard.data.readers.celeba_labels import (
     hair_labels,
     identity_labels,
 )
-from sparseguard.data.split_ranges import shares_of
+from sparseguard.data.split_ranges import split_percentages
 
 
 @settings
 class CelebA(PreparedSet):
     """CelebA, or as many of its 202,599 aligned images as there are, at any size.
 
-    The images of a person are all in one part, so that no attack gains from having seen the person; with ``identities``
-    every person is in every part instead: each part gets one image of everybody, and of the others what its share
-    lacks (of 30 images 21, 4, 1, 1 and 3). Persons with fewer images than there are parts are refused.
+    The images of a person are all in one split, so that no attack gains from knowing the person; with ``identities``
+    every person is in every split instead: each split gets one image of everybody, and of the others what it lacks (of
+    30 images 21, 4, 1, 1 and 3). Persons with fewer images than there are splits are refused.
 
     Args:
         path: the folder of ``img_align_celeba`` (a folder, or ``.zip``), ``list_attr_celeba.txt`` and
@@ -90,14 +90,14 @@ class CelebA(PreparedSet):
     def _source(self, path: Path) -> Source:
         return open_celeba(path, self._labelled)
 
-    def _look(self) -> Look:
-        path = self._found()
+    def _image_format(self) -> ImageFormat:
+        path = self._find_files()
         side = scaled_crop(self.crop, path) if self.crop and path is not None else 0
-        return Look(size=(self.size, self.size), channels=self.channels, crop=side)
+        return ImageFormat(size=(self.size, self.size), channels=self.channels, crop=side)
 
     def _labelled(self, names: Sequence[str], attributes: Attributes, identities: Mapping[str, int]) -> Labelled:
         if self.identities is not None:
-            return identity_labels(names, identities, count=self.identities, least=len(shares_of(self.layout)))
+            return identity_labels(names, identities, count=self.identities, least=len(split_percentages(self.layout)))
         if self.label == "hair":
             return hair_labels(names, attributes, ATTRIBUTES_FILE, none=self.no_hair, several=self.several_hair)
         return attribute_labels(names, attributes, ATTRIBUTES_FILE, wanted=self.label.split("+"))

@@ -17,7 +17,7 @@ import pydantic
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError
 from sparseguard.data.cache import cache_folder
-from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.decode_image import ImageFormat
 from sparseguard.data.preparation.prepared_dataset import PreparedSet
 from sparseguard.data.readers.archive import TarSource, open_images
 from sparseguard.data.readers.base import Content, Item, Source
@@ -70,14 +70,12 @@ class Cifar10(PreparedSet):
     def _source(self, path: Path) -> Source:
         return open_cifar10(path)
 
-    def _look(self) -> Look:
-        return Look(size=(SIDE, SIDE), channels=3)
+    def _image_format(self) -> ImageFormat:
+        return ImageFormat(size=(SIDE, SIDE), channels=3)
 
-    def _found(self) -> Path | None:
-        found = super()._found()
-        if found is not None or self._matching() or not self.download:
-            return found
-        return _downloaded()
+    def _find_files(self) -> Path | None:
+        path = super()._find_files()
+        return _download() if path is None and self.download and not self._matching() else path
 
 
 def open_cifar10(path: Path) -> Source:
@@ -134,15 +132,15 @@ class BatchSource(Source):
         return next(content for _, content in self.stream([item]) if isinstance(content, np.ndarray))
 
     def stream(self, items: Sequence[Item], start: int = 0) -> Iterator[tuple[int, Content | DataError]]:
-        """Yield place in ``items`` and pixels, batch after batch."""
-        place = {item.name: index for index, item in enumerate(items)}
-        met = 0
+        """Yield index in ``items`` and pixels, batch after batch."""
+        index_of = {item.name: index for index, item in enumerate(items)}
+        count = 0
         for batch, content in self._contents():
             pixels, _ = self._reader(content, f"{self._where}: {batch}")
             for row, image in enumerate(pixels):
-                index = place.get(_name(batch, row))
-                met += index is not None
-                if index is not None and met > start:
+                index = index_of.get(_name(batch, row))
+                count += index is not None
+                if index is not None and count > start:
                     yield index, image
 
     def checksums(self) -> dict[str, str]:
@@ -181,7 +179,7 @@ def _batches_in(path: Path) -> str | None:
     return next((root for root in _VERSIONS for header in headers if header.startswith(f"{root}/".encode())), None)
 
 
-def _downloaded() -> Path:
+def _download() -> Path:
     """Return the official python archive, downloaded by torchvision, which compares its MD5 with the published one."""
     try:
         published = importlib.import_module("torchvision.datasets").CIFAR10

@@ -1,4 +1,4 @@
-"""Fashion-MNIST in small: 10,000 of its images, within the package."""
+"""A small Fashion-MNIST: 10,000 of its images, within the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError
 from sparseguard.data.base import DataSet
 from sparseguard.data.datasets.fashion_mnist import CLASSES
-from sparseguard.data.splits import SHARES, partition
+from sparseguard.data.splits import SPLIT_PERCENTAGES, partition
 from sparseguard.types import ImageSet, Splits
 
 FILE = "fashion_mini.npz"
@@ -25,7 +25,7 @@ SHA256 = "31c55d758c66fbc201c05379b3688ba16e3b015a6089a9b382b62969c65e6f0f"
 class FashionMini(DataSet):
     """10,000 images of Fashion-MNIST's training half, ``(1, 28, 28)``, 1,000 of each of the 10 classes, none twice.
 
-    In layout ``sparseguard`` the parts are those the file says; ``scripts/make_fashion_mini.py`` made it.
+    In layout ``sparseguard`` the splits are those of the file; ``scripts/make_fashion_mini.py`` made it.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms", arXiv:1708.07747, 2017; MIT licence, see ``fashion_mini.LICENSE``.
@@ -45,11 +45,14 @@ class FashionMini(DataSet):
                 labels=torch.from_numpy(arrays["labels"].astype(np.int64)),
                 classes=self.classes,
             )
-            part_of = torch.from_numpy(arrays["part"])
+            split_of = torch.from_numpy(arrays["part"])
         if self.layout == "paper":
             return partition(images, name=self.name, layout=self.layout, flips_keep_class=self.flips_keep_class)
-        parts = {part: images.select((part_of == number).nonzero().squeeze(1)) for number, part in enumerate(SHARES)}
-        return Splits(name=self.name, layout=self.layout, flips_keep_class=self.flips_keep_class, **parts)
+        splits = {
+            split: images.select((split_of == number).nonzero().squeeze(1))
+            for number, split in enumerate(SPLIT_PERCENTAGES)
+        }
+        return Splits(name=self.name, layout=self.layout, flips_keep_class=self.flips_keep_class, **splits)
 
 
 def _content() -> bytes:
@@ -58,7 +61,7 @@ def _content() -> bytes:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}). Install sparseguard again.") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise DataError(f"{file}: damaged, its SHA-256 is {found}, expected {SHA256}. Install sparseguard again.")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise DataError(f"{file}: damaged, its SHA-256 is {digest}, expected {SHA256}. Install sparseguard again.")
     return content

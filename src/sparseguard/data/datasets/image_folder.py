@@ -1,4 +1,4 @@
-"""Your own images: class folders, an archive of them, arrays, or a Hugging Face dataset's folder."""
+"""Images of the user: class folders, an archive of them, arrays, or a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 
 from sparseguard.core.config import settings
-from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.decode_image import ImageFormat
 from sparseguard.data.preparation.prepared_dataset import PreparedSet
 from sparseguard.data.readers.base import Source
 from sparseguard.data.readers.sources import open_source
@@ -17,7 +17,7 @@ _Side = Annotated[int, pydantic.Field(ge=1, le=4096)]
 
 
 @settings
-class OwnImages(PreparedSet):
+class UserImages(PreparedSet):
     """Your own images; classes are the sorted names of folders, or of labels, or in a Hugging Face dataset's own order.
 
     Args:
@@ -48,5 +48,5 @@ class OwnImages(PreparedSet):
     def _source(self, path: Path) -> Source:
         return open_source(path)
 
-    def _look(self) -> Look:
-        return Look(size=self.size, channels=self.channels, crop=self.crop)
+    def _image_format(self) -> ImageFormat:
+        return ImageFormat(size=self.size, channels=self.channels, crop=self.crop)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparseguard.core.config import settings
-from sparseguard.data.preparation.decode_image import Look
+from sparseguard.data.preparation.decode_image import ImageFormat
 from sparseguard.data.preparation.prepared_dataset import PreparedSet
 from sparseguard.data.readers.archive import open_images
 from sparseguard.data.readers.base import Source
@@ -33,5 +33,5 @@ class MedicalMnist(PreparedSet):
     def _source(self, path: Path) -> Source:
         return open_images(path)
 
-    def _look(self) -> Look:
-        return Look(size=(64, 64), channels=1)
+    def _image_format(self) -> ImageFormat:
+        return ImageFormat(size=(64, 64), channels=1)

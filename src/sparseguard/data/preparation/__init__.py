@@ -1,0 +1,1 @@
+"""Preparation of large data sets: decoded once, memory-mapped from then on."""

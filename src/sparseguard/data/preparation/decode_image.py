@@ -1,4 +1,4 @@
-"""Encoded images to pixels of one size, whatever the file's own form."""
+"""Decoding of image files to pixels of one size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_PIXELS = 1 << 26
 """An image that declares more pixels is refused."""
 
 UNREADABLE = "unreadable"
-"""What the notes say of images that cannot be decoded."""
+"""Reason in the notes for images that cannot be decoded."""
 
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -39,8 +39,8 @@ _ORIENTATION = 0x0112
 _TURNED = range(2, 9)
 
 
-class LeftOutError(DataError):
-    """An image that is left out, and what the notes say of all that are left out for the same reason."""
+class SkippedImageError(DataError):
+    """An image that is left out, and the reason that the notes give."""
 
     def __init__(self, message: str, reason: str = UNREADABLE) -> None:
         super().__init__(message)
@@ -48,8 +48,8 @@ class LeftOutError(DataError):
 
 
 @settings
-class Look:
-    """What every image is made into.
+class ImageFormat:
+    """Size and channels that every image is decoded to.
 
     Args:
         size: height and width in pixels; None: that of the first image, which all others must have.
@@ -64,14 +64,14 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded:
-    """Pixels ``(h, w, c)`` uint8, and what had to be done to get them."""
+class DecodedImage:
+    """Pixels ``(h, w, c)`` uint8, and remarks on how they were made."""
 
     pixels: Bytes
     remarks: tuple[str, ...]
 
 
-def decode(content: Content, look: Look, *, name: str) -> Decoded:
+def decode(content: Content, image_format: ImageFormat, *, name: str) -> DecodedImage:
     """Turn an encoded image, or pixels, into ``(h, w, c)`` uint8.
 
     In this order: EXIF orientation; 16 bits to 8 (grey by x / 257 rounded, colour by the upper byte, as pillow reads
@@ -80,63 +80,63 @@ def decode(content: Content, look: Look, *, name: str) -> Decoded:
 
     Args:
         content: the file's bytes, or ``(h, w)``, ``(h, w, 1)`` or ``(h, w, 3)`` uint8.
-        look: what to make of it.
+        image_format: size and channels of the result.
         name: for messages; its ending is compared with the content.
 
     Raises:
-        LeftOutError: for what is no image, is truncated, has more than `MOST_PIXELS` pixels or 32 bits a channel, or is
-            smaller than the crop.
+        SkippedImageError: for what is no image, is truncated, has more than `MOST_PIXELS` pixels or 32 bits a channel,
+            or is smaller than the crop.
 
     Example:
         >>> import numpy as np
-        >>> decode(np.zeros((8, 6), dtype=np.uint8), Look(size=(4, 4), channels=3), name="black").pixels.shape
+        >>> decode(np.zeros((8, 6), dtype=np.uint8), ImageFormat(size=(4, 4), channels=3), name="black").pixels.shape
         (4, 4, 3)
     """
     if isinstance(content, np.ndarray):
-        return Decoded(pixels=_shaped(_from_array(content, name), look, name), remarks=())
+        return DecodedImage(pixels=_crop_and_resize(_from_array(content, name), image_format, name), remarks=())
     if len(content) > LARGEST_FILE:
-        raise LeftOutError(f"{name}: larger than {LARGEST_FILE:,} bytes.", f"larger than {LARGEST_FILE:,} bytes")
+        raise SkippedImageError(f"{name}: larger than {LARGEST_FILE:,} bytes.", f"larger than {LARGEST_FILE:,} bytes")
     try:
         with Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
             if image.width * image.height > MOST_PIXELS:
-                told = f"{name}: {image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read."
-                raise LeftOutError(told, f"more than {MOST_PIXELS:,} pixels")
+                message = f"{name}: {image.width} x {image.height} pixels, at most {MOST_PIXELS:,} are read."
+                raise SkippedImageError(message, f"more than {MOST_PIXELS:,} pixels")
             remarks = _remarks(image, name)
             upright = ImageOps.exif_transpose(image) if _ROTATED in remarks else image
-            pixels = _shaped(_plain(upright, name), look, name)
+            pixels = _crop_and_resize(_to_grey_or_rgb(upright, name), image_format, name)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever their format makes them stumble over
-        raise LeftOutError(f"{name}: no readable image ({type(error).__name__}: {error}).") from None
-    return Decoded(pixels=pixels, remarks=remarks)
+        raise SkippedImageError(f"{name}: no readable image ({type(error).__name__}: {error}).") from None
+    return DecodedImage(pixels=pixels, remarks=remarks)
 
 
 def _remarks(image: ImageFile.ImageFile, name: str) -> tuple[str, ...]:
-    found = []
+    remarks = []
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N") or ";16" in str(image.tile):  # gone once loaded
-        found.append(_WIDE)
+        remarks.append(_WIDE)
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     if not name.lower().endswith(FORMATS.get(kind, ())) and PurePosixPath(name).suffix:
-        found.append("of another format than their names say")
+        remarks.append("of another format than their names say")
     if image.getexif().get(_ORIENTATION) in _TURNED:
-        found.append(_ROTATED)
+        remarks.append(_ROTATED)
     if image.mode in ("CMYK", "YCCK", "LAB", "HSV"):
-        found.append(f"converted from {image.mode}")
+        remarks.append(f"converted from {image.mode}")
     if image.mode in ("P", "PA"):
-        found.append("converted from a palette")
+        remarks.append("converted from a palette")
     if image.has_transparency_data:
-        found.append("transparency laid over white")
+        remarks.append("transparency laid over white")
     if getattr(image, "n_frames", 1) > 1:
-        found.append("several frames, the first taken")
-    return tuple(found)
+        remarks.append("several frames, the first taken")
+    return tuple(remarks)
 
 
-def _plain(image: Image.Image, name: str) -> Image.Image:
+def _to_grey_or_rgb(image: Image.Image, name: str) -> Image.Image:
     """Return the image in mode L or RGB."""
     image.load()
     if image.mode in ("F", "I") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
-        told = f"{name}: has 32 bits a channel, whose range is not known. Save it with 8 or 16."
-        raise LeftOutError(told, "32 bits a channel, whose range is not known")
+        message = f"{name}: has 32 bits a channel, whose range is not known. Save it with 8 or 16."
+        raise SkippedImageError(message, "32 bits a channel, whose range is not known")
     if image.mode.startswith("I"):
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))
@@ -151,24 +151,26 @@ def _from_array(array: Bytes, name: str) -> Image.Image:
     plain = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     fits = array.dtype == np.uint8 and (plain.ndim == 2 or (plain.ndim == 3 and plain.shape[2] == 3))
     if not fits or 0 in array.shape:
-        raise LeftOutError(f"{name}: must be uint8 (h, w), (h, w, 1) or (h, w, 3), got {array.dtype} {array.shape}.")
+        raise SkippedImageError(
+            f"{name}: must be uint8 (h, w), (h, w, 1) or (h, w, 3), got {array.dtype} {array.shape}."
+        )
     return Image.fromarray(np.ascontiguousarray(plain))
 
 
-def _shaped(image: Image.Image, look: Look, name: str) -> Bytes:
-    mode = "L" if look.channels == 1 else "RGB"
+def _crop_and_resize(image: Image.Image, image_format: ImageFormat, name: str) -> Bytes:
+    mode = "L" if image_format.channels == 1 else "RGB"
     image = image if image.mode == mode else image.convert(mode)
-    if look.crop:
-        if look.crop > min(image.size):
-            told = f"{name}: {image.width} x {image.height} pixels, smaller than the crop {look.crop}."
-            raise LeftOutError(told, f"smaller than the crop {look.crop}")
-        image = _middle(image, look.crop, look.crop)
-    if look.size is not None and image.size != look.size[::-1]:
-        height, width = look.size
+    if image_format.crop:
+        if image_format.crop > min(image.size):
+            message = f"{name}: {image.width} x {image.height} pixels, smaller than the crop {image_format.crop}."
+            raise SkippedImageError(message, f"smaller than the crop {image_format.crop}")
+        image = _middle(image, image_format.crop, image_format.crop)
+    if image_format.size is not None and image.size != image_format.size[::-1]:
+        height, width = image_format.size
         scale = min(image.height / height, image.width / width)
         image = _middle(image, max(1, round(height * scale)), max(1, round(width * scale)))
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(image).reshape(image.height, image.width, look.channels)
+    return np.array(image).reshape(image.height, image.width, image_format.channels)
 
 
 def _middle(image: Image.Image, height: int, width: int) -> Image.Image:

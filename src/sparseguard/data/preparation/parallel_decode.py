@@ -1,4 +1,4 @@
-"""Decodes a source's images in parallel into chunks on disk, as many at a time as memory is meant for."""
+"""Parallel decoding of a source's images into chunks on disk, within bounded memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sparseguard.core.config import describe
 from sparseguard.core.errors import DataError
 from sparseguard.core.progress import Progress
 from sparseguard.data.preparation.chunk_store import ROW, Chunks
-from sparseguard.data.preparation.decode_image import UNREADABLE, Decoded, LeftOutError, Look, decode
-from sparseguard.data.preparation.duplicates import digest
+from sparseguard.data.preparation.decode_image import UNREADABLE, DecodedImage, ImageFormat, SkippedImageError, decode
+from sparseguard.data.preparation.duplicates import image_digest
 from sparseguard.data.readers.base import Content, Item, Source
 
 CHUNK = 1 << 24
@@ -27,25 +27,25 @@ CHUNK = 1 << 24
 _BATCH, _BATCH_BYTES = 64, 1 << 22
 
 Batch = list[tuple[int, Content | DataError]]
-Result = tuple[int, Decoded | DataError]
+Result = tuple[int, DecodedImage | DataError]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Decoding:
-    """A source's images on their way into chunks.
+class ParallelDecoder:
+    """Decoder of a source's images into chunks.
 
     Args:
         source: opened.
         items: its images.
-        look: what to make of every one.
-        chunks: where they go.
-        version: of preparing; chunks of another are not taken.
+        image_format: size and channels of every image.
+        chunks: of decoded images.
+        version: of the preparation; chunks of another are not used.
         workers: threads that decode.
     """
 
     source: Source
     items: Sequence[Item]
-    look: Look
+    image_format: ImageFormat
     chunks: Chunks
     version: int
     workers: int
@@ -54,7 +54,7 @@ class Decoding:
         """Write the chunks that are missing.
 
         Raises:
-            DataError: when no image can be read, or they differ in size while ``look.size`` is None.
+            DataError: when no image can be read, or they differ in size while ``image_format.size`` is None.
         """
         self.chunks.begin(self._plan(), self._size_of_all)
         done = len(self.chunks)
@@ -63,15 +63,15 @@ class Decoding:
         with progress.task("decoding", len(self.items)) as advance, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # say nothing of which image it is
             advance(first)
-            held: list[Result] = []
+            waiting: list[Result] = []
             for results in self._results(first):
-                held += results
+                waiting += results
                 advance(len(results))
-                while len(held) >= rows:
-                    self._write(done, held[:rows])
-                    held, done = held[rows:], done + 1
-            if held:
-                self._write(done, held)
+                while len(waiting) >= rows:
+                    self._write(done, waiting[:rows])
+                    waiting, done = waiting[rows:], done + 1
+            if waiting:
+                self._write(done, waiting)
         seconds = time.perf_counter() - started
         count = len(self.items) - first
         progress.say(f"decoded {count:,} images in {seconds:.1f} s, {count / max(seconds, 1e-9):,.0f} a second")
@@ -79,7 +79,7 @@ class Decoding:
     def shape(self) -> tuple[int, int, int]:
         """Return height, width and channels of all images."""
         height, width = self.chunks.fact("size")
-        return height, width, self.look.channels
+        return height, width, self.image_format.channels
 
     def _plan(self) -> dict[str, Any]:
         listed = hashlib.sha256()
@@ -89,20 +89,20 @@ class Decoding:
             "version": self.version,
             "source": self.source.key(),
             "items": listed.hexdigest(),
-            "look": describe(self.look),
+            "look": describe(self.image_format),
             "chunk": CHUNK,
         }
 
     def _size_of_all(self) -> dict[str, Any]:
         """Return the size asked for, or that of the first image that can be read, and which one that is."""
-        if self.look.size is not None:
-            return {"size": self.look.size, "size_from": None}
+        if self.image_format.size is not None:
+            return {"size": self.image_format.size, "size_from": None}
         first: DataError | None = None
-        for place, content in self.source.stream(self.items):
-            name = self.items[place].name
+        for index, content in self.source.stream(self.items):
+            name = self.items[index].name
             try:
                 if isinstance(content, bytes | np.ndarray):
-                    return {"size": decode(content, self.look, name=name).pixels.shape[:2], "size_from": name}
+                    return {"size": decode(content, self.image_format, name=name).pixels.shape[:2], "size_from": name}
                 first = first or content
             except DataError as error:
                 first = first or error
@@ -126,45 +126,45 @@ class Decoding:
 
     def _decode_batch(self, batch: Batch, size: tuple[int, int]) -> list[Result]:
         results: list[Result] = []
-        for place, content in batch:
-            name = self.items[place].name
+        for index, content in batch:
+            name = self.items[index].name
             try:
-                one = content if isinstance(content, DataError) else decode(content, self.look, name=name)
+                image = content if isinstance(content, DataError) else decode(content, self.image_format, name=name)
             except DataError as error:
-                one = error
-            if isinstance(one, Decoded) and one.pixels.shape[:2] != size:
-                found, first = (f"{h} x {w}" for h, w in (one.pixels.shape[:2], size))
+                image = error
+            if isinstance(image, DecodedImage) and image.pixels.shape[:2] != size:
+                own, first = (f"{h} x {w}" for h, w in (image.pixels.shape[:2], size))
                 raise DataError(
-                    f"{name}: is {found} pixels, the first image, {self.chunks.fact('size_from')}, is {first}. "
+                    f"{name}: is {own} pixels, the first image, {self.chunks.fact('size_from')}, is {first}. "
                     "Without a size all must have that of the first. Say which size all shall have, e.g. "
                     f"size = [{size[0]}, {size[1]}]."
                 )
-            results.append((place, one))
+            results.append((index, image))
         return results
 
     def _write(self, number: int, results: Sequence[Result]) -> None:
-        good = [(place, one) for place, one in results if isinstance(one, Decoded)]
+        decoded = [(index, image) for index, image in results if isinstance(image, DecodedImage)]
         notes: dict[str, list[str]] = {}
-        for place, one in results:
-            for reason in one.remarks if isinstance(one, Decoded) else (_reason(one),):
-                notes.setdefault(reason, []).append(self.items[place].name)
-        pixels = np.stack([one.pixels for _, one in good]) if good else np.empty((0, *self.shape()), np.uint8)
-        rows = np.array([(place, digest(one.pixels)) for place, one in good], dtype=ROW)
+        for index, image in results:
+            for reason in image.remarks if isinstance(image, DecodedImage) else (_reason(image),):
+                notes.setdefault(reason, []).append(self.items[index].name)
+        pixels = np.stack([image.pixels for _, image in decoded]) if decoded else np.empty((0, *self.shape()), np.uint8)
+        rows = np.array([(index, image_digest(image.pixels)) for index, image in decoded], dtype=ROW)
         self.chunks.write(number, pixels, rows, notes)
 
 
 def _reason(error: DataError) -> str:
-    return error.reason if isinstance(error, LeftOutError) else UNREADABLE
+    return error.reason if isinstance(error, SkippedImageError) else UNREADABLE
 
 
 def _batches(stream: Iterator[tuple[int, Content | DataError]]) -> Iterator[Batch]:
     batch: Batch = []
-    held = 0
-    for place, content in stream:
-        batch.append((place, content))
-        held += 0 if isinstance(content, DataError) else len(content) if isinstance(content, bytes) else content.nbytes
-        if len(batch) >= _BATCH or held >= _BATCH_BYTES:
+    size = 0
+    for index, content in stream:
+        batch.append((index, content))
+        size += 0 if isinstance(content, DataError) else len(content) if isinstance(content, bytes) else content.nbytes
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, size = [], 0
     if batch:
         yield batch

@@ -1,4 +1,4 @@
-"""Prepares a source once: every image decoded into one memory-mapped array, part after part.
+"""Preparation of a source: every image decoded once into one memory-mapped array, split after split.
 
 Chunks of decoded images are written aside one by one, so a killed run goes on where it was. Anonymous memory holds a
 few chunks, and names, labels and digests of all images.
@@ -22,11 +22,11 @@ from sparseguard.core.atomic_io import explained, remove_leftovers, write_folder
 from sparseguard.core.config import describe
 from sparseguard.core.errors import DataError, StoreError
 from sparseguard.core.progress import Progress, Silent
-from sparseguard.data.preparation.assemble import Gathering, check_every_class
+from sparseguard.data.preparation.assemble import SetWriter, check_class_counts
 from sparseguard.data.preparation.chunk_store import Chunks
-from sparseguard.data.preparation.decode_image import Look
-from sparseguard.data.preparation.parallel_decode import Decoding
-from sparseguard.data.readers.base import Item, Source, left_out
+from sparseguard.data.preparation.decode_image import ImageFormat
+from sparseguard.data.preparation.parallel_decode import ParallelDecoder
+from sparseguard.data.readers.base import Item, Source, describe_skipped
 from sparseguard.data.readers.class_folders import ADVICE
 from sparseguard.data.splits import Layout
 
@@ -37,7 +37,7 @@ VERSION = 1
 def prepare(
     source: Source,
     folder: Path,
-    look: Look,
+    image_format: ImageFormat,
     *,
     name: str,
     layout: Layout,
@@ -52,34 +52,34 @@ def prepare(
     """Decode a source's images in parallel into ``folder``, which is whole afterwards or absent.
 
     The folder holds ``images.npy`` (uint8 ``(n, c, h, w)``), ``labels.npy``, ``names.json`` and ``prepared.json``
-    (classes, parts as ranges of rows, look, checksums, notes, duplicates). Images that cannot be read are left out and
+    (classes, splits as ranges of rows, size, checksums, notes, duplicates). Images that cannot be read are left out and
     noted by name. Does nothing when the folder is there.
 
     Args:
         source: opened.
         folder: to be made; files of unfinished work lie beside it.
-        look: what to make of every image.
+        image_format: size and channels of every image.
         name: the set's.
-        layout: how it is parted.
+        layout: of the splits.
         flips_keep_class: whether the mirror image of every image belongs to the same class.
         classes: those the source must have; none: any.
-        whole: how many images the whole set has; another number is noted. None: not known.
-        remove_duplicates: keep an image only in the first part that holds it, private being the first.
+        whole: number of images in the whole set; another number is noted. None: not known.
+        remove_duplicates: keep an image only in the first split that holds it, private being the first.
         settings: kept in ``prepared.json``.
-        progress: shows how far it is.
+        progress: is shown.
         workers: threads that decode; None: one a core.
 
     Raises:
         DataError: when the source is refused, a class has no readable image, images differ in size while
-            ``look.size`` is None, or a part is left empty.
+            ``image_format.size`` is None, or a split is left empty.
         StoreError: when the folder cannot be written.
     """
-    about = {
+    metadata = {
         "version": VERSION,
         "name": name,
         "layout": layout,
         "flips_keep_class": flips_keep_class,
-        "look": describe(look),
+        "look": describe(image_format),
         "settings": dict(settings or {}),
         "whole": whole,
     }
@@ -87,7 +87,7 @@ def prepare(
     progress = progress or Silent()
     if folder.exists():
         return
-    with explained(folder), _locked(Path(f"{folder}.lock"), progress):
+    with explained(folder), _lock(Path(f"{folder}.lock"), progress):
         if folder.exists():
             return
         work.mkdir(exist_ok=True)
@@ -95,8 +95,8 @@ def prepare(
         try:
             items = source.items()
             _check_classes(source, classes)
-            check_every_class(np.array([item.label for item in items], dtype=np.int64), source, layout)
-            _fill(source, items, work, look, about, remove_duplicates, progress, workers or _cores())
+            check_class_counts(np.array([item.label for item in items], dtype=np.int64), source, layout)
+            _fill(source, items, work, image_format, metadata, remove_duplicates, progress, workers or _cores())
         except DataError:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -105,7 +105,7 @@ def prepare(
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def _explain_rights(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -117,9 +117,9 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
+def _lock(path: Path, progress: Progress) -> Iterator[None]:
     lock = filelock.FileLock(path)
-    with _writable(path.parent):
+    with _explain_rights(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=1)
@@ -132,36 +132,45 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _check_classes(source: Source, wanted: Sequence[str]) -> None:
-    if wanted and tuple(wanted) != source.classes:
-        missing = [name for name in wanted if name not in source.classes]
-        more = [name for name in source.classes if name not in wanted]
+def _check_classes(source: Source, expected: Sequence[str]) -> None:
+    if expected and tuple(expected) != source.classes:
+        missing = [name for name in expected if name not in source.classes]
+        more = [name for name in source.classes if name not in expected]
         raise DataError(
-            f"expected the classes {', '.join(wanted)}; missing: {', '.join(missing) or 'none'}, "
+            f"expected the classes {', '.join(expected)}; missing: {', '.join(missing) or 'none'}, "
             f"unknown: {', '.join(more[:10]) or 'none'}. Check that these are the right files."
         )
     if len(source.classes) < 2:
-        raise DataError(f"found only the class {source.classes[0]!r}, need 2 or more. {ADVICE}{left_out(source.notes)}")
+        raise DataError(
+            f"found only the class {source.classes[0]!r}, need 2 or more. {ADVICE}{describe_skipped(source.notes)}"
+        )
 
 
 def _fill(
     source: Source,
     items: list[Item],
     work: Path,
-    look: Look,
-    about: dict[str, Any],
+    image_format: ImageFormat,
+    metadata: dict[str, Any],
     remove_duplicates: bool,
     progress: Progress,
     workers: int,
 ) -> None:
     chunks = Chunks(work)
-    decoding = Decoding(source=source, items=items, look=look, chunks=chunks, version=about["version"], workers=workers)
-    decoding.run(progress)
-    about |= {"classes": list(source.classes), "checksums": source.checksums()}
-    gathering = Gathering(
-        source=source, items=items, chunks=chunks, shape=decoding.shape(), remove_duplicates=remove_duplicates
+    decoder = ParallelDecoder(
+        source=source,
+        items=items,
+        image_format=image_format,
+        chunks=chunks,
+        version=metadata["version"],
+        workers=workers,
     )
-    write_folder(work / "whole", lambda aside: gathering.write(aside, about))
+    decoder.run(progress)
+    metadata |= {"classes": list(source.classes), "checksums": source.checksums()}
+    writer = SetWriter(
+        source=source, items=items, chunks=chunks, shape=decoder.shape(), remove_duplicates=remove_duplicates
+    )
+    write_folder(work / "whole", lambda aside: writer.write(aside, metadata))
 
 
 def _cores() -> int:

@@ -1,0 +1,1 @@
+"""Readers of image files: folders, archives, arrays, and the formats of published data sets."""

@@ -19,13 +19,13 @@ from typing import IO, cast
 
 from sparseguard.core.errors import DataError
 from sparseguard.data.readers.base import LARGEST_FILE, Content, Item, Notes, Source
-from sparseguard.data.readers.class_folders import Arranged, File, arrange, check_name
+from sparseguard.data.readers.class_folders import ClassFolders, File, check_name, group_by_class
 from sparseguard.data.readers.folder import FolderSource
 
 MOST_MEMBERS = 10_000_000
 BOMB_RATIO = 200
 BOMB_SIZE = 1 << 28
-"""What unpacks to more than `BOMB_SIZE` bytes and `BOMB_RATIO` times its own size is refused."""
+"""An archive that unpacks to more than `BOMB_SIZE` bytes and `BOMB_RATIO` times its own size is refused."""
 
 _BLOCK = 512
 _LARGEST_TAIL = 1 << 20
@@ -33,25 +33,25 @@ _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(OSError, EOFError, ValueError, LookupError, RuntimeError),
 )
-"""What tarfile and zipfile raise over damaged archives."""
+"""Exceptions of tarfile and zipfile over damaged archives."""
 
 
 def open_images(path: Path) -> Source:
-    """Open a folder or archive of class folders; an archive's kind is told from its first bytes.
+    """Open a folder or archive of class folders; an archive's first bytes say its kind.
 
     Raises:
         DataError: when there is nothing at ``path``, or it is no folder and no archive that can be read.
     """
     if path.is_dir():
         return FolderSource(path)
-    with _explained(path):
+    with _explain_errors(path):
         if not path.is_file():
             raise DataError(f"{path}: no such folder or archive.")
         return ZipSource(path) if zipfile.is_zipfile(path) else TarSource(path)
 
 
 class ArchiveSource(Source):
-    """An archive file, see `sparseguard.data.readers.base.arrange` for the folders inside."""
+    """An archive file, see `sparseguard.data.readers.class_folders.group_by_class` for the folders inside."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -61,19 +61,19 @@ class ArchiveSource(Source):
     def items(self) -> list[Item]:
         """Return all images, by class and name."""
         notes = Notes()
-        with _explained(self._path):
-            arranged = self._arranged(notes)
-        self.classes = arranged.classes
-        self.notes = arranged.notes | notes.by_reason
-        return arranged.items
+        with _explain_errors(self._path):
+            grouped = self._group(notes)
+        self.classes = grouped.classes
+        self.notes = grouped.notes | notes.by_reason
+        return grouped.items
 
     def checksums(self) -> dict[str, str]:
         """Return the archive's SHA-256."""
-        with _explained(self._path), self._path.open("rb") as file:
+        with _explain_errors(self._path), self._path.open("rb") as file:
             return {self._path.name: hashlib.file_digest(file, "sha256").hexdigest()}
 
     @abstractmethod
-    def _arranged(self, notes: Notes) -> Arranged:
+    def _group(self, notes: Notes) -> ClassFolders:
         """Return the members by class, noting those that are left out."""
 
     def _check_size(self, unpacked: int) -> None:
@@ -87,11 +87,11 @@ class ArchiveSource(Source):
 class TarSource(ArchiveSource):
     """A tar archive, compressed by gzip or not, read from beginning to end."""
 
-    def _arranged(self, notes: Notes) -> Arranged:
+    def _group(self, notes: Notes) -> ClassFolders:
         files: list[File] = []
         folders: list[str] = []
         with self._opened() as tar:
-            for member in self._members(tar):
+            for member in self._group_members(tar):
                 name = member.name
                 check_name(name, self._path)
                 if member.isdir():
@@ -100,7 +100,7 @@ class TarSource(ArchiveSource):
                     files.append(File(name=name, size=member.size))
                 else:
                     notes.add("links, devices and the like", name)
-        return arrange(files, folders, self._path)
+        return group_by_class(files, folders, self._path)
 
     def read(self, item: Item) -> bytes:
         """Return one image; the archive is read up to it."""
@@ -110,21 +110,21 @@ class TarSource(ArchiveSource):
         return cast(bytes, content)
 
     def stream(self, items: Sequence[Item], start: int = 0) -> Iterator[tuple[int, Content | DataError]]:
-        """Yield place in ``items`` and bytes, in the archive's order."""
-        place = {item.name: index for index, item in enumerate(items)}
-        met = 0
-        with _explained(self._path), self._opened() as tar:
-            for member in self._members(tar):
-                if member.name not in place or not member.isreg():
+        """Yield index in ``items`` and bytes, in the archive's order."""
+        index_of = {item.name: index for index, item in enumerate(items)}
+        count = 0
+        with _explain_errors(self._path), self._opened() as tar:
+            for member in self._group_members(tar):
+                if member.name not in index_of or not member.isreg():
                     continue
-                met += 1
-                if met > start:
+                count += 1
+                if count > start:
                     inside = tar.extractfile(member)
                     content = inside.read() if inside else b""
                     if len(content) != member.size:
                         raise DataError(f"{self._path}: ends within {member.name!r}. Get the file again.")
-                    yield place[member.name], content
-        if met != len(items):
+                    yield index_of[member.name], content
+        if count != len(items):
             raise DataError(f"{self._path}: changed while it was read. Run the same again.")
 
     @contextmanager
@@ -136,7 +136,7 @@ class TarSource(ArchiveSource):
             with tarfile.open(fileobj=cast("IO[bytes]", guard), mode="r:") as tar:
                 yield tar
 
-    def _members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    def _group_members(self, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         guard = cast(_Guard, tar.fileobj)
         for _ in range(MOST_MEMBERS):
             member = tar.next()
@@ -156,8 +156,8 @@ class ZipSource(ArchiveSource):
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
 
-    def _arranged(self, notes: Notes) -> Arranged:
-        return arrange(*self._walk(notes), self._path)
+    def _group(self, notes: Notes) -> ClassFolders:
+        return group_by_class(*self._walk(notes), self._path)
 
     def _walk(self, notes: Notes) -> tuple[list[File], list[str]]:
         """Return all files and the names of all folders, noting what is neither."""
@@ -237,7 +237,7 @@ class _Guard:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:

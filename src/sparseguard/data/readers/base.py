@@ -1,4 +1,4 @@
-"""Where images come from before they are prepared: an opened folder, archive or array file."""
+"""Interface of a source of images: an opened folder, archive or array file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Item:
     Args:
         name: path inside the folder or archive, for messages.
         label: index into the source's classes.
-        group: images of one group stay in one part of the split; empty: each its own group.
+        group: images of one group stay in one split; empty: each its own group.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Item:
 
 
 class Notes:
-    """What was left out or converted and why: reason -> names of all images it befell."""
+    """What was left out or converted and why: reason -> names of the images."""
 
     def __init__(self) -> None:
         self.by_reason: dict[str, list[str]] = {}
@@ -48,23 +48,23 @@ class Notes:
         self.by_reason.setdefault(reason, []).append(name)
 
 
-def left_out(notes: Mapping[str, Sequence[str]]) -> str:
+def describe_skipped(notes: Mapping[str, Sequence[str]]) -> str:
     """Return what notes say of images, as the end of a message; empty where they say nothing."""
-    told = [f"{len(names):,} {reason}, e.g. {names[0]!r}" for reason, names in notes.items()]
-    return f" Left out: {'; '.join(told)}." if told else ""
+    reasons = [f"{len(names):,} {reason}, e.g. {names[0]!r}" for reason, names in notes.items()]
+    return f" Left out: {'; '.join(reasons)}." if reasons else ""
 
 
 class Source(ABC):
     """An opened folder, archive or array file; a context manager.
 
-    `classes`, `notes`, `classes_in_all_parts` (whether every part must have every class, whatever its share) and
+    `classes`, `notes`, `classes_in_all_splits` (whether every split must have every class, whatever its size) and
     `advice` (what to do when a class has no image) are complete once `items` was called.
     """
 
     def __init__(self) -> None:
         self.classes: tuple[str, ...] = ()
         self.notes: dict[str, list[str]] = {}
-        self.classes_in_all_parts = False
+        self.classes_in_all_splits = False
         self.advice = ""
 
     @abstractmethod
@@ -88,11 +88,11 @@ class Source(ABC):
         """Return the SHA-256 of the files that are read, by their names."""
 
     def key(self) -> str:
-        """Return what tells this source from another one without reading its images; it changes when files do."""
+        """Return a key that differs between sources, without reading their images; it changes when files do."""
         return hashlib.sha256(json.dumps(self.checksums(), sort_keys=True).encode()).hexdigest()
 
     def stream(self, items: Sequence[Item], start: int = 0) -> Iterator[tuple[int, Content | DataError]]:
-        """Yield place in ``items`` and content of every image, in the order in which they are read fastest.
+        """Yield index in ``items`` and content of every image, in the order in which they are read fastest.
 
         An image that cannot be read while others can is yielded as the error; that order never changes.
 
@@ -107,7 +107,7 @@ class Source(ABC):
                 yield index, error
 
     def close(self) -> None:  # noqa: B027
-        """Let go of open files."""
+        """Close open files."""
 
     def __enter__(self) -> Source:
         return self

@@ -14,7 +14,7 @@ from sparseguard.core.errors import DataError
 from sparseguard.data.readers.archive import ZipSource
 from sparseguard.data.readers.base import Content, Item, Notes, Source
 from sparseguard.data.readers.celeba_labels import Attributes, Labelled, read_attributes, read_identities
-from sparseguard.data.readers.class_folders import Arranged
+from sparseguard.data.readers.class_folders import ClassFolders
 from sparseguard.data.readers.folder import FolderSource
 
 IMAGES, ATTRIBUTES_FILE, IDENTITIES_FILE = "img_align_celeba", "list_attr_celeba.txt", "identity_CelebA.txt"
@@ -59,7 +59,7 @@ class CelebASource(Source):
         """Return the images that have a label, by file name; the others are in the notes, with the reason."""
         attributes = read_attributes(self._text(ATTRIBUTES_FILE), str(self._folder / ATTRIBUTES_FILE))
         identities = read_identities(self._text(IDENTITIES_FILE), str(self._folder / IDENTITIES_FILE))
-        members = self._members()
+        members = self._group_members()
         notes = {
             f"not in {ATTRIBUTES_FILE}": [name for name in members if name not in attributes.flags],
             f"not in {IDENTITIES_FILE}": [name for name in members if name not in identities],
@@ -74,7 +74,7 @@ class CelebASource(Source):
             )
         labelled = self._choose(names, attributes, identities)
         self.classes = labelled.classes
-        self.classes_in_all_parts = not labelled.keep_together
+        self.classes_in_all_splits = not labelled.keep_together
         listed = len(attributes.flags.keys() & identities.keys())
         if len(names) < listed:
             self.advice = (
@@ -99,14 +99,14 @@ class CelebASource(Source):
 
     def key(self) -> str:
         """Return what tells these files from others."""
-        told = [self._images.key(), *self._label_checksums().values()]
-        return hashlib.sha256(" ".join(told).encode()).hexdigest()
+        keys = [self._images.key(), *self._label_checksums().values()]
+        return hashlib.sha256(" ".join(keys).encode()).hexdigest()
 
     def close(self) -> None:
         """Close the archive."""
         self._images.close()
 
-    def _members(self) -> dict[str, str]:
+    def _group_members(self) -> dict[str, str]:
         members: dict[str, str] = {}
         for item in self._images.items():
             name = PurePosixPath(item.name).name
@@ -139,9 +139,11 @@ class _AllOfFolder(FolderSource):
 class _AllOfZip(ZipSource):
     """Every file of a zip archive, in no classes."""
 
-    def _arranged(self, notes: Notes) -> Arranged:
+    def _group(self, notes: Notes) -> ClassFolders:
         files, _ = self._walk(notes)
-        return Arranged(classes=(), items=[Item(name=name, label=0) for name in sorted(file.name for file in files)])
+        return ClassFolders(
+            classes=(), items=[Item(name=name, label=0) for name in sorted(file.name for file in files)]
+        )
 
 
 def _folder(path: Path) -> Path:

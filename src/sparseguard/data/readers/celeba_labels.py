@@ -54,7 +54,7 @@ class Labelled:
         classes: the classes' names.
         label: each labelled image's index into ``classes``.
         left_out: the images without a label, by the reason.
-        keep_together: whether the images of a person belong into one part.
+        keep_together: whether the images of a person belong into one split.
     """
 
     classes: tuple[str, ...]
@@ -199,11 +199,11 @@ def identity_labels(names: Sequence[str], identities: Mapping[str, int], *, coun
     if often[ranked[-1]] < least:
         enough = sum(images >= least for images in often.values())
         raise DataError(
-            f"asked for {count:,} identities, {enough:,} have {least} images or more, one for each part. "
+            f"asked for {count:,} identities, {enough:,} have {least} images or more, one for each split. "
             f"Ask for at most that many; identity {ranked[-1]} has {often[ranked[-1]]}."
         )
-    place = {identity: place for place, identity in enumerate(ranked)}
-    label = {name: place[identities[name]] for name in names if identities[name] in place}
+    class_of = {identity: index for index, identity in enumerate(ranked)}
+    label = {name: class_of[identities[name]] for name in names if identities[name] in class_of}
     rest = [name for name in names if name not in label]
     left_out = {f"not one of the {count:,} most frequent identities": rest} if rest else {}
     classes = tuple(str(identity) for identity in ranked)

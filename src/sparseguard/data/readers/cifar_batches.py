@@ -40,8 +40,8 @@ _MARK = object()
 
 
 @dataclass(kw_only=True, eq=False)
-class _Made:
-    """What a call in the pickle would have made: its name, its arguments, and the state it was given."""
+class _Reconstructed:
+    """A call in the pickle that is not made: its name, its arguments, and the state of its result."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -106,12 +106,18 @@ def _checked(data: Bytes, labels: Bytes, where: str) -> tuple[Bytes, Bytes]:
     return np.ascontiguousarray(data.reshape(-1, CHANNELS, SIDE, SIDE).transpose(0, 2, 3, 1)), labels
 
 
-def _array(made: Any) -> Bytes:
+def _array(value: Any) -> Bytes:
     """Return what is a pickled ``(n, 3072)`` array of unsigned bytes in C order."""
-    if not isinstance(made, _Made) or made.name not in _RECONSTRUCT:
+    if not isinstance(value, _Reconstructed) or value.name not in _RECONSTRUCT:
         raise _RefusedError("'data' is no array")
-    match made.state:
-        case (1, (int(count), int(width)), _Made(name="numpy dtype", arguments=("u1", *_)), False, str(values)):
+    match value.state:
+        case (
+            1,
+            (int(count), int(width)),
+            _Reconstructed(name="numpy dtype", arguments=("u1", *_)),
+            False,
+            str(values),
+        ):
             if width != VALUES or count < 1 or len(values) != count * width:
                 raise _RefusedError(f"'data' declares {count:,} x {width:,} bytes and has {len(values):,}")
             return np.frombuffer(values.encode("latin-1"), dtype=np.uint8).reshape(count, width)
@@ -149,7 +155,7 @@ def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any], posi
     elif name in ("BINGET", "LONG_BINGET"):
         stack.append(memo[argument])
     elif name in _TUPLES:
-        stack.append(tuple(_popped(stack, _TUPLES[name])))
+        stack.append(tuple(_pop(stack, _TUPLES[name])))
     elif name in _BUILDERS:
         _BUILDERS[name](stack)
     else:
@@ -160,7 +166,7 @@ def _constant(name: str, argument: Any) -> Any:
     return {"NEWTRUE": True, "NEWFALSE": False}.get(name, argument)
 
 
-def _popped(stack: list[Any], count: int) -> list[Any]:
+def _pop(stack: list[Any], count: int) -> list[Any]:
     if len(stack) < count:
         raise _RefusedError("a value is missing")
     values = stack[len(stack) - count :]
@@ -169,10 +175,10 @@ def _popped(stack: list[Any], count: int) -> list[Any]:
 
 
 def _to_mark(stack: list[Any]) -> list[Any]:
-    place = next((place for place in range(len(stack) - 1, -1, -1) if stack[place] is _MARK), None)
-    if place is None:
+    start = next((index for index in range(len(stack) - 1, -1, -1) if stack[index] is _MARK), None)
+    if start is None:
         raise _RefusedError("a mark is missing")
-    values = _popped(stack, len(stack) - place)
+    values = _pop(stack, len(stack) - start)
     return values[1:]
 
 
@@ -192,24 +198,24 @@ def _set(stack: list[Any], values: list[Any]) -> None:
 
 
 def _reduce(stack: list[Any]) -> None:
-    name, arguments = _popped(stack, 2)
+    name, arguments = _pop(stack, 2)
     if type(name) is not str or not isinstance(arguments, tuple):
         raise _RefusedError("a call of what has no name, or without arguments")
     if name != "numpy dtype" and name not in _RECONSTRUCT:
         raise _RefusedError(f"it would call {name[:80]!r}")
-    stack.append(_Made(name=name, arguments=arguments))
+    stack.append(_Reconstructed(name=name, arguments=arguments))
 
 
 def _build(stack: list[Any]) -> None:
-    made, state = _popped(stack, 2)
-    if not isinstance(made, _Made):
+    value, state = _pop(stack, 2)
+    if not isinstance(value, _Reconstructed):
         raise _RefusedError("a state is given to what has none")
-    made.state = state
-    stack.append(made)
+    value.state = state
+    stack.append(value)
 
 
 def _stack_global(stack: list[Any]) -> None:
-    module, name = _popped(stack, 2)
+    module, name = _pop(stack, 2)
     if type(module) is not str or type(name) is not str:
         raise _RefusedError("a name is no text")
     stack.append(f"{module} {name}")
@@ -220,9 +226,9 @@ _BUILDERS: dict[str, Callable[[list[Any]], None]] = {
     "EMPTY_DICT": lambda stack: stack.append({}),
     "EMPTY_LIST": lambda stack: stack.append([]),
     "TUPLE": lambda stack: stack.append(tuple(_to_mark(stack))),
-    "APPEND": lambda stack: _extend(stack, _popped(stack, 1)),
+    "APPEND": lambda stack: _extend(stack, _pop(stack, 1)),
     "APPENDS": lambda stack: _extend(stack, _to_mark(stack)),
-    "SETITEM": lambda stack: _set(stack, _popped(stack, 2)),
+    "SETITEM": lambda stack: _set(stack, _pop(stack, 2)),
     "SETITEMS": lambda stack: _set(stack, _to_mark(stack)),
     "REDUCE": _reduce,
     "BUILD": _build,

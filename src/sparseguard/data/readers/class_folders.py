@@ -1,4 +1,4 @@
-"""Files of strangers put into classes by the folders they are in."""
+"""Classes of image files, by the folders they are in. Names are checked, since the files may be anybody's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparseguard.core.errors import DataError
-from sparseguard.data.readers.base import LARGEST_FILE, Item, Notes, left_out
+from sparseguard.data.readers.base import LARGEST_FILE, Item, Notes, describe_skipped
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm"}
@@ -34,8 +34,8 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arranged:
-    """Files put into classes."""
+class ClassFolders:
+    """Image files by class."""
 
     classes: tuple[str, ...]
     items: list[Item]
@@ -55,13 +55,13 @@ def check_name(name: str, where: Path) -> None:
         bad = "is absolute"
     elif ".." in re.split(r"[/\\]", name):
         bad = "leads out of its folder"
-    elif not name.isprintable() and any(map(_hides, name)):
+    elif not name.isprintable() and any(map(_is_hidden, name)):
         bad = "has control characters or is no valid text"
     if bad:
         raise DataError(f"{where}: the name {name!a} {bad}. Do not trust this file; make it again.")
 
 
-def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arranged:
+def group_by_class(files: Iterable[File], folders: Iterable[str], where: Path) -> ClassFolders:
     """Put files into classes by their folders: ``<class>/<image>``.
 
     One folder around all of them is allowed, and so are ``train|test|val/<class>/<image>``, which are merged; beside
@@ -77,40 +77,40 @@ def arrange(files: Iterable[File], folders: Iterable[str], where: Path) -> Arran
         DataError: for two files of the same name, or no images in classes.
     """
     notes = Notes()
-    images = [found for file in files if (found := _image_parts(file, notes))]
-    depth = 1 if _wrapped(images) else 0
-    parted = any(_split(parts[depth:]) for _, parts in images)
-    placed: dict[tuple[str, ...], str] = {}
+    images = [image for file in files if (image := _image_parts(file, notes))]
+    depth = 1 if _has_outer_folder(images) else 0
+    has_splits = any(_split(parts[depth:]) for _, parts in images)
+    names: dict[tuple[str, ...], str] = {}
     for name, parts in images:
         inner = parts[depth:]
         split = _split(inner)
         rest = inner[len(split) :]
-        if len(rest) != 2 or (parted and not split and rest[0].lower() in SPLITS):
+        if len(rest) != 2 or (has_splits and not split and rest[0].lower() in SPLITS):
             backslashes = len(rest) == 1 and "\\" in name
             notes.add("backslashes in place of slashes" if backslashes else "not directly in a class folder", name)
             continue
         key = (rest[0], *split, rest[1])
-        if key in placed:
+        if key in names:
             raise DataError(f"{where}: two files have the name {name!r}. Rename or remove one of them.")
-        placed[key] = name
-    classes = tuple(sorted({key[0] for key in placed}))
+        names[key] = name
+    classes = tuple(sorted({key[0] for key in names}))
     if not classes:
-        raise DataError(f"{where}: found no images in classes. {ADVICE}{left_out(notes.by_reason)}")
+        raise DataError(f"{where}: found no images in classes. {ADVICE}{describe_skipped(notes.by_reason)}")
     number = {name: index for index, name in enumerate(classes)}
     for folder in sorted(set(folders)):
         inner = _parts(folder)[depth:]
         last = inner[-1] if inner else ""
         known = last in number or last.lower() in SPLITS
-        if last and not known and len(inner) <= 2 and not _of_the_system(_parts(folder)):
+        if last and not known and len(inner) <= 2 and not _is_system_file(_parts(folder)):
             notes.add("class folders without images", folder)
-    items = [Item(name=placed[key], label=number[key[0]]) for key in sorted(placed)]
-    return Arranged(classes=classes, items=items, notes=notes.by_reason)
+    items = [Item(name=names[key], label=number[key[0]]) for key in sorted(names)]
+    return ClassFolders(classes=classes, items=items, notes=notes.by_reason)
 
 
 def _image_parts(file: File, notes: Notes) -> tuple[str, tuple[str, ...]] | None:
     parts = _parts(file.name)
     reason = None
-    if not parts or _of_the_system(parts):
+    if not parts or _is_system_file(parts):
         reason = "hidden, or files of the operating system"
     elif not parts[-1].lower().endswith(tuple(SUFFIXES)):
         reason = "no images by their names"
@@ -124,7 +124,7 @@ def _image_parts(file: File, notes: Notes) -> tuple[str, tuple[str, ...]] | None
     return file.name, parts
 
 
-def _of_the_system(parts: tuple[str, ...]) -> bool:
+def _is_system_file(parts: tuple[str, ...]) -> bool:
     return "__MACOSX" in parts or any(part.startswith(".") for part in parts) or parts[-1] == "Thumbs.db"
 
 
@@ -133,8 +133,8 @@ def _split(inner: tuple[str, ...]) -> tuple[str, ...]:
     return inner[:1] if len(inner) == 3 and inner[0].lower() in SPLITS else ()
 
 
-def _hides(letter: str) -> bool:
-    """Tell whether a terminal would not show a letter as such: control characters, half of one, another direction."""
+def _is_hidden(letter: str) -> bool:
+    """Return whether a terminal would not show a letter as such: control characters, half of one, another direction."""
     return unicodedata.category(letter) in ("Cc", "Cs") or unicodedata.bidirectional(letter) in _REORDERING
 
 
@@ -142,6 +142,6 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in unicodedata.normalize("NFC", name).split("/") if part not in ("", "."))
 
 
-def _wrapped(images: list[tuple[str, tuple[str, ...]]]) -> bool:
+def _has_outer_folder(images: list[tuple[str, tuple[str, ...]]]) -> bool:
     tops = {parts[0] for _, parts in images}
     return len(tops) == 1 and all(len(parts) >= 3 for _, parts in images) and not tops & SPLITS

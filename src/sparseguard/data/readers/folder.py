@@ -9,11 +9,11 @@ from pathlib import Path
 
 from sparseguard.core.errors import DataError
 from sparseguard.data.readers.base import LARGEST_FILE, Item, Notes, Source
-from sparseguard.data.readers.class_folders import File, arrange, check_name
+from sparseguard.data.readers.class_folders import File, check_name, group_by_class
 
 
 class FolderSource(Source):
-    """Class folders: ``<class>/<image>``, see `sparseguard.data.readers.base.arrange`. Links inside are not followed.
+    """Class folders ``<class>/<image>``, see `sparseguard.data.readers.class_folders`. Links inside are not followed.
 
     Args:
         path: the folder around the classes.
@@ -32,10 +32,10 @@ class FolderSource(Source):
     def items(self) -> list[Item]:
         """Return all images, by class and name."""
         files, folders, notes = self._walk()
-        arranged = arrange(files, folders, self._path)
-        self.classes, self._items = arranged.classes, arranged.items
-        self.notes = arranged.notes | notes.by_reason
-        return arranged.items
+        grouped = group_by_class(files, folders, self._path)
+        self.classes, self._items = grouped.classes, grouped.items
+        self.notes = grouped.notes | notes.by_reason
+        return grouped.items
 
     def read(self, item: Item) -> bytes:
         """Return the file's bytes."""
@@ -60,7 +60,7 @@ class FolderSource(Source):
         """Return a hash of names, sizes and times of change; contents are not read."""
         digest = hashlib.sha256(str(self._path.resolve()).encode())
         files, _, _ = self._walk()
-        for file in sorted(files, key=lambda one: one.name):
+        for file in sorted(files, key=lambda file: file.name):
             changed = (self._path / file.name).stat().st_mtime_ns
             digest.update(f"{file.name}\0{file.size}\0{changed}\0".encode())
         return digest.hexdigest()
@@ -92,8 +92,8 @@ def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     while left:
         here = left.pop()
         try:
-            with os.scandir(here) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{here}: cannot be listed ({error.strerror}). Check its rights.") from None
         for entry in entries:

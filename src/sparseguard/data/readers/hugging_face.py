@@ -29,15 +29,15 @@ class HuggingFaceSource(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        library = imported("datasets", path)
+        library = import_library("datasets", path)
         self._path = path
         try:
-            found = library.load_from_disk(str(path.absolute()))
+            loaded = library.load_from_disk(str(path.absolute()))
         except Exception as error:  # pyarrow and datasets have their own
             raise DataError(f"{path}: no Hugging Face dataset that can be read ({error}). Save it again.") from None
-        splits: dict[str, Any] = dict(found) if isinstance(found, dict) else {"": found}
+        splits: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
         columns = {split: _columns(rows, path) for split, rows in splits.items()}
-        if len({repr(one) for one in columns.values()}) != 1:
+        if len(set(map(repr, columns.values()))) != 1:
             raise DataError(f"{path}: its splits differ in columns or classes ({columns}). Save them as one.")
         self._image, self._label, self.classes = next(iter(columns.values()))
         for name in self.classes:
@@ -50,16 +50,16 @@ class HuggingFaceSource(Source):
 
     def items(self) -> list[Item]:
         """Return all images that have a label, split by split; the others are noted."""
-        notes, found = Notes(), list[Item]()
+        notes, items = Notes(), list[Item]()
         for split, rows in self._splits.items():
             for index, label in enumerate(rows[self._label]):
                 name = f"{split}/{index:09d}" if split else f"{index:09d}"
                 if label is None or not 0 <= label < len(self.classes):
                     notes.add("without a label", name)
                 else:
-                    found.append(Item(name=name, label=int(label)))
+                    items.append(Item(name=name, label=int(label)))
         self.notes = notes.by_reason
-        return found
+        return items
 
     def read(self, item: Item) -> bytes:
         """Return the encoded image; files outside the dataset are not opened."""
@@ -75,14 +75,14 @@ class HuggingFaceSource(Source):
 
     def checksums(self) -> dict[str, str]:
         """Return the SHA-256 of every file of the dataset."""
-        found = {}
+        checksums = {}
         for file in sorted(file for file in self._path.rglob("*") if file.is_file()):
             with file.open("rb") as opened:
-                found[file.relative_to(self._path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
-        return found
+                checksums[file.relative_to(self._path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return checksums
 
 
-def imported(module: str, path: Path) -> Any:
+def import_library(module: str, path: Path) -> Any:
     """Import `datasets`, or a module it needs, to read ``path``.
 
     Raises:
@@ -104,6 +104,6 @@ def _columns(rows: Any, path: Path) -> tuple[str, str, tuple[str, ...]]:
     )
     if len(images) != 1 or len(labels) != 1:
         raise DataError(
-            f"{path}: needs one Image and one ClassLabel column, found {images} and {labels}. Remove or cast columns."
+            f"{path}: needs one Image and one ClassLabel column, got {images} and {labels}. Remove or cast columns."
         )
     return images[0], labels[0], tuple(rows.features[labels[0]].names)

@@ -1,4 +1,4 @@
-"""Reads IDX files, the format of MNIST and its relatives, gzip-compressed or not.
+"""Reading of IDX files, the format of MNIST and its relatives, gzip-compressed or not.
 
 Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", section "file formats".
 """
@@ -31,7 +31,7 @@ def read_images(path: Path) -> Bytes:
     """Read images: ``(n, h, w)`` uint8.
 
     Args:
-        path: an IDX file with three dimensions; whether it is compressed is told from its first bytes.
+        path: an IDX file with three dimensions; its first bytes say whether it is compressed.
 
     Raises:
         DataError: when the file is missing or unreadable, or is anything but a complete IDX file of unsigned bytes.
@@ -43,7 +43,7 @@ def read_labels(path: Path) -> Bytes:
     """Read labels: ``(n,)`` uint8.
 
     Args:
-        path: an IDX file with one dimension; whether it is compressed is told from its first bytes.
+        path: an IDX file with one dimension; its first bytes say whether it is compressed.
 
     Raises:
         DataError: when the file is missing or unreadable, or is anything but a complete IDX file of unsigned bytes.
@@ -74,8 +74,10 @@ def _parse(stream: io.BufferedIOBase, path: Path, dimensions: int) -> Bytes:
         raise DataError(f"{path}: its header declares {shown} bytes, expected 1 to {LARGEST:,}. It is damaged.")
     content = _at_most(stream, declared + 1)
     if len(content) != declared:
-        found = "more" if len(content) > declared else f"only {len(content):,}"
-        raise DataError(f"{path}: its header declares {shown} = {declared:,} bytes, found {found}. Get the file again.")
+        actual = "more" if len(content) > declared else f"only {len(content):,}"
+        raise DataError(
+            f"{path}: its header declares {shown} = {declared:,} bytes, found {actual}. Get the file again."
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 

@@ -12,8 +12,14 @@ from sparseguard.core.errors import DataError
 from sparseguard.data.readers.archive import BOMB_RATIO, BOMB_SIZE, MOST_MEMBERS
 from sparseguard.data.readers.base import LARGEST_FILE, Content, Item, Notes, Source
 from sparseguard.data.readers.class_folders import check_name
-from sparseguard.data.readers.hugging_face import imported
-from sparseguard.data.readers.parquet_files import Columns, chosen_columns, find_parquet, missing_shards, unreadable
+from sparseguard.data.readers.hugging_face import import_library
+from sparseguard.data.readers.parquet_files import (
+    Columns,
+    choose_columns,
+    explain_unreadable,
+    find_parquet,
+    missing_shards,
+)
 
 _IMAGES, _LABELS = 16, 1 << 16
 """Rows of a column that are in memory at a time."""
@@ -26,7 +32,7 @@ _ADVICE = (
 
 
 class ParquetSource(Source):
-    """Parquet files with a column of encoded images and one of labels, see `chosen_columns`; all files are merged.
+    """Parquet files with a column of encoded images and one of labels, see `choose_columns`; all files are merged.
 
     Classes are numbered as the files number them, or called by their numbers where they have no names.
 
@@ -41,8 +47,8 @@ class ParquetSource(Source):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._features = imported("datasets", path).Features
-        self._parquet = imported("pyarrow.parquet", path)
+        self._features = import_library("datasets", path).Features
+        self._parquet = import_library("pyarrow.parquet", path)
         self._files, self._left_out = find_parquet(path)
         columns = {name: self._columns_of(file) for name, file in self._files.items()}
         self._columns = next(iter(columns.values()))
@@ -68,15 +74,15 @@ class ParquetSource(Source):
                 "need 2 or more of several images. Cast the column that holds the classes to a ClassLabel."
             )
         self.classes = named or tuple(map(str, numbers))
-        place = {number: index for index, number in enumerate(numbers)}
+        class_of = {number: index for index, number in enumerate(numbers)}
         for name, label in label_of.items():
-            if label not in place:
+            if label not in class_of:
                 notes.add("without a label", name)
         if not named:
             notes.add("columns without names of classes, which are called by their numbers", self._columns.label)
         self.notes = notes.by_reason | self._left_out | missing_shards(list(self._files))
         self.advice = _ADVICE
-        return [Item(name=name, label=place[label]) for name, label in label_of.items() if label in place]
+        return [Item(name=name, label=class_of[label]) for name, label in label_of.items() if label in class_of]
 
     def read(self, item: Item) -> Content:
         """Return the encoded image; a file that the row names is not opened."""
@@ -86,30 +92,30 @@ class ParquetSource(Source):
         return content
 
     def stream(self, items: Sequence[Item], start: int = 0) -> Iterator[tuple[int, Content | DataError]]:
-        """Yield place in ``items`` and encoded image, file by file and row by row."""
-        for name, found in groupby(range(start, len(items)), lambda index: items[index].name.rpartition("/")[0]):
+        """Yield index in ``items`` and encoded image, file by file and row by row."""
+        for name, indices in groupby(range(start, len(items)), lambda index: items[index].name.rpartition("/")[0]):
             file = self._files[name]
-            places = {int(items[index].name.rpartition("/")[2]): index for index in found}
-            first, last = min(places), max(places)
+            index_of = {int(items[index].name.rpartition("/")[2]): index for index in indices}
+            first, last = min(index_of), max(index_of)
             left = _most_unpacked(file)
             for row, content in enumerate(self._cells(file, self._columns.image, first, _IMAGES), first):
                 left -= len(content or b"")
                 if left < 0:
                     raise _bomb(file)
-                if row in places:
-                    yield places[row], self._checked(content, f"{name}/{row:09d}")
+                if row in index_of:
+                    yield index_of[row], self._check(content, f"{name}/{row:09d}")
                 if row == last:
                     break
 
     def checksums(self) -> dict[str, str]:
         """Return the SHA-256 of every parquet file."""
-        found = {}
+        checksums = {}
         for name, file in self._files.items():
             with file.open("rb") as opened:
-                found[name] = hashlib.file_digest(opened, "sha256").hexdigest()
-        return found
+                checksums[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return checksums
 
-    def _checked(self, content: bytes | None, name: str) -> bytes | DataError:
+    def _check(self, content: bytes | None, name: str) -> bytes | DataError:
         if content is None:
             return DataError(f"{self._path}: row {name} holds no image. Save the data set with its images.")
         if len(content) > LARGEST_FILE:
@@ -122,7 +128,7 @@ class ParquetSource(Source):
                 schema, metadata = opened.schema_arrow, opened.metadata
                 unpacked = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         except Exception as error:  # pyarrow has its own
-            raise unreadable(file, error) from None
+            raise explain_unreadable(file, error) from None
         try:
             features = self._features.from_arrow_schema(schema)
         except Exception as error:  # datasets raises whatever it stumbles over
@@ -133,7 +139,7 @@ class ParquetSource(Source):
             raise _bomb(file)
         if len(set(schema.names)) < len(schema.names):
             raise DataError(f"{file}: two columns have one name ({', '.join(schema.names)}). Rename one of them.")
-        columns = chosen_columns(features, file)
+        columns = choose_columns(features, file)
         for name in columns.classes:
             check_name(name, file)
         return columns
@@ -144,8 +150,8 @@ class ParquetSource(Source):
             with self._parquet.ParquetFile(
                 file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
             ) as opened:
-                told = opened.metadata
-                ends = list(accumulate(told.row_group(group).num_rows for group in range(told.num_row_groups)))
+                metadata = opened.metadata
+                ends = list(accumulate(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)))
                 groups = [group for group, end in enumerate(ends) if end > first]
                 skip = first - ends[groups[0] - 1] if groups and groups[0] else first
                 for batch in opened.iter_batches(rows, row_groups=groups, columns=[column], use_threads=False):
@@ -155,7 +161,7 @@ class ParquetSource(Source):
                         yield value.as_py()
                     skip = max(0, skip - len(values))
         except Exception as error:  # of pyarrow, over damaged files
-            raise unreadable(file, error) from None
+            raise explain_unreadable(file, error) from None
 
 
 def _most_unpacked(file: Path) -> int:

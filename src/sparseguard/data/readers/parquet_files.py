@@ -39,15 +39,15 @@ class Columns:
 
 
 def is_parquet(path: Path) -> bool:
-    """Tell whether there is a parquet file, or a folder with some and without image files."""
+    """Return whether there is a parquet file, or a folder with some and without image files."""
     if not path.is_dir():
         return path.is_file() and path.suffix.lower() == SUFFIX
-    found = False
+    any_parquet = False
     for name, entry in walk(path):
         if name.lower().endswith(tuple(SUFFIXES)):
             return False
-        found |= name.lower().endswith(SUFFIX) and not entry.is_dir(follow_symlinks=False)
-    return found
+        any_parquet |= name.lower().endswith(SUFFIX) and not entry.is_dir(follow_symlinks=False)
+    return any_parquet
 
 
 def find_parquet(path: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
@@ -89,16 +89,15 @@ def find_parquet(path: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
 
 def missing_shards(names: Sequence[str]) -> dict[str, list[str]]:
     """Return a note of the files that others' names (``train-00000-of-00002.parquet``) say there are."""
-    there = set(names)
     missing = {
-        f"{found['head']}{number:05d}-of-{found['count']}{found['tail']}"
-        for found in filter(None, map(_SHARD.fullmatch, names))
-        for number in range(int(found["count"]))
-    } - there
+        f"{shard['head']}{number:05d}-of-{shard['count']}{shard['tail']}"
+        for shard in filter(None, map(_SHARD.fullmatch, names))
+        for number in range(int(shard["count"]))
+    } - set(names)
     return {"parquet files that are missing by the others' names": sorted(missing)} if missing else {}
 
 
-def chosen_columns(features: Mapping[str, Any], where: Path) -> Columns:
+def choose_columns(features: Mapping[str, Any], where: Path) -> Columns:
     """Choose among a file's columns.
 
     One ``Image`` and one ``ClassLabel`` are taken where there are such features. Without them, the one column of
@@ -127,7 +126,7 @@ def chosen_columns(features: Mapping[str, Any], where: Path) -> Columns:
     return Columns(image=images[0], label=labels[0], classes=tuple(features[named[0]].names) if named else ())
 
 
-def unreadable(file: Path, error: Exception) -> DataError:
+def explain_unreadable(file: Path, error: Exception) -> DataError:
     """Return the error for a file that cannot be read."""
     try:
         with file.open("rb") as opened:
@@ -163,7 +162,7 @@ def _folder_of(name: str) -> str:
 
 
 def _in_hub_cache(link: Path) -> bool:
-    """Tell whether a link is one of ``<set>/snapshots/<revision>/...`` into ``<set>/blobs``."""
+    """Return whether a link is one of ``<set>/snapshots/<revision>/...`` into ``<set>/blobs``."""
     target = link.resolve()
     caches = [folder.parent for folder in link.absolute().parents if folder.name == "snapshots"]
     return any(target.parent == (cache / "blobs").resolve() for cache in caches)

@@ -25,7 +25,7 @@ class GongContinual(Misleading):
 
     .. math:: L = L_\text{gong} + \frac{\lambda}{2} \sum_i F_i (\theta_i - \theta^*_i)^2
 
-    At the start of the second phase, the defense stores the weights :math:`	heta^*` and measures the diagonal of the
+    At the start of the second phase, the defense stores the weights :math:`\theta^*` and measures the diagonal of the
     Fisher information: the mean squared gradient :math:`F_i` of the log-likelihood of single private images, with
     labels drawn from the model's own outputs. From then on, the penalty on a change grows with a weight's importance.
 

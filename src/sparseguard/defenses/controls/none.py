@@ -19,7 +19,7 @@ class NoDefense(Defense):
 
     Limits: no protection. A deterministic tap as wide as the image is inverted nearly exactly.
 
-    Released code: another architecture than for other defenses on the same data (grey images: dense layers applied to
+    Released code: another architecture than for other defenses on the same data (gray images: dense layers applied to
     each row of the image; twice a softmax in front of the cross-entropy in 16 scripts, which lowers its accuracy).
     """
 

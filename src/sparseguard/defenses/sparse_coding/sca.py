@@ -39,7 +39,7 @@ class SparseCodingArchitecture(Defense):
 
     Args:
         lambd: sparsity weight lambda of every layer, or one for each layer.
-        features: atoms of each layer; 16 then 28, as in the released code on grey images. Their number is that of the
+        features: atoms of each layer; 16 then 28, as in the released code on gray images. Their number is that of the
             layers.
         kernel_size: side of the square atoms; odd.
         stride: distance of neighboring positions, in every layer.
@@ -68,7 +68,7 @@ class SparseCodingArchitecture(Defense):
 
     Released code: dictionaries are random and never learn (the update is called in 0 of 165 scripts; gradients into
     atoms are off in 30 of 30); 500 steps of the locally competitive algorithm in half precision; lambda 0.1 to 1.5
-    depending on script; on colour images convolutions and dropout follow where the paper has linear layers only.
+    depending on script; on color images convolutions and dropout follow where the paper has linear layers only.
     """
 
     revision: ClassVar[int] = 3

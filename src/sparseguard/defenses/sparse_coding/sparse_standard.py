@@ -46,7 +46,7 @@ class SparseStandard(Defense):
     dictionary and solver; so the record has ``sparse_1_lambda_over_max`` and ``sparse_1_active``.
 
     Released code: random atoms that never learn, 500 steps of the locally competitive algorithm in half precision,
-    lambda 0.25 on grey images and 0.1 on colour (0.25 in the Plug-and-Play scripts).
+    lambda 0.25 on gray images and 0.1 on color (0.25 in the Plug-and-Play scripts).
     """
 
     revision: ClassVar[int] = 3

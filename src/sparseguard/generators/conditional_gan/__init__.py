@@ -1,0 +1,1 @@
+"""Class-conditional GAN, trained on auxiliary images for defenses."""

@@ -1,4 +1,4 @@
-"""The two networks of a class-conditional GAN, for images of any size, grey or colour."""
+"""The two networks of a class-conditional GAN, for images of any size, gray or color."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALLEST = 8
 
 
 class ConditionalGenerator(nn.Module):
-    """Images in [0, 1] of wanted classes from latent noise.
+    """Generator from classes and noise to images in [0, 1].
 
     A dense layer spreads noise and class over a small grid, which transposed convolutions double to the image's size.
 
@@ -54,21 +54,21 @@ class ConditionalGenerator(nn.Module):
 
     def noise(self, count: int, generator: torch.Generator) -> Float[Tensor, "n latent"]:
         """Return noise drawn from ``generator``, on the network's device."""
-        drawn = torch.randn(count, self.latent, generator=generator, device=generator.device)
-        return drawn.to(self.embedding.weight.device)
+        noise = torch.randn(count, self.latent, generator=generator, device=generator.device)
+        return noise.to(self.embedding.weight.device)
 
     @torch.no_grad()
     def sample(self, labels: Int[Tensor, " n"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
         """Return an image of each label, on the CPU, with noise from ``generator``.
 
-        In evaluation mode an image does not depend on the others it is drawn with.
+        In evaluation mode an image does not depend on the rest of the batch.
         """
-        parts = labels.to(self.embedding.weight.device).split(500)
-        return torch.cat([self(self.noise(len(part), generator), part).cpu() for part in parts])
+        batches = labels.to(self.embedding.weight.device).split(500)
+        return torch.cat([self(self.noise(len(batch), generator), batch).cpu() for batch in batches])
 
 
 class Discriminator(nn.Module):
-    """How real an image looks for its class: one logit an image.
+    """Discriminator of images and classes: one logit an image.
 
     Convolutions that halve the image, a dense layer, and a projection on the class (Miyato and Koyama, ICLR 2018).
 

@@ -1,4 +1,4 @@
-"""How a class-conditional GAN is trained."""
+"""Training of a class-conditional GAN."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sparseguard.generators.conditional_gan.networks import ConditionalGenerator
 from sparseguard.types import ImageSet
 
 AVERAGING = 0.995
-"""Share of the old weights kept by the generator's running mean in each step, once it has seen enough steps."""
+"""Weight of the old value in the generator's running mean at each step, after the first ones."""
 
 
 @settings
 class GanFit:
-    """How a conditional GAN is trained.
+    """Settings of a conditional GAN and its training.
 
     Args:
         epochs: passes over the images.
@@ -49,33 +49,33 @@ def train_conditional_gan(
 
     .. math:: L_D = -\log\sigma(D(x,y)) - \log\sigma(-D(G(z,y'),y')), \quad L_G = -\log\sigma(D(G(z,y'),y'))
 
-    The wanted classes y' are drawn evenly from those there are images of. What is returned has the running mean of
-    G's weights, which is steadier than the last ones, and normalizes with statistics taken for these weights.
+    The classes y' are drawn evenly from those there are images of. The returned generator has the running mean of G's
+    weights, and normalizes with statistics taken for these weights.
 
     Args:
         images: to learn from; any number.
-        settings: how.
+        settings: of networks and training.
         seed: of every random draw.
         device: where to compute; the generator stays there.
-        progress: told after every batch.
-        label: what the training is called there, and in errors.
+        progress: where batches are reported.
+        label: of the training, there and in errors.
 
     Raises:
         TrainingError: when a loss is not finite, or there are no images.
 
     Source: I. Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014 (loss); T. Miyato, M. Koyama, "cGANs with
-    Projection Discriminator", ICLR 2018 (how D is told the class); A. Radford, L. Metz, S. Chintala, "Unsupervised
+    Projection Discriminator", ICLR 2018 (class projection in D); A. Radford, L. Metz, S. Chintala, "Unsupervised
     Representation Learning with Deep Convolutional Generative Adversarial Networks", ICLR 2016 (layers, Adam's betas).
     Sizes are ours.
     """
     if len(images) == 0:
         raise TrainingError(f"{label}: a generator needs images to learn from.")
-    classes, present = len(images.classes), images.labels.unique().to(device)
+    class_count, present = len(images.classes), images.labels.unique().to(device)
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(derive(purpose="conditional gan", seed=seed))
-        pair = _Pair(
-            ConditionalGenerator(images.shape, classes, latent=settings.latent, width=settings.width).to(device),
-            Discriminator(images.shape, classes, width=settings.width).to(device),
+        pair = GanTrainer(
+            ConditionalGenerator(images.shape, class_count, latent=settings.latent, width=settings.width).to(device),
+            Discriminator(images.shape, class_count, width=settings.width).to(device),
             lr=settings.lr,
         )
         steps = math.ceil(len(images) / settings.batch_size)
@@ -83,15 +83,15 @@ def train_conditional_gan(
             for epoch in range(settings.epochs):
                 losses = torch.zeros(2, device=device)
                 for index in torch.randperm(len(images)).split(settings.batch_size):
-                    wanted = present[torch.randint(len(present), (settings.batch_size,), device=device)]
-                    losses += pair.step(images.batch(index).to(device), images.labels[index].to(device), wanted)
+                    classes = present[torch.randint(len(present), (settings.batch_size,), device=device)]
+                    losses += pair.step(images.batch(index).to(device), images.labels[index].to(device), classes)
                     advance(1)
                 if not torch.isfinite(losses).all():
                     raise TrainingError(f"{label}: a loss of the GAN is not finite in epoch {epoch + 1}.")
-        return pair.released(present)
+        return pair.finish(present)
 
 
-class _Pair:
+class GanTrainer:
     """Generator and discriminator in training."""
 
     def __init__(self, generator: ConditionalGenerator, discriminator: Discriminator, *, lr: float) -> None:
@@ -102,38 +102,38 @@ class _Pair:
         self.steps = 0
 
     def step(
-        self, real: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], wanted: Int[Tensor, " m"]
+        self, real: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], classes: Int[Tensor, " m"]
     ) -> Float[Tensor, "2"]:
         """Take a step with each and return both losses."""
-        noise = torch.randn(len(wanted), self.generator.latent, device=wanted.device)
-        fakes = self.generator(noise, wanted)
-        of_real, of_fakes = self.discriminator(real, labels), self.discriminator(fakes.detach(), wanted)
-        told_apart = F.softplus(-of_real).mean() + F.softplus(of_fakes).mean()
+        noise = torch.randn(len(classes), self.generator.latent, device=classes.device)
+        fakes = self.generator(noise, classes)
+        of_real, of_fakes = self.discriminator(real, labels), self.discriminator(fakes.detach(), classes)
+        discriminator_loss = F.softplus(-of_real).mean() + F.softplus(of_fakes).mean()
         self.of_discriminator.zero_grad(set_to_none=True)
-        told_apart.backward()
+        discriminator_loss.backward()
         self.of_discriminator.step()
-        found_out = F.softplus(-self.discriminator(fakes, wanted)).mean()
+        generator_loss = F.softplus(-self.discriminator(fakes, classes)).mean()
         self.of_generator.zero_grad(set_to_none=True)
-        found_out.backward()
+        generator_loss.backward()
         self.of_generator.step()
         self._average()
-        return torch.stack([told_apart.detach(), found_out.detach()])
+        return torch.stack([discriminator_loss.detach(), generator_loss.detach()])
 
     @torch.no_grad()
     def _average(self) -> None:
         self.steps += 1
-        kept = min(AVERAGING, self.steps / (self.steps + 10))
+        decay = min(AVERAGING, self.steps / (self.steps + 10))
         for mean, now in zip(self.mean.parameters(), self.generator.parameters(), strict=True):
-            mean.lerp_(now, 1 - kept)
+            mean.lerp_(now, 1 - decay)
 
     @torch.no_grad()
-    def released(self, present: Int[Tensor, " k"]) -> ConditionalGenerator:
+    def finish(self, present: Int[Tensor, " k"]) -> ConditionalGenerator:
         """Return the mean generator, its normalization's statistics taken over ten batches of all classes."""
         for module in self.mean.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
                 module.momentum = None
         for _ in range(10):
-            wanted = present[torch.arange(200, device=present.device) % len(present)]
-            self.mean(torch.randn(len(wanted), self.mean.latent, device=wanted.device), wanted)
+            classes = present[torch.arange(200, device=present.device) % len(present)]
+            self.mean(torch.randn(len(classes), self.mean.latent, device=classes.device), classes)
         return self.mean.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Priors from generators of other authors."""

@@ -1,4 +1,4 @@
-"""A prior made by a user's own code."""
+"""Priors built by a user's own code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sparseguard.core.state_dicts import load_strictly
 from sparseguard.core.user_code.import_factory import call_factory
 from sparseguard.generators.base import Prior
 from sparseguard.generators.card import PriorCard
-from sparseguard.generators.validation import OutputRange, scaled
+from sparseguard.generators.validation import OutputRange, rescale
 
 
 class ModuleConstruction(pydantic.BaseModel):
-    """What is needed to build a user's network.
+    """Arguments to build a user's network.
 
     Args:
         factory: ``/path/to/file.py:function`` or ``package.module:function``.
-        arguments: what the function is called with.
-        sources: SHA-256 of the factory's sources by their names beside it.
+        arguments: keywords of the function.
+        sources: SHA-256 of the factory's sources, by name.
         output: the values of black and white.
-        seen: between which values 99 of 100 lay at import.
+        seen: the range of 99 of 100 values at import.
         flat_w: whether the network's w is ``(n, w_dim)`` instead of ``(n, num_ws, w_dim)``.
     """
 
@@ -42,7 +42,7 @@ class ModuleConstruction(pydantic.BaseModel):
 
 
 class MeanAndNetwork(nn.Module):
-    """A user's network beside the mean of its w, ``(num_ws, w_dim)``; None for a network of z only."""
+    """A user's network and the mean of its w, ``(num_ws, w_dim)``; None for a network of z only."""
 
     mean_w: Tensor | None
 
@@ -52,16 +52,16 @@ class MeanAndNetwork(nn.Module):
         self.register_buffer("mean_w", mean_w)
         for part in network.modules():
             if isinstance(getattr(part, "inplace", None), bool):
-                vars(part)["inplace"] = False  # else it would overwrite what `Prior.features` keeps
+                vars(part)["inplace"] = False  # else it would overwrite the features that `Prior.features` returns
 
     @property
     def map(self) -> Callable[[Tensor], Tensor]:
-        """The network's way from z to w."""
+        """The network's map from z to w."""
         return cast("Callable[[Tensor], Tensor]", self.network.mapping)
 
     @property
-    def draw(self) -> Callable[[Tensor], Tensor]:
-        """The network's way from w, or z if that is all it has, to its images."""
+    def render(self) -> Callable[[Tensor], Tensor]:
+        """The network's map from w, or z without W, to its images."""
         return cast("Callable[[Tensor], Tensor]", self.network if self.mean_w is None else self.network.synthesis)
 
 
@@ -69,9 +69,9 @@ class MeanAndNetwork(nn.Module):
 class ModulePrior(Prior):
     """A user's generator: ``mapping(z)`` and ``synthesis(w)``, or only z to images.
 
-    Its code is run when it is loaded, with the arguments on its card: `load_prior` asks for consent.
+    Loading it runs its code, with the arguments on its card: `load_prior` asks for consent.
 
-    Truncation draws w towards the mean of 10,000 w taken at import (``mean_w`` beside the weights); without W it
+    Truncation moves w towards the mean of 10,000 w taken at import (``mean_w`` beside the weights); without W it
     shrinks z. A w of ``(n, w_dim)`` is a layer of its own, ``num_ws`` being 1.
     """
 
@@ -79,14 +79,14 @@ class ModulePrior(Prior):
 
     def __init__(self, card: PriorCard, trained_on: Tensor | None, generator: MeanAndNetwork) -> None:
         super().__init__(card, trained_on, generator)
-        self._net, self._made = generator, construction(card)
+        self._net, self._construction = generator, read_construction(card)
 
     @classmethod
     def load(cls, folder: Path, card: PriorCard, trained_on: Tensor | None, tensors: Mapping[str, Tensor]) -> Prior:
         """Run the factory, load the weights, and compare the sizes with the card's."""
-        made = construction(card)
+        construction = read_construction(card)
         with torch.random.fork_rng():  # building draws weights
-            network, _ = call_factory(made.factory, made.arguments, made.sources)
+            network, _ = call_factory(construction.factory, construction.arguments, construction.sources)
         generator = MeanAndNetwork(network, torch.zeros(card.num_ws, card.w_dim) if card.num_ws else None)
         load_strictly(generator, tensors, str(folder))
         prior = cls(card, trained_on, generator)
@@ -95,7 +95,7 @@ class ModulePrior(Prior):
 
     @torch.no_grad()
     def check_sizes(self, where: str) -> None:
-        """Compare what the network makes of one z with the card.
+        """Compare the network's outputs for one z with the card.
 
         Raises:
             DataError: naming the size that differs.
@@ -112,12 +112,12 @@ class ModulePrior(Prior):
     def mapping(
         self, z: Float[Tensor, "n ..."], *, truncation: float = 1.0, cutoff: int | None = None
     ) -> Float[Tensor, "n ..."]:
-        """Return w, drawn towards its mean in the first ``cutoff`` layers; z times ``truncation`` without W."""
+        """Return w, moved towards its mean in the first ``cutoff`` layers; z times ``truncation`` without W."""
         mean = self._net.mean_w
         if mean is None:
             return z * truncation
         w = self._net.map(z)
-        w = w.unsqueeze(1) if self._made.flat_w else w
+        w = w.unsqueeze(1) if self._construction.flat_w else w
         if w.ndim != 3 or w.shape[1:] != mean.shape:
             raise DataError(
                 f"prior '{self.card.name}': the network's w is {tuple(w.shape[1:])}, its description says "
@@ -128,19 +128,19 @@ class ModulePrior(Prior):
 
     def synthesis(self, w: Float[Tensor, "n ..."]) -> Float[Tensor, "n c h w"]:
         """Return the images of w, the network's black at 0 and its white at 1."""
-        return scaled(self._net.draw(w.squeeze(1) if self._made.flat_w else w), self._made.output)
+        return rescale(self._net.render(w.squeeze(1) if self._construction.flat_w else w), self._construction.output)
 
     def layers(self) -> Sequence[nn.Module]:
         """Return the parts of the synthesis when it is an `nn.Sequential`, or holds nothing but one; else nothing."""
-        drawing = self._net.draw
-        return _sequence(drawing) if isinstance(drawing, nn.Module) else ()
+        rendering = self._net.render
+        return _sequence(rendering) if isinstance(rendering, nn.Module) else ()
 
 
-def construction(card: PriorCard) -> ModuleConstruction:
-    """Return how a card says the network is built.
+def read_construction(card: PriorCard) -> ModuleConstruction:
+    """Return the arguments on the card to build the network.
 
     Raises:
-        DataError: when it does not say.
+        DataError: when they are missing or wrong.
     """
     try:
         return ModuleConstruction.model_validate(card.construction)

@@ -1,0 +1,1 @@
+"""Style-based GAN: networks, training, and priors made of it."""

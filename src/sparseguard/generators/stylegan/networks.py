@@ -1,4 +1,4 @@
-"""A compact style-based generator and its discriminator, for images of 8 to 256 pixels a side, grey or colour."""
+"""A compact style-based generator and its discriminator, for images of 8 to 256 pixels a side, gray or color."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SMALLEST = 4
 """Longest side of the grid on which the generator starts."""
 SLOPE = 0.2
 MAPPING_RATE = 0.01
-"""The mapping network learns at this share of the others' rate."""
+"""Learning rate of the mapping network, relative to the others'."""
 
 
-def grids(shape: ImageShape) -> list[tuple[int, int]]:
+def grid_sizes(shape: ImageShape) -> list[tuple[int, int]]:
     """Return the grids from the smallest to the image's, each half the next one, rounded up.
 
     Example:
@@ -31,7 +31,7 @@ def grids(shape: ImageShape) -> list[tuple[int, int]]:
     return sizes[::-1]
 
 
-def widths(width: int, count: int, most: int) -> list[int]:
+def channel_widths(width: int, count: int, most: int) -> list[int]:
     """Return the channels from the image's grid to the smallest: doubled at every halving, up to ``most`` times.
 
     Example:
@@ -45,10 +45,10 @@ class EqualLinear(nn.Module):
     """A dense layer whose weights are kept at unit variance and scaled when used (equalized learning rate).
 
     Args:
-        inputs: width of what comes in.
-        outputs: width of what goes out.
-        bias: what the bias starts from.
-        rate: share of the learning rate it learns at.
+        inputs: width of the input.
+        outputs: width of the output.
+        bias: initial value of the bias.
+        rate: relative learning rate.
         active: whether a leaky ReLU follows, scaled to keep the variance.
     """
 
@@ -63,7 +63,7 @@ class EqualLinear(nn.Module):
     def forward(self, values: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         """Return the layer's output."""
         out = F.linear(values, self.weight * self.gain, self.bias * self.rate)
-        return activated(out) if self.active else out
+        return scaled_leaky_relu(out) if self.active else out
 
 
 class EqualConv(nn.Module):
@@ -78,7 +78,7 @@ class EqualConv(nn.Module):
     def forward(self, grid: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h w"]:
         """Return the convolution."""
         out = F.conv2d(grid, self.weight * self.gain, self.bias, padding=self.weight.shape[2] // 2)
-        return activated(out) if self.active else out
+        return scaled_leaky_relu(out) if self.active else out
 
 
 class ModulatedConv(nn.Module):
@@ -89,8 +89,8 @@ class ModulatedConv(nn.Module):
     Computed by scaling inputs and outputs instead of weights, which is the same and needs one convolution for a batch.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that go out.
+        inputs: channels of the input.
+        outputs: channels of the output.
         size: side of the kernel.
         style: length of w.
         demodulate: whether the weights are normalized.
@@ -117,7 +117,7 @@ class ModulatedConv(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """Doubles the grid, convolves twice, and adds its own picture to the enlarged one before it (skip outputs)."""
+    """Block that doubles the grid, convolves twice, and adds a picture to the enlarged one before it (skip outputs)."""
 
     def __init__(self, inputs: int, outputs: int, channels: int, size: tuple[int, int], style: int) -> None:
         super().__init__()
@@ -132,8 +132,8 @@ class SynthesisBlock(nn.Module):
         """Return grid and picture at this block's size."""
         if grid.shape[2:] != self.size:
             grid = F.interpolate(grid, self.size, mode="bilinear", align_corners=False)
-        grid = activated(self.first(grid, first))
-        grid = activated(self.second(grid, second))
+        grid = scaled_leaky_relu(self.first(grid, first))
+        grid = scaled_leaky_relu(self.second(grid, second))
         own = self.picture(grid, second)
         if picture is not None:
             own = own + F.interpolate(picture, self.size, mode="bilinear", align_corners=False)
@@ -141,7 +141,7 @@ class SynthesisBlock(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """From z by a mapping network to w, and from w, two for every grid, to images in about [0, 1].
+    """Generator from z by a mapping network to w, and from w, two for every grid, to images in about [0, 1].
 
     There are no noise inputs: an image is a function of its w alone.
 
@@ -161,8 +161,8 @@ class StyleGenerator(nn.Module):
 
     def __init__(self, shape: ImageShape, *, latent: int, width: int, most: int, depth: int) -> None:
         super().__init__()
-        sizes = grids(shape)
-        channels = widths(width, len(sizes), most)[::-1]
+        sizes = grid_sizes(shape)
+        channels = channel_widths(width, len(sizes), most)[::-1]
         self.latent = latent
         self.num_ws = 2 * len(sizes)
         self.mapping_layers = nn.Sequential(
@@ -195,7 +195,7 @@ class StyleGenerator(nn.Module):
 
 
 class StyleDiscriminator(nn.Module):
-    """How real an image looks: residual blocks that halve the grid, minibatch deviation, one logit an image.
+    """Discriminator: residual blocks that halve the grid, minibatch deviation, one logit an image.
 
     In evaluation mode the deviation is the usual one of training, so that no image depends on others.
 
@@ -211,8 +211,8 @@ class StyleDiscriminator(nn.Module):
 
     def __init__(self, shape: ImageShape, *, width: int, most: int) -> None:
         super().__init__()
-        sizes = grids(shape)[::-1]
-        channels = widths(width, len(sizes), most)
+        sizes = grid_sizes(shape)[::-1]
+        channels = channel_widths(width, len(sizes), most)
         self.first = EqualConv(shape[0], channels[0], 1, active=True)
         self.blocks = nn.ModuleList(HalvingBlock(here, after) for here, after in pairwise(channels))
         self.last = EqualConv(channels[-1] + 1, channels[-1], 3, active=True)
@@ -250,15 +250,15 @@ class HalvingBlock(nn.Module):
 
     def forward(self, grid: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h2 w2"]:
         """Return the smaller grid."""
-        out: Tensor = (self.second(_halved(self.first(grid))) + self.shortcut(_halved(grid))) / math.sqrt(2)
+        out: Tensor = (self.second(halve(self.first(grid))) + self.shortcut(halve(grid))) / math.sqrt(2)
         return out
 
 
-def activated(values: Tensor) -> Tensor:
+def scaled_leaky_relu(values: Tensor) -> Tensor:
     """Return the leaky ReLU, times the square root of 2 to keep the variance."""
     return F.leaky_relu(values, SLOPE) * math.sqrt(2)
 
 
-def _halved(grid: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
-    """Return means of 2 x 2 places; at an odd end, of those there are."""
+def halve(grid: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+    """Return means of 2 x 2 pixels; at an odd edge, of the pixels there are."""
     return F.avg_pool2d(grid, 2, ceil_mode=True, count_include_pad=False)

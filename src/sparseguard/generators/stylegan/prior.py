@@ -1,4 +1,4 @@
-"""A prior trained by `train_style_gan`."""
+"""Priors trained by `train_style_gan`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sparseguard.core.errors import DataError
 from sparseguard.generators.base import Prior
 from sparseguard.generators.card import PriorCard
 from sparseguard.generators.stylegan.networks import StyleDiscriminator, StyleGenerator
-from sparseguard.generators.stylegan.training import FittedStyle, StyleFit
+from sparseguard.generators.stylegan.training import StyleFit, TrainedStyleGan
 
 
 class Construction(pydantic.BaseModel):
-    """What is needed to build the networks."""
+    """Arguments to build the networks."""
 
     model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
 
@@ -32,7 +32,7 @@ class Construction(pydantic.BaseModel):
 
 @final
 class StylePrior(Prior):
-    """Our own style-based generator, with its discriminator."""
+    """A style-based generator of this package, with its discriminator."""
 
     networks: nn.ModuleDict
 
@@ -51,29 +51,29 @@ class StylePrior(Prior):
     def load(cls, folder: Path, card: PriorCard, trained_on: Tensor | None, tensors: Mapping[str, Tensor]) -> Prior:
         """Build the networks and load their weights."""
         try:
-            made = Construction.model_validate(card.construction)
+            construction = Construction.model_validate(card.construction)
         except pydantic.ValidationError as error:
             raise DataError(f"{folder}: its description does not say how to build it: {error}.") from None
         with torch.device("meta"):  # neither memory nor random numbers for weights that are replaced
-            generator, discriminator = _networks(folder, card, made, tensors)
+            generator, discriminator = _build_networks(folder, card, construction, tensors)
         if (generator.num_ws, generator.latent, (generator.latent,)) != (card.num_ws, card.w_dim, card.latent):
             raise DataError(f"{folder}: its description contradicts itself on the sizes of z and w.")
         prior = cls(card, trained_on, generator, discriminator)
         try:
             prior.generator.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
         except RuntimeError as error:
-            told = " ".join(str(error).split())[:300]
-            raise DataError(f"{folder}: the weights are not those of the network described: {told}") from None
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(f"{folder}: the weights are not those of the network described: {reason}") from None
         return prior
 
     def mapping(
         self, z: Float[Tensor, "n latent"], *, truncation: float = 1.0, cutoff: int | None = None
     ) -> Float[Tensor, "n num_ws latent"]:
-        """Return the same w for every layer, drawn towards the mean w in the first ``cutoff`` layers."""
+        """Return the same w for every layer, moved towards the mean w in the first ``cutoff`` layers."""
         w = self._net.mapping(z).unsqueeze(1).expand(-1, self.card.num_ws, -1)
-        drawn = self._net.mean_w + truncation * (w - self._net.mean_w)
+        truncated = self._net.mean_w + truncation * (w - self._net.mean_w)
         early = torch.arange(self.card.num_ws, device=w.device) < (self.card.num_ws if cutoff is None else cutoff)
-        return torch.where(early.view(1, -1, 1), drawn, w)
+        return torch.where(early.view(1, -1, 1), truncated, w)
 
     def synthesis(self, w: Float[Tensor, "n num_ws latent"]) -> Float[Tensor, "n c h w"]:
         """Return the images of w."""
@@ -84,24 +84,24 @@ class StylePrior(Prior):
         return None if self._discriminator is None else self._discriminator(images)
 
     def layers(self) -> Sequence[nn.Module]:
-        """Return the synthesis blocks, each of which puts out a grid and a picture."""
+        """Return the synthesis blocks, each of which returns a grid and a picture."""
         return list(self._net.blocks)
 
 
-def _networks(
-    folder: Path, card: PriorCard, made: Construction, tensors: Mapping[str, Tensor]
+def _build_networks(
+    folder: Path, card: PriorCard, construction: Construction, tensors: Mapping[str, Tensor]
 ) -> tuple[StyleGenerator, StyleDiscriminator | None]:
     try:
-        generator = StyleGenerator(card.shape, latent=made.latent, width=made.width, most=made.most, depth=made.depth)
+        generator = StyleGenerator(card.shape, **construction.model_dump())
         if not any(name.startswith("discriminator.") for name in tensors):
             return generator, None
-        return generator, StyleDiscriminator(card.shape, width=made.width, most=made.most)
+        return generator, StyleDiscriminator(card.shape, width=construction.width, most=construction.most)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond what torch can count
         raise DataError(f"{folder}: the network described cannot be built: {error}.") from None
 
 
-def style_card(name: str, fitted: FittedStyle, fit: StyleFit, shape: tuple[int, int, int]) -> PriorCard:
-    """Return the description of a trained pair, without what it was trained on."""
+def describe_style_prior(name: str, fitted: TrainedStyleGan, fit: StyleFit, shape: tuple[int, int, int]) -> PriorCard:
+    """Return the description of a trained pair, without the images it was trained on."""
     latent = fitted.generator.latent
     return PriorCard(
         name=name,
@@ -114,7 +114,7 @@ def style_card(name: str, fitted: FittedStyle, fit: StyleFit, shape: tuple[int, 
     )
 
 
-def style_tensors(fitted: FittedStyle) -> dict[str, Tensor]:
-    """Return the weights of a trained pair as they are kept."""
+def style_prior_tensors(fitted: TrainedStyleGan) -> dict[str, Tensor]:
+    """Return the weights of a trained pair as they are stored."""
     pair = nn.ModuleDict({"generator": fitted.generator, "discriminator": fitted.discriminator})
     return dict(pair.state_dict())

@@ -11,7 +11,7 @@ from sparseguard.core.atomic_io import write_text
 from sparseguard.core.device import parse_device
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress, Silent
-from sparseguard.pipeline.plan.keys import PlannedCase, plan_cases
+from sparseguard.pipeline.plan.cases import PlannedCase, plan_cases
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.scorers import bench

@@ -1,182 +1,151 @@
-"""Keys: what each stage's result depends on, and nothing else.
+"""Keys of stages: the SHA-256 of everything a stage's result depends on, and nothing else.
 
-A key is the SHA-256 of plain values: resolved settings, the upstream key, fingerprints of the data read, and the
-integer revision each component declares. Versions of libraries are recorded, not keyed.
+The values are resolved settings, the upstream key, fingerprints of the data, and the integer revision of each
+component, in the words of the first release. Versions of libraries are in the record, not in keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 
 from sparseguard import bounds, checks, metrics, sparse
-from sparseguard.attacks import access as leak
-from sparseguard.core import staged_model as stages
+from sparseguard.attacks import access
+from sparseguard.core import staged_model
 from sparseguard.core.config import describe
 from sparseguard.core.hashing import digest
 from sparseguard.data import DATASETS
-from sparseguard.generators import PRIOR_REVISION, prior_fingerprint
+from sparseguard.generators import PRIOR_REVISION, hash_prior
+from sparseguard.pipeline.plan.first_release import (
+    translate_component,
+    translate_conditions,
+    translate_fingerprints,
+    translate_label,
+)
 from sparseguard.pipeline.recipe import conditions
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack, NamedDefense, Threat
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring import classes as class_scores
-from sparseguard.pipeline.scoring import evaluators
-from sparseguard.pipeline.scoring import images as score
-from sparseguard.pipeline.scoring import scorers as judging
-from sparseguard.pipeline.tasks.priors import attacked_classes
+from sparseguard.pipeline.scoring import evaluators, images, scorers
 from sparseguard.record import SCHEMA_VERSION
 from sparseguard.targets import Backbone
-from sparseguard.targets.training import trainer as fit
-from sparseguard.types import Knowledge, Splits
+from sparseguard.targets.training import trainer
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PlannedCase:
-    """One case of the grid and the keys of its stages."""
-
-    threat: Threat
-    defense: NamedDefense
-    seed: int
-    target_key: str
-    attack_keys: dict[str, str]
-    bounds_key: str
-    record_key: str
-
-
-def select_earlier(recipe: Recipe, attack: NamedAttack) -> list[NamedAttack]:
-    """Return the attacks before ``attack`` in the recipe whose results it may start from.
-
-    None that know more, ask more often, are of its own kind, or were run under another control.
-    """
-    if not attack.component.starts_from_earlier:
-        return []
-    levels = list(Knowledge)
-    before = recipe.attacks[: recipe.attacks.index(attack)]
-    return [
-        other
-        for other in before
-        if other.name != attack.name
-        and not other.component.floor
-        and other.conditions == replace(
-            attack.conditions, max_images=other.conditions.max_images, queries=other.conditions.queries
-        )
-        and other.conditions.queries <= attack.conditions.queries
-        and levels.index(other.knowledge) <= levels.index(attack.knowledge)
-        and other.max_images in (None, attack.max_images)
-    ]
-
-
-def plan_cases(recipe: Recipe, splits: Splits) -> list[PlannedCase]:
-    """Return the grid's cases, those that share a target next to each other."""
-    fingerprints = splits.fingerprints()
-    grid = [
-        _job(recipe, splits.private.classes, fingerprints, threat, defense, seed)
-        for seed in recipe.seeds
-        for defense in recipe.defenses
-        for threat in recipe.threats
-    ]
-    return sorted(grid, key=lambda job: [other.target_key for other in grid].index(job.target_key))
-
-
-def _job(
-    recipe: Recipe,
-    names: tuple[str, ...],
-    fingerprints: dict[str, str],
-    threat: Threat,
-    defense: NamedDefense,
-    seed: int,
-) -> PlannedCase:
-    target_key = digest(
+def compute_target_key(
+    recipe: Recipe, fingerprints: Mapping[str, str], threat: Threat, defense: NamedDefense, seed: int
+) -> str:
+    """Return the key of a trained target."""
+    return digest(
         {
             "stage": "target",
             "revisions": [
-                fit.REVISION,
+                trainer.REVISION,
                 sparse.REVISION,
-                stages.REVISION,
+                staged_model.REVISION,
                 threat.backbone.component.revision,
                 *defense.component.revisions(),
             ],
             "data": [recipe.data.name, fingerprints["private"], fingerprints["auxiliary"]],
             "backbone": threat.backbone.describe(),
-            **_upstream(threat.backbone.component),
+            **_initial_weights(threat.backbone.component),
             "defense": defense.describe(),
             "tap": threat.tap if defense.component.acts_at_tap else None,
             "fit": describe(recipe.training),
             "seed": seed,
         }
     )
-    attack_keys: dict[str, str] = {}
-    upstream = {"target": target_key, "fingerprints": fingerprints, "threat": [threat.name, threat.tap]}
-    for attack in recipe.attacks if threat.goal == "feature-inversion" else ():
-        attack_keys[attack.label] = digest(
-            {
-                "stage": "attack",
-                "revisions": [
-                    leak.REVISION,
-                    stages.REVISION,
-                    bounds.REVISION,
-                    conditions.REVISION,
-                    attack.component.revision,
-                    DATASETS[attack.conditions.dataset].revision if attack.conditions.dataset else None,
-                ],
-                **upstream,
-                "attack": [attack.label, attack.describe(), describe(attack.conditions)],
-                "earlier": [attack_keys[other.label] for other in select_earlier(recipe, attack)],
-                **_of_prior(attack.component.prior_source()),
-            }
-        )
-    classes = attacked_classes(recipe, threat, names)
-    for one in recipe.class_attacks if threat.goal == "class-inversion" else ():
-        attack_keys[one.label] = _class_attack_key(one, upstream, classes)
-    record_key = digest(
+
+
+def compute_attack_key(attack: NamedAttack, upstream: Mapping[str, object], earlier: Sequence[str]) -> str:
+    """Return the key of a feature inversion.
+
+    Args:
+        attack: the attack.
+        upstream: from `describe_upstream`.
+        earlier: keys of the attacks it may start from.
+    """
+    dataset = attack.conditions.dataset
+    return digest(
         {
-            "stage": "record",
-            "revisions": [metrics.REVISION, score.REVISION, checks.REVISION, recipe.dataset.revision, SCHEMA_VERSION],
-            "judge": [judging.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.scoring)],
-            "recipe": [recipe.name, recipe.description],
-            "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
-            "attacks": attack_keys,
-            **({"classes": [list(classes), class_scores.REVISION]} if threat.goal == "class-inversion" else {}),
-            "expected_flags": [describe(flag) for flag in recipe.expected_flags],
+            "stage": "attack",
+            "revisions": [
+                access.REVISION,
+                staged_model.REVISION,
+                bounds.REVISION,
+                conditions.REVISION,
+                attack.component.revision,
+                DATASETS[dataset].revision if dataset else None,
+            ],
+            **upstream,
+            "attack": [
+                translate_label(attack.label),
+                translate_component(attack.describe()),
+                translate_conditions(describe(attack.conditions)),
+            ],
+            "earlier": list(earlier),
+            **_describe_prior(attack.component.prior_source()),
         }
     )
-    return PlannedCase(
-        threat=threat,
-        defense=defense,
-        seed=seed,
-        target_key=target_key,
-        attack_keys=attack_keys,
-        bounds_key=digest(
-            {
-                "stage": "bounds",
-                "revision": bounds.REVISION,
-                "target": target_key,
-                "threat": [threat.name, threat.tap],
-                "images": recipe.scoring.bounds_images,
-                "fingerprints": fingerprints,
-            }
-        ),
-        record_key=record_key,
-    )
 
 
-def _class_attack_key(attack: NamedClassAttack, upstream: Mapping[str, object], classes: tuple[str, ...]) -> str:
+def compute_class_attack_key(attack: NamedClassAttack, upstream: Mapping[str, object], classes: Sequence[str]) -> str:
+    """Return the key of a class inversion of ``classes``."""
     return digest(
         {
             "stage": "class attack",
-            "revisions": [leak.REVISION, stages.REVISION, attack.component.revision],
+            "revisions": [access.REVISION, staged_model.REVISION, attack.component.revision],
             **upstream,
-            "attack": [attack.label, attack.describe()],
+            "attack": [translate_label(attack.label), translate_component(attack.describe())],
             "classes": list(classes),
-            **_of_prior(attack.component.prior_source()),
+            **_describe_prior(attack.component.prior_source()),
         }
     )
 
 
-def _upstream(backbone: Backbone) -> dict[str, object]:
+def compute_bounds_key(upstream: Mapping[str, object], bounds_images: int) -> str:
+    """Return the key of the bounds at a threat's tap, means over ``bounds_images`` private images."""
+    return digest({"stage": "bounds", "revision": bounds.REVISION, **upstream, "images": bounds_images})
+
+
+def compute_record_key(
+    recipe: Recipe, threat: Threat, defense: NamedDefense, attack_keys: Mapping[str, str], classes: Sequence[str]
+) -> str:
+    """Return the key of a case's record."""
+    inversion = {"classes": [list(classes), class_scores.REVISION]} if threat.goal == "class-inversion" else {}
+    return digest(
+        {
+            "stage": "record",
+            "revisions": [metrics.REVISION, images.REVISION, checks.REVISION, recipe.dataset.revision, SCHEMA_VERSION],
+            "scoring": [scorers.REVISION, bounds.REVISION, evaluators.REVISION, describe(recipe.scoring)],
+            "recipe": [recipe.name, recipe.description],
+            "labels": [threat.name, defense.label, [other.label for other in recipe.defenses]],
+            "attacks": dict(attack_keys),
+            **inversion,
+            "expected_flags": [describe(flag) for flag in recipe.expected_flags],
+            **_third_party(),
+        }
+    )
+
+
+def _third_party() -> dict[str, object]:
+    """Return the metrics and checks of other distributions, with their versions: every record has their results."""
+    origins = {**metrics.METRICS.origins(), **checks.CHECKS.origins()}
+    return {"third party": origins} if origins else {}
+
+
+def describe_upstream(target_key: str, fingerprints: Mapping[str, str], threat: Threat) -> dict[str, object]:
+    """Return what every attack at a threat's tap depends on."""
+    return {
+        "target": target_key,
+        "fingerprints": translate_fingerprints(fingerprints),
+        "threat": [threat.name, threat.tap],
+    }
+
+
+def _initial_weights(backbone: Backbone) -> dict[str, object]:
     weights = backbone.upstream()
     return {"weights": weights} if weights else {}
 
 
-def _of_prior(source: str | None) -> dict[str, object]:
-    return {"prior": [PRIOR_REVISION, prior_fingerprint(source)]} if source else {}
+def _describe_prior(source: str | None) -> dict[str, object]:
+    return {"prior": [PRIOR_REVISION, hash_prior(source)]} if source else {}

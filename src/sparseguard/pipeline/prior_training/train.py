@@ -21,12 +21,12 @@ from sparseguard.generators import (
     PriorCard,
     StyleFit,
     StylePrior,
-    fingerprints,
-    grid_png,
-    samples,
+    fingerprint_images,
+    encode_grid,
+    draw_samples,
     save_prior,
-    style_card,
-    style_tensors,
+    describe_style_prior,
+    style_prior_tensors,
     train_style_gan,
 )
 from sparseguard.generators.sampling import SAMPLES
@@ -129,10 +129,10 @@ def train_prior(
     resumed, started = checkpoint.exists(), time.monotonic()
     fitted = train_style_gan(
         images, fit, flips=splits.flips_keep_class, seed=seed, device=device, progress=progress, label=name,
-        judge=judge, checkpoint=checkpoint,
+        distance=judge, checkpoint=checkpoint,
     )  # fmt: skip
     seconds = time.monotonic() - started
-    card = style_card(name, fitted, fit, images.shape)
+    card = describe_style_prior(name, fitted, fit, images.shape)
     card = card.model_copy(
         update={
             "classes": present(images),
@@ -148,8 +148,8 @@ def train_prior(
         }
     )
     prior = StylePrior(card, None, fitted.generator, fitted.discriminator).to(device)
-    picture = {SAMPLES: grid_png(samples(prior))}
-    save_prior(out, card, fingerprints(images), style_tensors(fitted), picture)
+    picture = {SAMPLES: encode_grid(draw_samples(prior))}
+    save_prior(out, card, fingerprint_images(images), style_prior_tensors(fitted), picture)
     checkpoint.unlink(missing_ok=True)
     return TrainedPrior(card=card, judge=judge)
 
@@ -165,7 +165,7 @@ def attacker_fingerprints(dataset: DataSet) -> Tensor:
     Raises:
         DataError: when the data set cannot be read.
     """
-    return fingerprints(dataset.load().auxiliary)
+    return fingerprint_images(dataset.load().auxiliary)
 
 
 def present(images: ImageSet) -> tuple[str, ...]:

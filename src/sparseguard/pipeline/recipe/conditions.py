@@ -56,10 +56,7 @@ class Conditions:
     def eligible(self) -> bool:
         """Whether an attack under these conditions can be chosen; a control cannot."""
         return (
-            self.control == "none"
-            and self.auxiliary_fraction == 1
-            and self.known_private == 0
-            and self.dataset is None
+            self.control == "none" and self.auxiliary_fraction == 1 and self.known_private == 0 and self.dataset is None
         )
 
 

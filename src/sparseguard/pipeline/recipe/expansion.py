@@ -20,8 +20,7 @@ LISTS = ("threats", "defenses", "attacks")
 def expand_recipe(table: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """Return a recipe's plain values in full form.
 
-    What has no full form is left as it is, for validation to refuse; what is refused here is added to ``problems``
-    and left out.
+    What has no full form is left as it is, for validation to refuse; what is refused here is added to ``problems``.
     """
     full = dict(table)
     if "data" in full:
@@ -55,7 +54,9 @@ def expand_sweep(entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     count = math.prod(len(values) for values in sweep.values())
     if count > MAX_ENTRIES:
         raise RecipeError(f"{where}: sweep has {shorten(count)} combinations, more than {MAX_ENTRIES:,}.")
-    return [_assign(entry, dict(zip(sweep, values, strict=True)), where) for values in itertools.product(*sweep.values())]
+    return [
+        _assign(entry, dict(zip(sweep, values, strict=True)), where) for values in itertools.product(*sweep.values())
+    ]
 
 
 def _assign(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def _expand_sweeps(entries: list[Any], problems: list[str]) -> list[Any]:
             expanded += expand_sweep(entry, "[[defenses]]")
         except RecipeError as error:
             problems.append(str(error))
+            expanded.append({key: value for key, value in entry.items() if key != SWEEP})
         if len(expanded) > MAX_ENTRIES:
             problems.append(f"[[defenses]]: with its sweeps it has more than {MAX_ENTRIES:,} entries.")
             return expanded[:1]

@@ -97,7 +97,9 @@ def _copy(value: Any, where: str, depth: int, counter: _Counter) -> Any:
         raise RecipeError(f"{where}: has {len(value):,} entries, more than {MAX_ENTRIES:,}.")
     if isinstance(value, Mapping):
         return {
-            _check_key(key, where): _copy(inner, key if depth == 0 else f"{where}.{key}", depth + 1, counter)
+            _check_key(key, where): _copy(
+                inner, f"recipe: {key}" if depth == 0 else f"{where}.{key}", depth + 1, counter
+            )
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

@@ -45,6 +45,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     table = translate_recipe(read_toml(text, str(source)))
     for override in overrides:
         apply_override(table, override)
+        table = translate_recipe(table)
     return parse_recipe(table)
 
 

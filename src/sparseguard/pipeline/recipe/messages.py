@@ -37,6 +37,10 @@ def explain_errors(error: pydantic.ValidationError, table: Mapping[str, Any], ke
     messages: dict[tuple[str, ...], str] = {}
     for issue in error.errors(include_url=False):
         path = _find_path(issue, table)
+        if issue["type"] == "too_short" and path and path[0] in LISTS and table.get(path[0]):
+            continue  # its entries were refused themselves
+        if path[:1] == ("seeds",):
+            path = path[:1]
         text = _explain(issue, path, table, keys)
         previous = messages.get(path)
         messages[path] = text if previous is None or previous == text else _join(previous, issue["msg"])
@@ -85,7 +89,7 @@ def _explain(issue: Any, path: tuple[str, ...], table: Mapping[str, Any], keys: 
         return f"{where}{middle}: unknown name '{word[:100]}'. {nearest(word[:100], names)}"
     if path[:1] == ("seeds",) and kind != "too_long":
         return f"recipe: seeds must be a list of distinct whole numbers from 0, got {shorten(table['seeds'])}."
-    if path in (("threats",), ("defenses",), ("attacks",), ("expected_flags",)) and kind != "too_long":
+    if len(path) == 1 and path[0] in LISTS and kind != "too_long":
         shown = "none" if kind == "missing" else shorten(table[path[0]])
         return f"recipe: [[{path[0]}]] must be a list of names or tables, got {shown}."
     if kind in ("model_type", "model_attributes_type", "dataclass_type", "dict_type"):
@@ -107,7 +111,7 @@ def _split_place(path: tuple[str, ...], table: Mapping[str, Any]) -> tuple[str, 
         return "recipe", ()
     if path[0] in LISTS and len(path) > 1:
         entry = table[path[0]][int(path[1])]
-        named = f" '{_name(entry)}'" if isinstance(entry, dict) and "name" in entry else ""
+        named = f" '{_name(entry)}'" if isinstance(entry, dict) and isinstance(entry.get("name"), str) else ""
         return f"[[{path[0]}]]{named}", path[2:]
     if path[0] in ("data", "training", "scoring"):
         return f"[{path[0]}]", path[1:]
@@ -115,7 +119,8 @@ def _split_place(path: tuple[str, ...], table: Mapping[str, Any]) -> tuple[str, 
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("label", entry.get("name")))[:100]
+    label = entry.get("label")
+    return (label if isinstance(label, str) else str(entry.get("name")))[:100]
 
 
 def _names(path: tuple[str, ...]) -> list[str]:
@@ -149,7 +154,12 @@ def _known_keys(path: tuple[str, ...], table: Mapping[str, Any], keys: Sequence[
             return [field.name for field in fields(Conditions)]
         if name in ATTACKS:
             return ["name", "label", "conditions", *settings_of(ATTACKS[name])]
-        return ["name", "label", *(["preset"] if CLASS_ATTACKS[name].presets else []), *settings_of(CLASS_ATTACKS[name])]
+        return [
+            "name",
+            "label",
+            *(["preset"] if CLASS_ATTACKS[name].presets else []),
+            *settings_of(CLASS_ATTACKS[name]),
+        ]
     if name in DEFENSES:
         return ["name", "label", "sweep", *settings_of(DEFENSES[name])]
     if len(path) > 2:

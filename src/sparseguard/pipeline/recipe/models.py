@@ -145,7 +145,9 @@ def defense_entry() -> Any:
         f"settings_{number}": (cls | None, pydantic.Field(default=None, alias=name, description=f"Settings of {name}."))
         for number, (name, cls) in enumerate(DEFENSES.items())
     }
-    combined = pydantic.create_model("CombinedDefenses", __base__=CombinedEntry, __doc__=CombinedEntry.__doc__, **tables)
+    combined = pydantic.create_model(
+        "CombinedDefenses", __base__=CombinedEntry, __doc__=CombinedEntry.__doc__, **tables
+    )
     return Annotated[
         Annotated[Annotated[single, pydantic.Field(discriminator="name")], pydantic.Tag("single")]
         | Annotated[combined, pydantic.Tag("combined")],

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.data import DataSet
-from sparseguard.pipeline.recipe.entries import ExpectedFlag, NamedAttack, NamedClassAttack, NamedComponent, NamedDefense, Threat
+from sparseguard.pipeline.recipe.entries import (
+    ExpectedFlag,
+    NamedAttack,
+    NamedClassAttack,
+    NamedComponent,
+    NamedDefense,
+    Threat,
+)
 from sparseguard.pipeline.recipe.scoring import Scoring
 from sparseguard.targets import Fit
 from sparseguard.types import Knowledge

@@ -101,7 +101,9 @@ def _resolve_attack(entry: Any, data: str) -> NamedAttack:
     label, conditions = _attack_label(entry), entry.conditions
     where = f"[[attacks]] '{label}' conditions"
     if conditions.dataset is not None and conditions.dataset not in DATASETS:
-        raise RecipeError(f"{where}: unknown dataset '{conditions.dataset[:100]}'. {_near(conditions.dataset, DATASETS)}")
+        raise RecipeError(
+            f"{where}: unknown dataset '{conditions.dataset[:100]}'. {_near(conditions.dataset, DATASETS)}"
+        )
     if conditions.dataset == data:
         raise RecipeError(f"{where}: dataset '{data}' is the data set under attack. Name another one.")
     if entry.component.floor and conditions != Conditions():
@@ -174,7 +176,9 @@ def _check_goals(recipe: Recipe) -> list[str]:
         unused = recipe.class_attacks
     if unused:
         names = ", ".join(name for name, threat in THREATS.items() if threat.goal not in goals)
-        problems.append(f"[[attacks]]: '{unused[0].label}' fits no threat of this recipe. Add one to [[threats]]: {names}.")
+        problems.append(
+            f"[[attacks]]: '{unused[0].label}' fits no threat of this recipe. Add one to [[threats]]: {names}."
+        )
     return problems
 
 

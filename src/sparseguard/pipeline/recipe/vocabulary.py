@@ -19,7 +19,11 @@ CONDITION_KEYS = {
     "images": "max_images",
 }
 ATTACK_NAMES = {"nearest-public": "nearest-neighbor"}
-HYPERPARAMETERS: Mapping[str, Mapping[str, str]] = {"local-ridge": {"neighbours": "neighbors"}}
+HYPERPARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "gradient-inversion": {"prior": "prior_weight"},
+    "local-ridge": {"neighbours": "neighbors"},
+    "prior-inversion": {"anchor": "proximal_weight", "shares": "fractions"},
+}
 """Of a component: first release's setting -> today's."""
 FLAG_NAMES: Mapping[str, str] = {}
 

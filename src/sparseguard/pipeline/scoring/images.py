@@ -13,6 +13,7 @@ from sparseguard.core.out_of_core import inner_products, mean_and_std, moments
 from sparseguard.metrics import METRICS
 from sparseguard.pipeline.recipe.conditions import select_attacked
 from sparseguard.record import Choice, Summary
+from sparseguard.stats import normal_interval
 from sparseguard.types import Knowledge, Splits
 
 GALLERY = 64
@@ -50,7 +51,7 @@ def score(
     reconstructions: Mapping[str, Tensor], splits: Splits, index: Mapping[str, Tensor | None]
 ) -> dict[str, dict[str, Tensor]]:
     """Return every metric of every part per image: part -> metric -> ``(n,)``; ``index`` says of which images."""
-    parts, against = splits.parts(), pools(splits)
+    parts, against = splits.by_name(), pools(splits)
     scores = {}
     for part, images in reconstructions.items():
         places = index[part]
@@ -65,9 +66,8 @@ def summarize(values: Tensor) -> Summary:
     """Return mean, spread, a normal 95 % interval of the mean over images, and quantiles."""
     scores = values.double().numpy()
     mean, std = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
-    half = 1.96 * std / np.sqrt(len(scores))
     low, middle, high = (float(value) for value in np.quantile(scores, (0.05, 0.5, 0.95)))
-    return Summary(mean=mean, std=std, ci95=(mean - half, mean + half), quantiles=(low, middle, high), n=len(scores))
+    return Summary(mean=mean, std=std, ci95=normal_interval(mean, std, len(scores)), quantiles=(low, middle, high), n=len(scores))
 
 
 def choose(contenders: Sequence[Contender]) -> list[Choice]:

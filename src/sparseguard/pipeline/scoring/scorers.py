@@ -21,8 +21,6 @@ from sparseguard.types import Splits
 
 REVISION = 1
 
-_BOUND_NAMES = {"waterfall": "layer-wise reconstruction"}
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
@@ -74,32 +72,32 @@ def bench(scoring: Scoring, splits: Splits, folder: Path, device: torch.device, 
     )
 
 
-def perfect_attacker(
+def measure_bounds(
     scoring: Scoring, model: StagedModel, stage: str, splits: Splits, device: torch.device, seed: int, progress: Progress
 ) -> list[Bound]:
     """Return the bounds of a released model at one tap."""
     few = torch.arange(min(scoring.bounds_images, len(splits.private)))
-    found = compute_bounds(
+    bounds = compute_bounds(
         model,
         tap_stage=stage,
         auxiliary=splits.auxiliary,
         private=splits.private.select(few),
         decode=_ridge,
-        noise=NoiseFacts.of(model),
+        noise=NoiseFacts.from_model(model),
         device=device,
         seed=seed,
         progress=progress,
     )
     return [
         Bound(
-            name=_BOUND_NAMES.get(one.name, one.name),
-            layer=one.where,
-            meaning=one.meaning,
-            **bound_fields(one.values),
-            reason=one.reason,
-            n=one.n,
+            name=bound.name,
+            layer=bound.where,
+            meaning=bound.meaning,
+            **bound_fields(bound.values),
+            reason=bound.reason,
+            n=bound.n,
         )
-        for one in found
+        for bound in bounds
     ]
 
 

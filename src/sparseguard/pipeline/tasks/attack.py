@@ -18,7 +18,7 @@ from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.data import DATASETS
 from sparseguard.data.splits import balanced_subset
-from sparseguard.pipeline.plan.keys import PlannedCase, select_earlier
+from sparseguard.pipeline.plan.cases import PlannedCase, select_earlier
 from sparseguard.pipeline.recipe.conditions import Conditions, select_attacked, select_known
 from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
@@ -86,7 +86,7 @@ class Attacks:
 
     def index(self, attack: NamedAttack) -> dict[str, Tensor | None]:
         """Return, for each part, which images are attacked; None for all of it."""
-        parts = self.splits.parts()
+        parts = self.splits.by_name()
         known = {"private": attack.conditions.known_private}
         return {
             part: select_attacked(len(parts[part]), attack.max_images, known.get(part, 0.0))
@@ -133,7 +133,7 @@ class Attacks:
         seen = None if attack.knowledge in FLOORS else tap.observations(attack.conditions.queries)
         goal = {}
         for part, places in index.items():
-            images = self.splits.parts()[part]
+            images = self.splits.by_name()[part]
             every = torch.arange(len(images)) if places is None else places
             observation = None if seen is None else seen[part]
             if observation is not None and places is not None:
@@ -203,7 +203,9 @@ def attacker_images(splits: Splits, conditions: Conditions) -> AuxiliaryData:
     if conditions.auxiliary_fraction < 1:
         least = len(splits.private.classes)
         train, val = (
-            balanced_subset(images, max(least, round(conditions.auxiliary_fraction * len(images))), what="attacker's images")
+            balanced_subset(
+                images, max(least, round(conditions.auxiliary_fraction * len(images))), what="attacker's images"
+            )
             for images in (train, val)
         )
     if conditions.known_private:

@@ -17,7 +17,7 @@ from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.generators import Prior
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import NamedClassAttack
 from sparseguard.pipeline.store import Store

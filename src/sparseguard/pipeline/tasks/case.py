@@ -11,12 +11,12 @@ from torch import Tensor
 from sparseguard.attacks.base import NotApplicable
 from sparseguard.checks import Evidence, raised
 from sparseguard.core.seeding import derive
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.pipeline.scoring.descriptions import describe_image_metrics, describe_set_metrics
 from sparseguard.pipeline.scoring.images import Contender, as_bytes, choose, gallery_index, score, summarize
 from sparseguard.pipeline.scoring.paired import compare
-from sparseguard.pipeline.scoring.scorers import perfect_attacker
+from sparseguard.pipeline.scoring.scorers import measure_bounds
 from sparseguard.pipeline.store import StoredAttack
 from sparseguard.pipeline.tasks.attack import Attacks
 from sparseguard.pipeline.tasks.context import Subject
@@ -85,7 +85,7 @@ def measured(this: Run, job: PlannedCase, subject: Subject) -> tuple[Record, dic
             index = attacks.index(named)
             scores = score(stored.reconstructions, this.splits, index)
             sets = _judged(this, named, stored, index, scores)
-            parts = this.splits.parts()
+            parts = this.splits.by_name()
             places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
             some = {part: places[part] for part, at in index.items() if at is not None}
             attacked.append(_describe_attack(this, named, stored, scores, sets, some))
@@ -116,6 +116,7 @@ def measured(this: Run, job: PlannedCase, subject: Subject) -> tuple[Record, dic
         duplicates=this.duplicates,
     )
     outcome = FeatureInversionOutcome(
+        kind="feature-inversion",
         metrics=_describe_metrics(attacked),
         attacks=attacked,
         chosen=chosen,
@@ -146,7 +147,7 @@ def _judged(
     """Add the scores of the recipe's judges to ``scores``, and return those of whole sets, by part."""
     sets = {}
     for part, made in stored.reconstructions.items():
-        images = this.splits.parts()[part]
+        images = this.splits.by_name()[part]
         places = index[part]
         every = torch.arange(len(images)) if places is None else places
         originals = images.batch(every)
@@ -164,7 +165,7 @@ def _bounds(this: Run, job: PlannedCase, target: Target) -> list[Bound]:
     if found is None:
         stage = target.taps[job.threat.tap]
         seed = derive(purpose="bounds", threat=job.threat.name, seed=job.seed)
-        found = perfect_attacker(this.recipe.scoring, target.model, stage, this.splits, this.device, seed, this.progress)
+        found = measure_bounds(this.recipe.scoring, target.model, stage, this.splits, this.device, seed, this.progress)
         this.store.save_bounds(job.bounds_key, found)
     return found
 

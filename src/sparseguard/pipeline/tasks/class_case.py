@@ -13,7 +13,8 @@ from sparseguard.core.errors import DataError
 from sparseguard.core.seeding import derive
 from sparseguard.metrics import subset
 from sparseguard.metrics.model_inversion import outlier_fraction, relative_diversity
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
+from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.pipeline.recipe.entries import NamedClassAttack, Threat
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made
@@ -21,7 +22,6 @@ from sparseguard.pipeline.scoring.images import as_bytes
 from sparseguard.pipeline.tasks.attack_classes import run_class_attack
 from sparseguard.pipeline.tasks.context import Subject
 from sparseguard.pipeline.tasks.observe import Observed
-from sparseguard.pipeline.tasks.priors import attacked_classes
 from sparseguard.pipeline.tasks.recipe_config import hyperparameters
 from sparseguard.pipeline.tasks.record import Run, describe_evaluators, flags_of, provenance_of, record_of
 from sparseguard.pipeline.tasks.train_target import describe_target
@@ -47,7 +47,7 @@ def check_pools(recipe: Recipe, threat: Threat, splits: Splits) -> None:
     Raises:
         DataError: naming the class and the part.
     """
-    for name in attacked_classes(recipe, threat, splits.private.classes):
+    for name in select_classes(recipe, threat, splits.private.classes):
         label = splits.private.classes.index(name)
         for part, images in (("private", splits.private), ("test", splits.test)):
             count = int((images.labels == label).sum())
@@ -68,7 +68,7 @@ def measured_classes(this: Run, job: PlannedCase, subject: Subject) -> tuple[Rec
     facts = describe_target(subject, splits, job, this.device)
     observed = Observed(target, subject.model, job, splits, this.device)
     names = splits.private.classes
-    wanted = [names.index(name) for name in attacked_classes(this.recipe, job.threat, names)]
+    wanted = [names.index(name) for name in select_classes(this.recipe, job.threat, names)]
     goal = TargetClasses(
         indices=tuple(wanted), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
     )
@@ -112,6 +112,7 @@ def measured_classes(this: Run, job: PlannedCase, subject: Subject) -> tuple[Rec
     )
     names_of_scores = dict.fromkeys(name for attack in attacked for name in attack.scores)
     outcome = ClassInversionOutcome(
+        kind="class-inversion",
         metrics={name: judged.describe(name) for name in names_of_scores},
         classes=[names[label] for label in wanted],
         pool=judged.pool,

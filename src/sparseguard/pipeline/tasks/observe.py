@@ -8,7 +8,7 @@ import torch
 
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.seeding import derive
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.scoring.images import effective_rank, scored_parts
 from sparseguard.record import FeatureFacts, Queries
@@ -47,7 +47,7 @@ class Observed:
         if repeats not in self._observations:
             purpose = "private" if repeats == 1 else f"private, {repeats} times"
             leak = self._leak(Knowledge.BLACK_BOX, purpose, self._model, repeats=repeats)
-            parts = self._splits.parts()
+            parts = self._splits.by_name()
             self._observations[repeats] = {part: leak.observe(parts[part]) for part in scored_parts(self._splits)}
         return self._observations[repeats]
 
@@ -63,7 +63,7 @@ class Observed:
 
     def describe(self, auxiliary_queries: int, repeats: Collection[int]) -> FeatureFacts:
         """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
-        parts = self._splits.parts()
+        parts = self._splits.by_name()
         private_queries = sum(repeats) * sum(len(parts[part]) for part in scored_parts(self._splits))
         seen = self._leak(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
         return FeatureFacts(

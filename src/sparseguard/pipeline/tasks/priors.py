@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sparseguard.core.errors import DataError, RecipeError, nearest
-from sparseguard.generators import Prior, find_prior, load_prior, prior_fingerprint, read_card, shared_images
-from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack, Threat
-from sparseguard.pipeline.recipe.recipe import Recipe
+from sparseguard.core.errors import DataError
+from sparseguard.generators import Prior, count_shared_images, hash_prior, load_prior
+from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack
 from sparseguard.record import PriorFacts
 from sparseguard.types import Splits
 
@@ -46,7 +45,7 @@ class Priors:
     def _looked_at(self, source: str, prior: Prior, label: str) -> PriorFacts:
         overlap: dict[str, int] | None = None
         if prior.trained_on is not None:
-            found = {part: shared_images(prior.trained_on, images) for part, images in self.splits.parts().items()}
+            found = {part: count_shared_images(prior.trained_on, images) for part, images in self.splits.by_name().items()}
             if found["private"]:
                 raise DataError(
                     f"[[attacks]] '{label}': the prior '{source}' was trained on {found['private']:,} of the private "
@@ -58,7 +57,7 @@ class Priors:
         return PriorFacts(
             name=card.name,
             kind=card.kind,
-            fingerprint=prior_fingerprint(source),
+            fingerprint=hash_prior(source),
             shape=list(card.shape),
             num_ws=card.num_ws,
             w_dim=card.w_dim,
@@ -67,33 +66,3 @@ class Priors:
             classes=None if card.classes is None else list(card.classes),
             overlap=overlap,
         )
-
-
-def attacked_classes(recipe: Recipe, threat: Threat, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the classes a threat attacks: those it names, or those that no prior of the recipe has seen.
-
-    Where the priors together have seen all, it is those that not every prior has seen; where there are none either, or
-    a prior does not say what it has seen, all classes.
-
-    Args:
-        recipe: the recipe.
-        threat: one of its threats.
-        names: of all classes of the data set.
-
-    Raises:
-        RecipeError: for a class the data set does not have.
-    """
-    if threat.goal != "class-inversion":
-        return ()
-    if threat.classes:
-        for name in threat.classes:
-            if name not in names:
-                raise RecipeError(f"[[threats]] '{threat.name}': unknown class '{name}'. {nearest(name, names)}")
-        return tuple(name for name in names if name in threat.classes)
-    sources = [source for attack in recipe.class_attacks if (source := attack.component.prior_source())]
-    told = [read_card(find_prior(source)).classes for source in sources]
-    seen = [set(names if classes is None else classes) for classes in told]
-    for known in (set[str]().union(*seen), set(names).intersection(*seen)):
-        if unknown := tuple(name for name in names if name not in known):
-            return unknown
-    return names

@@ -7,7 +7,7 @@ from typing import Any
 from sparseguard.core.config import describe
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedComponent
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.tasks.priors import attacked_classes
+from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.record import (
     AttackConfig,
     Component,
@@ -34,7 +34,7 @@ def describe_recipe(recipe: Recipe, classes: tuple[str, ...]) -> RecipeConfig:
                 name=threat.name,
                 tap=threat.tap,
                 backbone=_component(threat.backbone),
-                classes=list(attacked_classes(recipe, threat, classes)),
+                classes=list(select_classes(recipe, threat, classes)),
             )
             for threat in recipe.threats
         ],

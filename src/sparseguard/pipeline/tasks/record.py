@@ -15,7 +15,7 @@ import torch
 
 from sparseguard.core.errors import TrainingError
 from sparseguard.core.progress import Progress
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedDefense
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.evaluators import Evaluator
@@ -62,7 +62,7 @@ def record_of(this: Run, job: PlannedCase, **content: Any) -> Record:
     defense = job.defense
     data = DataFacts(
         layout=splits.layout,
-        sizes={split: len(images) for split, images in splits.parts().items()},
+        sizes={split: len(images) for split, images in splits.by_name().items()},
         fingerprints=splits.fingerprints(),
         duplicates=this.duplicates,
         gallery_indices=gallery_index(len(splits.private)).tolist(),
@@ -116,7 +116,7 @@ def duplicates(splits: Splits) -> dict[str, int]:
     """Return how many private images are also, pixel by pixel, in each other part; only parts where there are any."""
     known = {
         part: {hashlib.sha256(image.numpy().tobytes()).digest() for image in images.pixels}
-        for part, images in splits.parts().items()
+        for part, images in splits.by_name().items()
     }
     shared = {part: len(known["private"] & pixels) for part, pixels in known.items() if part != "private"}
     return {part: count for part, count in shared.items() if count}

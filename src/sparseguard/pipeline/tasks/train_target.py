@@ -14,7 +14,7 @@ from sparseguard.core.progress import Progress
 from sparseguard.core.seeding import derive
 from sparseguard.core.staged_model import Blueprint, Shape, StagedModel
 from sparseguard.defenses import Budget, Context, Defense, State
-from sparseguard.pipeline.plan.keys import PlannedCase
+from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.store import Store, TrainingFacts
 from sparseguard.pipeline.tasks.context import Subject
@@ -45,7 +45,7 @@ def fit_target(
         state, prepared_in = _prepared(recipe, job, splits, store, device, progress)
     else:
         state, prepared_in = found[1], 0.0
-    model, blueprint = _built(recipe, job, splits, state)
+    model, blueprint = build_target(recipe, job, splits.private.shape, len(splits.private.classes), state)
     if found is None:
         started = time.monotonic()
         fitted = train(
@@ -89,7 +89,8 @@ def fit_target(
 def untrained_target(recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device) -> Target:
     """Return the case's target as it was before training, with its defense released: a reference for leaks."""
     found = store.load_target(job.target_key)
-    model, blueprint = _built(recipe, job, splits, found[1] if found else {})
+    state = found[1] if found else {}
+    model, blueprint = build_target(recipe, job, splits.private.shape, len(splits.private.classes), state)
     model.to(device)
     job.defense.component.release(model)
     return Target(model=model, taps=dict(blueprint.taps), epochs=0, best_epoch=0)
@@ -99,9 +100,9 @@ def _seed(recipe: Recipe, job: PlannedCase) -> int:
     return derive(purpose="fit", dataset=recipe.data.name, backbone=job.threat.backbone.name, seed=job.seed)
 
 
-def _plain(job: PlannedCase, splits: Splits) -> Blueprint:
+def _plain(job: PlannedCase, classes: int) -> Blueprint:
     """Return the undefended model, which knows where it will be attacked."""
-    plain: Blueprint = job.threat.backbone.component.blueprint(len(splits.private.classes))
+    plain: Blueprint = job.threat.backbone.component.blueprint(classes)
     return replace(plain, tap=job.threat.tap)
 
 
@@ -120,9 +121,11 @@ def _prepared(
             Context(
                 private=splits.private,
                 auxiliary=splits.auxiliary,
-                blueprint=_plain(job, splits),
+                blueprint=_plain(job, len(splits.private.classes)),
                 seed=_seed(recipe, job),
-                budget=Budget(images=count, batch_size=min(recipe.training.batch_size, count), epochs=recipe.training.epochs),
+                budget=Budget(
+                    images=count, batch_size=min(recipe.training.batch_size, count), epochs=recipe.training.epochs
+                ),
                 device=device,
                 progress=progress,
                 label=f"prepare {job.defense.label}",
@@ -134,11 +137,17 @@ def _prepared(
     return state, time.monotonic() - started
 
 
-def _built(recipe: Recipe, job: PlannedCase, splits: Splits, state: State) -> tuple[StagedModel, Blueprint]:
+def build_target(
+    recipe: Recipe, job: PlannedCase, shape: Shape, classes: int, state: State
+) -> tuple[StagedModel, Blueprint]:
+    """Return a case's untrained target and its blueprint, for images of a shape in so many classes.
+
+    Raises:
+        RecipeError: when the defense cannot be built on the backbone.
+    """
     seed = _seed(recipe, job)
-    shape, classes = splits.private.shape, len(splits.private.classes)
     try:
-        blueprint = job.defense.component.edit_blueprint(_plain(job, splits), state)
+        blueprint = job.defense.component.edit_blueprint(_plain(job, classes), state)
         model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
         _require_logits(model, shape, classes)
     except (ValueError, RuntimeError, RecipeError) as error:
@@ -158,7 +167,7 @@ def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
 
 
 def _plain_flops(recipe: Recipe, job: PlannedCase, splits: Splits) -> int:
-    plain = _plain(job, splits).build(splits.private.shape, lambda _: 0).train()
+    plain = _plain(job, len(splits.private.classes)).build(splits.private.shape, lambda _: 0).train()
     count = len(splits.private) - count_held_out(len(splits.private))
     return count_step_flops(plain, splits.private.shape, min(recipe.training.batch_size, count))
 
@@ -169,7 +178,7 @@ def describe_target(subject: Subject, splits: Splits, job: PlannedCase, device: 
     counts = torch.bincount(splits.test.labels)
     fingerprint = state_hash(target.model)
     misclassified = {
-        split: target.find_misclassified(splits.parts()[split], device, derive(purpose=purpose, seed=job.seed))
+        split: target.find_misclassified(splits.by_name()[split], device, derive(purpose=purpose, seed=job.seed))
         for split, purpose in ACCURACY.items()
     }
     return TargetFacts(

@@ -1,0 +1,1 @@
+"""Computations on records that several sections share."""

@@ -1,20 +1,20 @@
-"""Settings of one defense belong together: a family is a defense's name, a setting one of its labels."""
+"""Families of defenses: the variants of one defense, by its name in the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sparseguard.record import Record
-from sparseguard.report.analysis.grouping import cells, sections
+from sparseguard.report.analysis.adversary import BLACK_BOX
+from sparseguard.report.analysis.names import UNDEFENDED
+from sparseguard.report.analysis.record_group import RecordGroup
 from sparseguard.report.analysis.summary import Row
-from sparseguard.report.analysis.threat_levels import BASE
-from sparseguard.report.text.wording import UNDEFENDED
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A defense as it was set: its records, one a seed, and its rows, one a level."""
+class Variant:
+    """A defense with its settings: its records, one a seed, and its rows, one an adversary."""
 
     label: str
     records: tuple[Record, ...]
@@ -22,8 +22,8 @@ class Setting:
 
     @property
     def row(self) -> Row | None:
-        """The row at level black-box."""
-        return next((row for row in self.rows if row.level == BASE), None)
+        """The row of the black-box adversary with one query."""
+        return next((row for row in self.rows if row.adversary == BLACK_BOX), None)
 
     @property
     def measured(self) -> list[Record]:
@@ -32,39 +32,45 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """What can be compared: one data set, backbone, threat and tap. ``families`` is by name, ``none`` first."""
+class TapFamilies:
+    """Defenses that can be compared: those of one data set, backbone, threat and tap, by family, ``none`` first."""
 
     dataset: str
     backbone: str
     threat: str
     tap: str
     records: tuple[Record, ...]
-    families: dict[str, list[Setting]]
+    families: dict[str, list[Variant]]
 
 
-def grids(records: Sequence[Record], rows: Sequence[Row]) -> list[Grid]:
-    """Return the grids of records, in the order of the report, with the rows they have there."""
-    by_case: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        by_case.setdefault((row.dataset, row.backbone, row.threat, row.tap, row.defense), []).append(row)
-    found = []
-    for section in sections(records):
-        own = cells(section)
-        for tap in dict.fromkeys(cell[0].case.tap for cell in own):
-            settings: dict[str, list[Setting]] = {UNDEFENDED: []}
-            there = [cell for cell in own if cell[0].case.tap == tap]
-            for cell in there:
-                case = cell[0].case
-                its_rows = by_case.get((case.dataset, case.backbone, case.threat, tap, case.defense), ())
-                settings.setdefault(family(cell[0]), []).append(Setting(case.defense, tuple(cell), tuple(its_rows)))
-            case = there[0][0].case
-            together = tuple(record for cell in there for record in cell)
-            families = {name: members for name, members in settings.items() if members}
-            found.append(Grid(case.dataset, case.backbone, case.threat, tap, together, families))
-    return found
+def group_families(group: RecordGroup) -> list[TapFamilies]:
+    """Return the families of defenses of a group, a tap each."""
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for row in group.rows:
+        rows.setdefault((row.tap, row.defense), []).append(row)
+    cells: dict[str, list[list[Record]]] = {}
+    for cell in group.cells:
+        cells.setdefault(cell[0].case.tap, []).append(cell)
+    case = group.case if group.records else None
+    return [
+        TapFamilies(
+            case.dataset,
+            case.backbone,
+            case.threat,
+            tap,
+            tuple(record for cell in tap_cells for record in cell),
+            _families(
+                Variant(cell[0].case.defense, tuple(cell), tuple(rows.get((tap, cell[0].case.defense), ())))
+                for cell in tap_cells
+            ),
+        )
+        for tap, tap_cells in cells.items()
+        if case
+    ]
 
 
-def family(record: Record) -> str:
-    """Return the name of a record's defense."""
-    return record.defense.name
+def _families(variants: Iterable[Variant]) -> dict[str, list[Variant]]:
+    families: dict[str, list[Variant]] = {UNDEFENDED: []}
+    for variant in variants:
+        families.setdefault(variant.records[0].defense.name, []).append(variant)
+    return {name: members for name, members in families.items() if members}

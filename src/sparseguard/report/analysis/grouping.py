@@ -7,52 +7,45 @@ from itertools import groupby
 from typing import Any
 
 from sparseguard.record import Record
-from sparseguard.report.text.wording import THREATS
+from sparseguard.report.analysis.names import UNDEFENDED
 
 
-def sections(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the records that share a table: one threat, dataset and backbone each, in the order of the report.
+def sort_records(records: Iterable[Record]) -> list[Record]:
+    """Return records in the order of the rows.
 
-    Those of attacks on classes are left out; they have `class_sections`.
+    Threats come first, as the recipe lists them, then data sets and backbones, then the defenses as the recipe lists
+    them; the others follow by name, ``none`` before them.
     """
-    return _grouped(_ordered([record for record in records if not of_classes(record)]), _section)
+    cases = list(records)
+    threats = _rank({tuple(threat.name for threat in record.config.threats): None for record in cases})
+    defenses = _rank({tuple(defense.label for defense in record.config.defenses): None for record in cases})
+
+    def rank(record: Record) -> tuple[Any, ...]:
+        case = record.case
+        defense = (defenses.get(case.defense, len(defenses)), case.defense != UNDEFENDED, case.defense)
+        return threats.get(case.threat, len(threats)), *_comparison(record), *defense, case.tap, case.seed
+
+    return sorted(cases, key=rank)
 
 
-def class_sections(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the records of attacks on classes, grouped and ordered as those of `sections`."""
-    return _grouped(_ordered([record for record in records if of_classes(record)]), _section)
+def group_comparable(records: Sequence[Record]) -> list[list[Record]]:
+    """Return sorted records that share a table: one threat, data set and backbone each."""
+    return _group(records, _comparison)
 
 
-def of_classes(record: Record) -> bool:
-    """Return whether a record is of attacks on classes."""
-    return record.threat.goal == "class-inversion"
+def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
+    """Return sorted records that differ in nothing but the seed."""
+    return _group(records, lambda record: (*_comparison(record), record.case.defense, record.case.tap))
 
 
-def cells(records: Sequence[Record]) -> list[list[Record]]:
-    """Return the records that differ in nothing but the seed, in the order of the rows.
-
-    Threats come first, then datasets and backbones, then the defenses as ``config.defenses`` lists them;
-    those not listed follow by name, ``none`` before the others.
-    """
-    return _grouped(_ordered(records), lambda record: (*_section(record), record.case.defense, record.case.tap))
-
-
-def _section(record: Record) -> tuple[str, str, str]:
+def _comparison(record: Record) -> tuple[str, str, str]:
     return record.case.threat, record.case.dataset, record.case.backbone
 
 
-def _ordered(records: Sequence[Record]) -> list[Record]:
-    threats = list(THREATS)
-    listed = list(dict.fromkeys(defense.label for record in records for defense in record.config.defenses))
-
-    def place(record: Record) -> tuple[Any, ...]:
-        case = record.case
-        threat = threats.index(case.threat) if case.threat in threats else len(threats)
-        defense = listed.index(case.defense) if case.defense in listed else len(listed)
-        return threat, *_section(record), defense, case.defense != "none", case.defense, case.tap, case.seed
-
-    return sorted(records, key=place)
+def _group(records: Iterable[Record], key: Callable[[Record], tuple[str, ...]]) -> list[list[Record]]:
+    return [list(group) for _, group in groupby(records, key=key)]
 
 
-def _grouped(ordered: Iterable[Record], key: Callable[[Record], tuple[str, ...]]) -> list[list[Record]]:
-    return [list(group) for _, group in groupby(ordered, key=key)]
+def _rank(orders: Iterable[tuple[str, ...]]) -> dict[str, int]:
+    names = dict.fromkeys(name for order in orders for name in order)
+    return {name: rank for rank, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""Defenses at matched accuracy: of each the setting that leaks least among those that keep the accuracy."""
+"""Defenses at matched accuracy: of each the variant that leaks least among those that keep the accuracy."""
 
 from __future__ import annotations
 
@@ -6,48 +6,46 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseguard.core.errors import RecipeError
 from sparseguard.record import Record
-from sparseguard.report.analysis.aggregate import Spread, spread
-from sparseguard.report.analysis.coverage import NOT_RECORDED, choosing_parts, has, kept
-from sparseguard.report.analysis.families import Grid, Setting, grids
-from sparseguard.report.analysis.summary import Measure, Row
-from sparseguard.report.analysis.threat_levels import BASE, chosen_at
-from sparseguard.report.text.wording import CONTROLS, UNDEFENDED
+from sparseguard.report.analysis.accuracy_loss import NOT_RECORDED, check_accuracy, has_answers, selection_splits
+from sparseguard.report.analysis.adversary import BLACK_BOX, chosen_attack
+from sparseguard.report.analysis.aggregate import SeedMean, mean_over_seeds
+from sparseguard.report.analysis.families import TapFamilies, Variant, group_families
+from sparseguard.report.analysis.names import CONTROL_DEFENSES, UNDEFENDED
+from sparseguard.report.analysis.record_group import RecordGroup
+from sparseguard.report.analysis.summary import Measure
 from sparseguard.stats import NonInferiority, noninferiority_test
-
-MAX_DROP = 0.05
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A setting that was tried: what it leaks where settings are chosen, and whether it keeps the accuracy there.
+class Candidate:
+    """A variant that may be selected: what it leaks where variants are selected, and whether it keeps the accuracy.
 
-    ``leak`` is the PSNR on auxiliary_val of the attacker chosen at black-box, a mean over seeds. ``evidence`` is None
+    ``leak`` is the PSNR on auxiliary_val of the attack chosen for black-box, a mean over seeds. ``evidence`` is None
     where there is a ``reason``.
     """
 
     label: str
     seeds: int
     leak: float | None
-    accuracy: Spread | None
+    accuracy: SeedMean | None
     evidence: NonInferiority | None
     reason: str | None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The setting that stands for its family.
+class VariantScores:
+    """The variant that stands for its family.
 
     ``accuracy`` is on test, ``drop`` that of none minus it, on the seeds of both. ``measures`` and ``chosen`` are those
-    of the attackers chosen at black-box, ``gains`` what attackers of other levels reach more, in PSNR on the same private
-    images.
+    of the attacks chosen for black-box, ``gains`` what attacks of other adversaries reach more, in PSNR on the same
+    private images.
     """
 
     label: str
     seeds: int
-    accuracy: Spread | None
-    drop: Spread | None
+    accuracy: SeedMean | None
+    drop: SeedMean | None
     evidence: NonInferiority | None
     measures: dict[str, dict[str, Measure]]
     chosen: dict[str, tuple[str, ...]]
@@ -56,28 +54,28 @@ class Shown:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """A defense: the settings tried, how many of them keep the accuracy, and the one picked.
+    """A defense: its variants, how many of them keep the accuracy, and the one selected.
 
-    Where none is picked, ``reason`` says why, and ``best`` is the setting with the best accuracy on test.
+    Where none is selected, ``reason`` says why, and ``most_accurate`` is the variant with the best accuracy on test.
     """
 
     family: str
     control: bool
-    tried: tuple[Tried, ...]
+    candidates: tuple[Candidate, ...]
     failed: int
     qualified: int
-    pick: Shown | None
-    best: Shown | None
+    selected: VariantScores | None
+    most_accurate: VariantScores | None
     reason: str | None
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedAccuracy:
     """The defenses of one data set, backbone, threat and tap at matched accuracy, or why they cannot be matched.
 
-    ``parts`` are those whose images tell whether a setting keeps the accuracy, ``n`` of them. ``too_few`` says that not
-    even a setting that answers exactly as none does could be shown to. ``uneven`` are the smallest and the largest
-    number of settings tried, where these differ.
+    ``splits`` are those whose images say whether a variant keeps the accuracy, ``n`` of them. ``too_few`` says that not
+    even a variant that answers exactly as none does could be shown to. ``uneven`` are the smallest and the largest
+    number of variants, where these differ.
     """
 
     dataset: str
@@ -85,7 +83,7 @@ class Matched:
     threat: str
     tap: str
     max_drop: float
-    parts: tuple[str, ...]
+    splits: tuple[str, ...]
     n: int | None
     too_few: bool
     uneven: tuple[int, int] | None
@@ -93,128 +91,122 @@ class Matched:
     reason: str | None
 
 
-def matched(records: Sequence[Record], rows: Sequence[Row], max_drop: float = MAX_DROP) -> list[Matched]:
-    """Return the comparison at matched accuracy, one for each data set, backbone, threat and tap with a defense.
-
-    Args:
-        records: the cases.
-        rows: their rows.
-        max_drop: how much accuracy a setting may lose at most, between 0 and 1.
-
-    Raises:
-        RecipeError: when ``max_drop`` is not between 0 and 1.
-    """
-    if not 0 < max_drop < 1:
-        raise RecipeError(f"--max-drop must be between 0 and 1, got {max_drop:g}.")
-    return [_of_grid(grid, max_drop) for grid in grids(records, rows) if set(grid.families) - {UNDEFENDED}]
+def match_accuracy(group: RecordGroup) -> list[MatchedAccuracy]:
+    """Return the comparison at matched accuracy, one for each tap with a defense."""
+    return [
+        _match(families, group.options.max_drop)
+        for families in group_families(group)
+        if set(families.families) - {UNDEFENDED}
+    ]
 
 
-def _of_grid(grid: Grid, max_drop: float) -> Matched:
-    base = next((one for one in grid.families.get(UNDEFENDED, ()) if one.measured), None)
-    parts = choosing_parts(grid.records)
+def _match(defenses: TapFamilies, max_drop: float) -> MatchedAccuracy:
+    base = next((variant for variant in defenses.families.get(UNDEFENDED, ()) if variant.measured), None)
+    splits = selection_splits(defenses.records)
     reason = None
     if base is None:
         reason = f"there are no scores of {UNDEFENDED}"
-    elif not any(has(record, part) for record in base.measured for part in parts):
+    elif not any(has_answers(record, split) for record in base.measured for split in splits):
         reason = NOT_RECORDED
-    found: tuple[FamilyRow, ...] = ()
+    rows: tuple[FamilyRow, ...] = ()
     if base is not None and reason is None:
-        found = tuple(_row(name, members, base, parts, max_drop) for name, members in grid.families.items())
-    counts = {len(row.tried) for row in found if row.family != UNDEFENDED and row.tried}
-    sizes = [one.evidence.n for row in found for one in row.tried if one.evidence]
+        rows = tuple(_row(name, members, base, splits, max_drop) for name, members in defenses.families.items())
+    counts = {len(row.candidates) for row in rows if row.family != UNDEFENDED and row.candidates}
+    sizes = [candidate.evidence.n for row in rows for candidate in row.candidates if candidate.evidence]
     n = min(sizes, default=None)
-    return Matched(
-        dataset=grid.dataset,
-        backbone=grid.backbone,
-        threat=grid.threat,
-        tap=grid.tap,
+    return MatchedAccuracy(
+        dataset=defenses.dataset,
+        backbone=defenses.backbone,
+        threat=defenses.threat,
+        tap=defenses.tap,
         max_drop=max_drop,
-        parts=parts,
+        splits=splits,
         n=n,
         too_few=n is not None and not noninferiority_test(0.0, 0.0, n, max_drop).qualifies,
         uneven=(min(counts), max(counts)) if len(counts) > 1 else None,
-        rows=found,
+        rows=rows,
         reason=reason,
     )
 
 
-def _row(name: str, members: Sequence[Setting], base: Setting, parts: Sequence[str], max_drop: float) -> FamilyRow:
-    there = [one for one in members if one.measured]
-    tried = [_tried(one, base, parts, max_drop) for one in there]
-    able = [
-        (one.leak, setting, one)
-        for setting, one in zip(there, tried, strict=True)
-        if one.leak is not None and one.evidence and one.evidence.qualifies
+def _row(name: str, members: Sequence[Variant], base: Variant, splits: Sequence[str], max_drop: float) -> FamilyRow:
+    measured = [variant for variant in members if variant.measured]
+    candidates = [_candidate(variant, base, splits, max_drop) for variant in measured]
+    pairs = list(zip(measured, candidates, strict=True))
+    passing = [
+        (candidate.leak, variant, candidate)
+        for variant, candidate in pairs
+        if candidate.leak is not None and candidate.evidence and candidate.evidence.qualifies
     ]
-    qualified = sum(one.evidence is not None and one.evidence.qualifies for one in tried)
-    pick = best = None
+    qualified = sum(each.evidence is not None and each.evidence.qualifies for each in candidates)
+    selected = most_accurate = None
     if name == UNDEFENDED:
-        pick, qualified = _shown(base, base, None), len(tried)
-    elif able:
-        _, setting, one = min(able, key=lambda entry: entry[0])
-        pick = _shown(setting, base, one.evidence)
-    elif known := [(one.accuracy.mean, at) for at, one in enumerate(tried) if one.accuracy]:
-        _, at = max(known, key=lambda entry: entry[0])
-        best = _shown(there[at], base, tried[at].evidence)
+        selected, qualified = _scores(base, base, None), len(candidates)
+    elif passing:
+        _, variant, candidate = min(passing, key=lambda entry: entry[0])
+        selected = _scores(variant, base, candidate.evidence)
+    elif accuracies := [(each.accuracy.mean, variant, each) for variant, each in pairs if each.accuracy]:
+        _, variant, candidate = max(accuracies, key=lambda entry: entry[0])
+        most_accurate = _scores(variant, base, candidate.evidence)
     return FamilyRow(
         family=name,
-        control=name in CONTROLS,
-        tried=tuple(tried),
-        failed=len(members) - len(there),
+        control=name in CONTROL_DEFENSES,
+        candidates=tuple(candidates),
+        failed=len(members) - len(measured),
         qualified=qualified,
-        pick=pick,
-        best=best,
-        reason=None if pick else _why_not(tried, qualified),
+        selected=selected,
+        most_accurate=most_accurate,
+        reason=None if selected else _explain(candidates, qualified),
     )
 
 
-def _why_not(tried: Sequence[Tried], qualified: int) -> str:
-    if not tried:
-        return "every setting failed"
+def _explain(candidates: Sequence[Candidate], qualified: int) -> str:
+    if not candidates:
+        return "every variant failed"
     if qualified:
-        return f"no attacker was chosen at level {BASE}"
-    reasons = dict.fromkeys(one.reason for one in tried if one.reason)
-    return "; ".join(reasons) or "no setting tried is shown to keep the accuracy"
+        return f"no attack was chosen for {BLACK_BOX.label}"
+    reasons = dict.fromkeys(candidate.reason for candidate in candidates if candidate.reason)
+    return "; ".join(reasons) or "no variant is shown to keep the accuracy"
 
 
-def _tried(setting: Setting, base: Setting, parts: Sequence[str], max_drop: float) -> Tried:
-    found = kept(_pairs(setting, base), parts, max_drop)
-    evidence, reason = (found, None) if isinstance(found, NonInferiority) else (None, found)
-    return Tried(
-        label=setting.label,
-        seeds=len(setting.measured),
-        leak=_leak(setting),
-        accuracy=spread(record.target.accuracy for record in setting.measured if record.target),
+def _candidate(variant: Variant, base: Variant, splits: Sequence[str], max_drop: float) -> Candidate:
+    test = check_accuracy(_pairs(variant, base), splits, max_drop)
+    evidence, reason = (test, None) if isinstance(test, NonInferiority) else (None, test)
+    return Candidate(
+        label=variant.label,
+        seeds=len(variant.measured),
+        leak=_leak(variant),
+        accuracy=mean_over_seeds(record.target.accuracy for record in variant.measured if record.target),
         evidence=evidence,
         reason=reason,
     )
 
 
-def _pairs(setting: Setting, base: Setting) -> list[tuple[Record, Record]]:
+def _pairs(variant: Variant, base: Variant) -> list[tuple[Record, Record]]:
     others = {record.case.seed: record for record in base.measured}
-    return [(record, others[record.case.seed]) for record in setting.measured if record.case.seed in others]
+    return [(record, others[record.case.seed]) for record in variant.measured if record.case.seed in others]
 
 
-def _leak(setting: Setting) -> float | None:
-    chosen = [(record, chosen_at(record, BASE, "psnr")) for record in setting.measured]
-    scores = [one.scores.get("auxiliary_val", {}).get("psnr") for _, one in chosen if one]
+def _leak(variant: Variant) -> float | None:
+    chosen = [chosen_attack(record, BLACK_BOX, "psnr") for record in variant.measured]
+    scores = [attack.scores.get("auxiliary_val", {}).get("psnr") for attack in chosen if attack]
     known = [score.mean for score in scores if score]
     return statistics.fmean(known) if known and len(known) == len(chosen) else None
 
 
-def _shown(setting: Setting, base: Setting, evidence: NonInferiority | None) -> Shown:
-    targets = [(own.target, other.target) for own, other in _pairs(setting, base)]
-    row = setting.row
+def _scores(variant: Variant, base: Variant, evidence: NonInferiority | None) -> VariantScores:
+    targets = [(own.target, other.target) for own, other in _pairs(variant, base)]
+    row = variant.row
     gains = {}
-    for one in setting.rows:
-        private = one.measures.get("psnr", {}).get("private")
-        if one.level and private and private.to_outputs:
-            gains[one.level] = private.to_outputs.mean
-    return Shown(
-        label=setting.label,
-        seeds=len(setting.measured),
-        accuracy=spread(record.target.accuracy for record in setting.measured if record.target),
-        drop=spread(theirs.accuracy - ours.accuracy for ours, theirs in targets if ours and theirs),
+    for other in variant.rows:
+        private = other.measures.get("psnr", {}).get("private")
+        if other.adversary and private and private.to_black_box:
+            gains[other.label] = private.to_black_box.mean
+    return VariantScores(
+        label=variant.label,
+        seeds=len(variant.measured),
+        accuracy=mean_over_seeds(record.target.accuracy for record in variant.measured if record.target),
+        drop=mean_over_seeds(theirs.accuracy - ours.accuracy for ours, theirs in targets if ours and theirs),
         evidence=evidence,
         measures=row.measures if row else {},
         chosen=row.chosen if row else {},

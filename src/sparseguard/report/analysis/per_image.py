@@ -1,4 +1,4 @@
-"""Scores image by image, from the files beside the records, each with its image's place in the part."""
+"""Scores image by image, from the files beside the records, each with its image's index in the split."""
 
 from __future__ import annotations
 
@@ -10,68 +10,69 @@ from jaxtyping import Float, Int
 
 from sparseguard.record import FeatureInversionAttack, Pictures, Record
 
-Held = Mapping[str, Pictures]
-"""What lies beside the records, by the case's slug."""
+PicturesBySlug = Mapping[str, Pictures]
+"""Pictures and scores of each image, by the case's slug."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """Scores of some images of a part and these images' places in it, both in the order of the places."""
+class ImageScores:
+    """Scores of some images of a split and these images' indices in it, both by rising index."""
 
-    places: Int[np.ndarray, " n"]
+    indices: Int[np.ndarray, " n"]
     values: Float[np.ndarray, " n"]
 
-    def at(self, places: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"] | None:
-        """Return the scores of the images at ``places``, in rising order; None unless all of them were scored."""
-        keep = np.isin(self.places, places)
-        return self.values[keep] if keep.sum() == len(places) else None
+    def select(self, indices: Int[np.ndarray, " m"]) -> Float[np.ndarray, " m"] | None:
+        """Return the scores of the images at ``indices``, by rising index; None unless all of them were scored."""
+        mask = np.isin(self.indices, indices)
+        return self.values[mask] if mask.sum() == len(indices) else None
 
 
-def sample(record: Record, held: Held, attacker: FeatureInversionAttack, part: str, metric: str) -> Sample | None:
-    """Return an attacker's scores, None where the file beside the record does not hold them for every image."""
-    pictures = held.get(record.case.slug)
-    values = pictures.scores.get(f"{attacker.name}/{part}/{metric}") if pictures else None
+def image_scores(
+    record: Record, pictures: PicturesBySlug, attack: FeatureInversionAttack, split: str, metric: str
+) -> ImageScores | None:
+    """Return an attack's scores, None where the file beside the record does not hold them for every image."""
+    arrays = pictures.get(record.case.slug)
+    values = arrays.scores.get(f"{attack.name}/{split}/{metric}") if arrays else None
     if values is None or values.ndim != 1 or len(values) == 0:
         return None
-    places = np.asarray(attacker.indices.get(part, range(len(values))), dtype=np.int64)
-    if len(places) != len(values) or len(set(places.tolist())) != len(places):
+    indices = np.asarray(attack.indices.get(split, range(len(values))), dtype=np.int64)
+    if len(indices) != len(values) or len(set(indices.tolist())) != len(indices):
         return None
     scores = values.astype(np.float64)
     if not np.isfinite(scores).all():
         return None
-    order = np.argsort(places)
-    return Sample(places[order], scores[order])
+    order = np.argsort(indices)
+    return ImageScores(indices[order], scores[order])
 
 
-def difference(first: Sample, second: Sample) -> Sample | None:
+def subtract(first: ImageScores, second: ImageScores) -> ImageScores | None:
     """Return first minus second on the images that both scored, None where there are none."""
-    shared = np.intersect1d(first.places, second.places)
-    ours, theirs = first.at(shared), second.at(shared)
-    return None if len(shared) == 0 or ours is None or theirs is None else Sample(shared, ours - theirs)
+    shared = np.intersect1d(first.indices, second.indices)
+    ours, theirs = first.select(shared), second.select(shared)
+    return None if len(shared) == 0 or ours is None or theirs is None else ImageScores(shared, ours - theirs)
 
 
-def over_seeds(samples: Sequence[Sample | None]) -> Sample | None:
+def average_seeds(scores: Sequence[ImageScores | None]) -> ImageScores | None:
     """Return each image's mean over seeds; None unless every seed scored the same images."""
-    known = [one for one in samples if one is not None]
-    if not known or len(known) < len(samples):
+    known = [each for each in scores if each is not None]
+    if not known or len(known) < len(scores):
         return None
-    if any(not np.array_equal(one.places, known[0].places) for one in known):
+    if any(not np.array_equal(each.indices, known[0].indices) for each in known):
         return None
-    return Sample(known[0].places, np.mean([one.values for one in known], axis=0))
+    return ImageScores(known[0].indices, np.mean([each.values for each in known], axis=0))
 
 
-def every_sample(record: Record, held: Held) -> dict[tuple[str, str, str], Sample]:
-    """Return the scores of all attackers of a case, by attacker, part and metric, as far as they are at hand."""
+def all_image_scores(record: Record, pictures: PicturesBySlug) -> dict[tuple[str, str, str], ImageScores]:
+    """Return the scores of all attacks of a case, by attack, split and metric, as far as files hold them."""
     return {
-        (attacker.name, part, metric): found
-        for attacker in record.attacks
-        for part, by_metric in attacker.scores.items()
+        (attack.name, split, metric): scores
+        for attack in record.attacks
+        for split, by_metric in attack.scores.items()
         for metric in by_metric
-        if (found := sample(record, held, attacker, part, metric))
+        if (scores := image_scores(record, pictures, attack, split, metric))
     }
 
 
-def same_images(first: Record, second: Record, part: str) -> bool:
-    """Return whether a part has the same images in both cases, as far as the records tell."""
-    ours, theirs = (record.data.fingerprints for record in (first, second))
-    return bool(ours.get(part) == theirs.get(part))
+def same_images(first: Record, second: Record, split: str) -> bool:
+    """Return whether a split has the same images in both cases, as far as the records say."""
+    return first.data.fingerprints.get(split) == second.data.fingerprints.get(split)

@@ -1,46 +1,57 @@
-"""Records to rows: one row a defense and level, averaged over seeds."""
+"""Records of feature inversion as rows: one row a defense and adversary, averaged over seeds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from sparseguard.record import Claim, Failure, FeatureInversionAttack, Flag, Record
-from sparseguard.report.analysis.aggregate import Difference, Spread, compared, of_comparisons, spread
-from sparseguard.report.analysis.grouping import cells, of_classes
-from sparseguard.report.analysis.per_image import Held, over_seeds, sample
-from sparseguard.report.analysis.threat_levels import BASE, chosen_at, in_order, levels_of, split_level
-from sparseguard.report.text.wording import METRICS, PARTS
+from sparseguard.report.analysis.adversary import (
+    BLACK_BOX,
+    Adversary,
+    chosen_attack,
+    list_adversaries,
+    sort_adversaries,
+)
+from sparseguard.report.analysis.aggregate import (
+    Difference,
+    SeedMean,
+    average_comparisons,
+    find_comparison,
+    mean_over_seeds,
+)
+from sparseguard.report.analysis.names import SPLITS
+from sparseguard.report.analysis.per_image import PicturesBySlug, average_seeds, image_scores
 from sparseguard.stats import Interval, bootstrap_interval
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One metric on one part: the chosen attacker, the best floor, and the leak, which is their difference.
+    """One metric on one split: the chosen attack's score, the best floor, and the leak, which is their difference.
 
-    ``ci95`` is the interval of the mean over images: by the bootstrap where per-image scores are at hand, else the
-    record's, which it has for one seed. Of ``of`` images ``n`` were attacked; the floor is of the same images, and
-    None where the records do not tell it for these. ``to_outputs`` is the difference on the same images to the
-    attacker chosen at black-box.
+    ``ci95`` is the interval of the mean over images: by the bootstrap where files hold the scores of each image, else
+    the record's, which it has for one seed. Of ``total`` images ``n`` were attacked; the floor is of the same images,
+    and None where the records do not hold it for these. ``to_black_box`` is the difference on the same images to the
+    attack chosen for black-box with one query.
     """
 
-    leaked: Spread | None
+    score: SeedMean | None
     floor: float | None
     floor_names: tuple[str, ...]
     leak: float | None
     ci95: Interval | None
     n: int | None
-    of: int | None
-    to_outputs: Difference | None
+    total: int | None
+    to_black_box: Difference | None
 
     @property
     def partial(self) -> bool:
-        """Whether only some images were attacked."""
-        return self.n is not None and self.of is not None and self.n < self.of
+        """Whether only a subset of the images was attacked."""
+        return self.n is not None and self.total is not None and self.n < self.total
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,12 @@ class FailedSeed:
 
 @dataclass(frozen=True)
 class Row:
-    """One defense at one level, over its seeds.
+    """One defense and adversary, over its seeds.
 
-    ``level`` is the knowledge and how often each image is sent, ``knowledge`` and ``repeats`` the two apart.
-    ``measures`` is by metric, then by part. ``memorization`` is private minus test, for id@1 only where both parts
-    have as many images to choose among; ``memorization_of_floors`` is the same of the best floors.
+    ``knowledge`` and ``queries`` are the adversary's; ``knowledge`` is None where no attack was chosen. ``measures``
+    is by metric, then by split. ``memorization`` is private minus test, for id@1 only where both splits have as many
+    candidates; ``floor_memorization`` is the same of the best floors. ``chosen`` is metric -> names of attacks,
+    ``identification`` is split -> number of candidates.
     """
 
     dataset: str
@@ -65,15 +77,14 @@ class Row:
     threat: str
     tap: str
     defense: str
-    level: str | None
     knowledge: str | None
-    repeats: int
+    queries: int
     status: Literal["ok", "failed"]
     seeds: int
-    accuracy: Spread | None
+    accuracy: SeedMean | None
     measures: dict[str, dict[str, Measure]]
     memorization: dict[str, float | None]
-    memorization_of_floors: dict[str, float | None]
+    floor_memorization: dict[str, float | None]
     chosen: dict[str, tuple[str, ...]]
     identification: dict[str, int]
     dimension: int | None
@@ -84,140 +95,152 @@ class Row:
     claim: Claim | None
 
     @property
+    def adversary(self) -> Adversary | None:
+        """What the attacks of the row know, and their queries; None where none was chosen."""
+        return None if self.knowledge is None else Adversary(self.knowledge, self.queries)
+
+    @property
+    def label(self) -> str:
+        """The adversary in a few words."""
+        return self.adversary.label if self.adversary else "no attack chosen"
+
+    @property
     def partial(self) -> dict[str, tuple[int, int]]:
-        """Part to how many of how many images were attacked, where for some metric these are not all."""
+        """Split -> how many of how many images were attacked, where for some metric these are not all."""
         partial: dict[str, tuple[int, int]] = {}
-        for by_part in self.measures.values():
-            for part, measure in by_part.items():
+        for by_split in self.measures.values():
+            for split, measure in by_split.items():
                 if measure.partial:
-                    partial.setdefault(part, (measure.n or 0, measure.of or 0))
+                    partial.setdefault(split, (measure.n or 0, measure.total or 0))
         return partial
 
-
-def rows(records: Sequence[Record], held: Held | None = None) -> list[Row]:
-    """Return the rows of records: by threat, then in the recipe's order of defenses; failed cases keep a row.
-
-    Records of attacks on classes have rows of their own.
-
-    Args:
-        records: the cases.
-        held: what lies beside them, by ``record.case.slug``; with it, floors of attackers that attacked only some
-            images are known, and intervals are by the bootstrap.
-    """
-    images = [record for record in records if not of_classes(record)]
-    return [row for cell in cells(images) for row in cell_rows(cell, held or {})]
+    def repeats_target(self, previous: Row | None) -> bool:
+        """Return whether the row before is of the same target."""
+        return previous is not None and (previous.defense, previous.tap) == (self.defense, self.tap)
 
 
-def cell_rows(cell: Sequence[Record], held: Held) -> list[Row]:
-    """Return the rows of records that differ in nothing but the seed, one a level."""
+def summarize_seeds(cell: Sequence[Record], pictures: PicturesBySlug, metrics: Collection[str]) -> list[Row]:
+    """Return the rows of records that differ in nothing but the seed, one an adversary; failed cases have a row too."""
     measured = [record for record in cell if record.status == "ok"]
-    levels = in_order(level for record in measured for level in levels_of(record))
-    return [_row(cell, measured, held, level) for level in levels or (None,)]
+    present = sort_adversaries(adversary for record in measured for adversary in list_adversaries(record))
+    return [_row(cell, measured, pictures, adversary, metrics) for adversary in present or (None,)]
 
 
-def _row(cell: Sequence[Record], measured: Sequence[Record], held: Held, level: str | None) -> Row:
-    own = [record for record in measured if level is None or level in levels_of(record)]
+def failure_reason(failure: Failure | None) -> str:
+    """Return why a case has no scores."""
+    return f"{failure.stage}: {failure.kind}: {failure.message}" if failure else "no reason recorded"
+
+
+def _row(
+    cell: Sequence[Record],
+    measured: Sequence[Record],
+    pictures: PicturesBySlug,
+    adversary: Adversary | None,
+    metrics: Collection[str],
+) -> Row:
+    records = [record for record in measured if adversary is None or adversary in list_adversaries(record)]
     case = cell[0].case
     measures = {
-        metric: {part: _measure(own, held, level, metric, part) for part in PARTS if _has_part(own, part)}
-        for metric in METRICS
+        metric: {
+            split: _measure(records, pictures, adversary, metric, split)
+            for split in SPLITS
+            if any(split in attack.scores for record in records for attack in record.attacks)
+        }
+        for metric in metrics
     }
-    pools = next((record.data.reidentification_pools for record in own if record.data.reidentification_pools), {})
-    sizes = {part: pools[part] for part in PARTS if part in pools}
-    leaks = [record.features for record in own if record.features]
-    knowledge, repeats = (None, 1) if level is None else split_level(level)
+    pools = (record.data.reidentification_pools for record in records)
+    candidates = next((pool for pool in pools if pool), {})
+    sizes = {split: candidates[split] for split in SPLITS if split in candidates}
+    taps = [record.features for record in records if record.features]
+    memorization = {metric: _memorization(by_split, sizes, metric) for metric, by_split in measures.items()}
     return Row(
         dataset=case.dataset,
         backbone=case.backbone,
         threat=case.threat,
         tap=case.tap,
         defense=case.defense,
-        level=level,
-        knowledge=knowledge,
-        repeats=repeats,
+        knowledge=adversary.knowledge if adversary else None,
+        queries=adversary.queries if adversary else 1,
         status="ok" if measured else "failed",
-        seeds=len(own),
-        accuracy=spread(record.target.accuracy for record in own if record.target),
+        seeds=len(records),
+        accuracy=mean_over_seeds(record.target.accuracy for record in records if record.target),
         measures=measures,
-        memorization={metric: _private_minus_test(by_part, sizes, metric)[0] for metric, by_part in measures.items()},
-        memorization_of_floors={
-            metric: _private_minus_test(by_part, sizes, metric)[1] for metric, by_part in measures.items()
-        },
-        chosen={metric: _names(own, level, metric) for metric in METRICS},
+        memorization={metric: own for metric, (own, _) in memorization.items()},
+        floor_memorization={metric: floor for metric, (_, floor) in memorization.items()},
+        chosen={metric: _names(records, adversary, metric) for metric in metrics},
         identification=sizes,
-        dimension=leaks[0].dimension if leaks else None,
-        effective_rank=statistics.fmean(leak.effective_rank for leak in leaks) if leaks else None,
-        noise_ratio=statistics.fmean(leak.noise_ratio for leak in leaks) if leaks else None,
+        dimension=taps[0].dimension if taps else None,
+        effective_rank=statistics.fmean(tap.effective_rank for tap in taps) if taps else None,
+        noise_ratio=statistics.fmean(tap.noise_ratio for tap in taps) if taps else None,
         flags=tuple(dict.fromkeys(flag for record in cell for flag in record.flags)),
-        failures=tuple(FailedSeed(one.case.seed, reason_of(one.failure)) for one in cell if one.status == "failed"),
+        failures=failed_seeds(cell),
         claim=next((record.claim for record in cell if record.claim), None),
     )
 
 
-def reason_of(failure: Failure | None) -> str:
-    """Return why a case has no scores."""
-    return f"{failure.stage}: {failure.kind}: {failure.message}" if failure else "no reason recorded"
+def failed_seeds(cell: Iterable[Record]) -> tuple[FailedSeed, ...]:
+    """Return the seeds without scores."""
+    failed = (record for record in cell if record.status == "failed")
+    return tuple(FailedSeed(record.case.seed, failure_reason(record.failure)) for record in failed)
 
 
-def _has_part(records: Iterable[Record], part: str) -> bool:
-    return any(part in attacker.scores for record in records for attacker in record.attacks)
-
-
-def _measure(records: Sequence[Record], held: Held, level: str | None, metric: str, part: str) -> Measure:
-    chosen = [(record, chosen_at(record, level, metric)) for record in records]
-    scored = [(record, one) for record, one in chosen if one and metric in one.scores.get(part, {})]
-    summaries = [one.scores[part][metric] for _, one in scored]
-    leaked = spread(summary.mean for summary in summaries)
-    best = [_best_floor(record, held, one, metric, part) for record, one in chosen]
-    known = [found for found in best if found]
-    floor = statistics.fmean(mean for mean, _ in known) if known and len(known) == len(best) else None
-    together = over_seeds([sample(record, held, one, part, metric) for record, one in scored])
-    ci95 = bootstrap_interval(together.values) if together else None
-    differences = [
-        (record, found)
-        for record, one in scored
-        if level != BASE and (found := compared(record, "knowledge", one.name, metric, part))
+def _measure(
+    records: Sequence[Record], pictures: PicturesBySlug, adversary: Adversary | None, metric: str, split: str
+) -> Measure:
+    chosen = [(record, chosen_attack(record, adversary, metric)) for record in records]
+    scored = [(record, each) for record, each in chosen if each and metric in each.scores.get(split, {})]
+    summaries = [each.scores[split][metric] for _, each in scored]
+    score = mean_over_seeds(summary.mean for summary in summaries)
+    floors = [best_floor(record, pictures, each, metric, split) for record, each in chosen]
+    known = [each for each in floors if each]
+    floor = statistics.fmean(mean for mean, _ in known) if known and len(known) == len(floors) else None
+    average = average_seeds([image_scores(record, pictures, each, split, metric) for record, each in scored])
+    ci95 = bootstrap_interval(average.values) if average else None
+    comparisons = [
+        (record, comparison)
+        for record, each in scored
+        if adversary != BLACK_BOX and (comparison := find_comparison(record, "knowledge", each.name, metric, split))
     ]
     return Measure(
-        leaked=leaked,
+        score=score,
         floor=floor,
         floor_names=tuple(sorted({name for _, name in known})) if floor is not None else (),
-        leak=leaked.mean - floor if leaked and floor is not None else None,
+        leak=score.mean - floor if score and floor is not None else None,
         ci95=ci95 or (summaries[0].ci95 if len(summaries) == 1 else None),
         n=min((summary.n for summary in summaries), default=None),
-        of=next((size for record in records if (size := record.data.sizes.get(part))), None),
-        to_outputs=of_comparisons(differences, held),
+        total=next((size for record in records if (size := record.data.sizes.get(split))), None),
+        to_black_box=average_comparisons(comparisons, pictures),
     )
 
 
-def _best_floor(
-    record: Record, held: Held, chosen: FeatureInversionAttack | None, metric: str, part: str
+def best_floor(
+    record: Record, pictures: PicturesBySlug, chosen: FeatureInversionAttack | None, metric: str, split: str
 ) -> tuple[float, str] | None:
-    """Return the best floor on the images that the chosen attacker attacked, and its name."""
-    floors = [one for one in record.attacks if one.floor and metric in one.scores.get(part, {})]
-    wanted = chosen.indices.get(part) if chosen else None
-    found = []
+    """Return the mean of the best floor on the images that the chosen attack attacked, and its name."""
+    floors = [each for each in record.attacks if each.floor and metric in each.scores.get(split, {})]
+    indices = chosen.indices.get(split) if chosen else None
+    means = []
     for floor in floors:
-        if floor.indices.get(part) == wanted:
-            found.append((floor.scores[part][metric].mean, floor.name))
-        elif wanted is not None and (own := sample(record, held, floor, part, metric)):
-            values = own.at(np.asarray(wanted))
-            found += [] if values is None else [(float(values.mean()), floor.name)]
-    return max(found, default=None)
+        if floor.indices.get(split) == indices:
+            means.append((floor.scores[split][metric].mean, floor.name))
+        elif indices is not None and (scores := image_scores(record, pictures, floor, split, metric)):
+            subset = scores.select(np.asarray(indices))
+            means += [] if subset is None else [(float(subset.mean()), floor.name)]
+    return max(means, default=None)
 
 
-def _private_minus_test(
-    by_part: dict[str, Measure], sizes: dict[str, int], metric: str
+def _memorization(
+    by_split: dict[str, Measure], sizes: dict[str, int], metric: str
 ) -> tuple[float | None, float | None]:
-    """Return the difference of the chosen attacker's scores, and of the floors."""
-    if len(by_part) < len(PARTS) or (metric == "id@1" and len(set(sizes.values())) != 1):
+    """Return private minus test of the chosen attack's scores, and of the floors."""
+    if len(by_split) < len(SPLITS) or (metric == "id@1" and len(set(sizes.values())) != 1):
         return None, None
-    private, test = (by_part[part] for part in PARTS)
-    own = private.leaked.mean - test.leaked.mean if private.leaked and test.leaked else None
+    private, test = (by_split[split] for split in SPLITS)
+    own = private.score.mean - test.score.mean if private.score and test.score else None
     floors = None if private.floor is None or test.floor is None else private.floor - test.floor
     return own, floors
 
 
-def _names(records: Iterable[Record], level: str | None, metric: str) -> tuple[str, ...]:
-    found = {one.name for record in records if (one := chosen_at(record, level, metric))}
-    return tuple(sorted(found))
+def _names(records: Iterable[Record], adversary: Adversary | None, metric: str) -> tuple[str, ...]:
+    chosen = (chosen_attack(record, adversary, metric) for record in records)
+    return tuple(sorted({attack.name for attack in chosen if attack}))

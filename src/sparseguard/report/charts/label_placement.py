@@ -1,4 +1,4 @@
-"""Where the names of points find room in a plot."""
+"""Placement of labels beside the points of a plot."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ LETTER, LINE, RADIUS = 6.5, 15.0, 6.0
 LETTERS = 28
 DISTANCES = (0.0, 12.0, 24.0, 38.0, 54.0, 72.0, 92.0, 114.0, 138.0, 164.0, 192.0)
 DIRECTIONS = ((1.0, 0.0), (1.0, 0.5), (1.0, 1.0), (0.5, 1.0), (0.1, 1.0), (1.0, -0.5), (1.0, -1.0))
-"""Right and below first: behind a frontier of more accuracy and less leak there are no points."""
+"""Right and below first: beyond a frontier of more accuracy and less leak there are no points."""
 UNWANTED = 150.0
-"""What a name above or to the left costs, in pixels further away."""
+"""Cost of a label above or to the left, in pixels further away."""
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 Box = tuple[float, float, float, float]
 Boxes = Float[np.ndarray, "n 4"]
 
 
 @dataclass(frozen=True)
-class Name:
-    """A name beside its point; where it stands further off, ``leader`` is a line from the point to it."""
+class Label:
+    """A label beside its point; where it stands further off, ``leader`` is a line from the point to it."""
 
     x: float
     y: float
@@ -31,45 +31,46 @@ class Name:
     leader: tuple[float, float, float, float] | None
 
 
-def names(
-    wanted: Sequence[tuple[Place, str]], markers: Sequence[Place], edges: Box, taken: Sequence[Box] = ()
-) -> list[Name]:
-    """Place names one after the other, each where it covers least of what is there and is nearest.
+def place_labels(
+    labels: Sequence[tuple[Position, str]], markers: Sequence[Position], edges: Box, occupied: Sequence[Box] = ()
+) -> list[Label]:
+    """Place labels one after the other, each where it covers least of the others and is nearest to its point.
 
     Args:
-        wanted: points and their names.
+        labels: points and their labels.
         markers: all points.
-        edges: left, top, right and bottom; names stay within them.
-        taken: where other words are.
+        edges: left, top, right and bottom; labels stay within them.
+        occupied: boxes of other words.
     """
     others = [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in markers]
-    there: list[Box] = list(taken)
-    lines: list[Place] = []
+    boxed: list[Box] = list(occupied)
+    lines: list[Position] = []
     placed = []
-    for point, label in wanted:
+    for point, label in labels:
         words = label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"
         boxes, away = _around(point, LETTER * len(words), edges)
         ends = np.clip(np.asarray(point), boxes[:, :2] + (0.0, 2.0), boxes[:, 2:] - (0.0, 2.0))
         ways = np.asarray(point) + (ends - point)[:, None] * np.linspace(0.15, 0.95, 9)[:, None]
-        cost = away + 4 * shared(boxes, _stack([*others, *there])).sum(axis=1)
-        cost += 80 * _within(ways.reshape(-1, 2), _stack(there)).sum(axis=1).reshape(len(boxes), -1).sum(axis=1)
+        cost = away + 4 * overlap_areas(boxes, _stack([*others, *boxed])).sum(axis=1)
+        cost += 80 * _within(ways.reshape(-1, 2), _stack(boxed)).sum(axis=1).reshape(len(boxes), -1).sum(axis=1)
         cost += 80 * _within(np.asarray(lines, dtype=np.float64).reshape(-1, 2), boxes).sum(axis=0)
         best = int(np.argmin(cost))
         left, top, right, bottom = (float(end) for end in boxes[best])
-        there.append((left, top, right, bottom))
+        boxed.append((left, top, right, bottom))
         far = float(np.hypot(*(ends[best] - point))) > 2 * RADIUS
         if far:
             lines += [(float(x), float(y)) for x, y in ways[best]]
         leader = (*point, float(ends[best, 0]), float(ends[best, 1])) if far else None
-        placed.append(Name(left, bottom - 4.0, words, leader))
+        placed.append(Label(left, bottom - 4.0, words, leader))
     return placed
 
 
-def shared(first: Boxes, second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Return the area that each box of the first shares with each of the second.
+def overlap_areas(first: Boxes, second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Return the area of the overlap of each box of the first with each of the second.
 
     Example:
-        >>> shared(np.array([[0.0, 0.0, 4.0, 4.0]]), np.array([[3.0, 2.0, 9.0, 9.0], [4.0, 0.0, 5.0, 1.0]])).tolist()
+        >>> boxes = np.array([[3.0, 2.0, 9.0, 9.0], [4.0, 0.0, 5.0, 1.0]])
+        >>> overlap_areas(np.array([[0.0, 0.0, 4.0, 4.0]]), boxes).tolist()
         [[2.0, 0.0]]
     """
     low = np.maximum(first[:, None, :2], second[None, :, :2])
@@ -77,8 +78,8 @@ def shared(first: Boxes, second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, 
     return np.asarray(np.clip(high - low, 0.0, None).prod(axis=2))
 
 
-def _around(point: Place, width: float, edges: Box) -> tuple[Boxes, Float[np.ndarray, " n"]]:
-    """Return boxes around a point, moved inside the edges, and how unwanted each is."""
+def _around(point: Position, width: float, edges: Box) -> tuple[Boxes, Float[np.ndarray, " n"]]:
+    """Return boxes around a point, moved inside the edges, and the cost of each."""
     x, y = point
     boxes, away = [], []
     for distance in DISTANCES:
@@ -99,6 +100,6 @@ def _stack(boxes: Sequence[Box]) -> Boxes:
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def _within(places: Float[np.ndarray, "k 2"], boxes: Boxes) -> Float[np.ndarray, "k n"]:
-    inside = (places[:, None] >= boxes[None, :, :2]) & (places[:, None] <= boxes[None, :, 2:])
+def _within(points: Float[np.ndarray, "k 2"], boxes: Boxes) -> Float[np.ndarray, "k n"]:
+    inside = (points[:, None] >= boxes[None, :, :2]) & (points[:, None] <= boxes[None, :, 2:])
     return np.asarray(inside.all(axis=2), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Curves of training and of searches as small pictures, one a defense, on a common scale."""
+"""Curves of training and of searches as small pictures, one a defense, on a common axis."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparseguard.record import Record
-from sparseguard.report.analysis.grouping import cells
-from sparseguard.report.charts.axis import Axis, linear, logarithmic
+from sparseguard.record import FeatureInversionAttack, Record
+from sparseguard.report.charts.axis import Axis, linear_axis, logarithmic_axis
 
 COLOURS = 6
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 270.0, 26.0, 150.0
@@ -37,7 +36,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class CurveChart:
-    """Panels with a common scale; ticks are positions and words, the legend labels and styles."""
+    """Panels with common axes; ticks are positions and words, the legend labels and styles."""
 
     heading: str
     meaning: str
@@ -49,51 +48,50 @@ class CurveChart:
     legend: tuple[tuple[str, int], ...]
 
 
-def curve_charts(section: Sequence[Record]) -> list[CurveChart]:
-    """Return the charts for which there are curves: attackers' learning, searches' misfit, the targets' training."""
+def draw_curves(records: Sequence[Record]) -> list[CurveChart]:
+    """Return the charts that have curves: learning of attacks, feature loss of searches, training of targets."""
     charts = (
-        _chart(
-            section,
-            _decoders,
-            "How the attackers learned",
-            "Each line is an attacker; its PSNR on images kept apart for choosing, after every epoch. A line that "
+        _draw(
+            records,
+            _attack_curves(lambda attack: {attack.name: attack.curves.auxiliary_val_psnr}),
+            "How the attacks learned",
+            "Each line is an attack: its PSNR on images held out for its selection, after every epoch. A line that "
             "still rises at its end says that longer training might find more.",
             ("epochs", "PSNR on auxiliary_val, dB"),
         ),
-        _chart(
-            section,
-            _searches,
-            "How searches came to fit what leaked",
-            "A search changes an image until the model gives away the same for it. Each line is the distance "
-            "of its features from those that leaked (mean square, relative to their spread), by part.",
-            ("steps", "misfit, logarithmic"),
+        _draw(
+            records,
+            _attack_curves(_feature_loss),
+            "How searches came to fit the features",
+            "A search changes an image until the model has the same features for it. Each line is the feature loss: "
+            "the mean squared difference from the observed features relative to their variance, by split.",
+            ("steps", "feature loss, logarithmic"),
             log=True,
         ),
-        _chart(
-            section,
-            lambda record: {"target": record.target.history.held_out_accuracy if record.target else []},
+        _draw(
+            records,
+            lambda record: {"target": record.target.history.held_out_accuracy} if record.target else {},
             "How the defended models learned",
-            "Accuracy on private images kept apart from training, after every epoch.",
+            "Accuracy on private images held out of training, after every epoch.",
             ("epochs", "accuracy"),
         ),
     )
     return [chart for chart in charts if chart]
 
 
-def _decoders(record: Record) -> Curves:
-    return {attack.name: attack.curves.auxiliary_val_psnr for attack in record.attacks}
+def _feature_loss(attack: FeatureInversionAttack) -> Curves:
+    return {f"{attack.name}, {split}": curve for split, curve in attack.curves.feature_loss.items()}
 
 
-def _searches(record: Record) -> Curves:
-    return {
-        f"{attack.name}, {split}": curve
-        for attack in record.attacks
-        for split, curve in attack.curves.feature_loss.items()
-    }
+def _attack_curves(curves_of: Callable[[FeatureInversionAttack], Curves]) -> Callable[[Record], Curves]:
+    def select(record: Record) -> Curves:
+        return {label: curve for attack in record.attacks for label, curve in curves_of(attack).items()}
+
+    return select
 
 
-def _chart(
-    section: Sequence[Record],
+def _draw(
+    records: Sequence[Record],
     curves_of: Callable[[Record], Curves],
     heading: str,
     meaning: str,
@@ -103,43 +101,43 @@ def _chart(
     def fits(value: float) -> bool:
         return math.isfinite(value) and (value > 0 or not log)
 
-    found: dict[str, list[tuple[str, list[tuple[int, float]]]]] = {}
-    for cell in cells(section):
-        for record in cell:
-            for label, curve in curves_of(record).items():
-                points = [(at, value) for at, value in enumerate(curve) if fits(value)]
-                if points:
-                    found.setdefault(record.case.defense, []).append((label, points))
-    points = [point for lines in found.values() for _, line in lines for point in line]
+    by_defense: dict[str, list[tuple[str, list[tuple[int, float]]]]] = {}
+    for record in records:
+        for label, curve in curves_of(record).items():
+            points = [(index, value) for index, value in enumerate(curve) if fits(value)]
+            if points:
+                by_defense.setdefault(record.case.defense, []).append((label, points))
+    points = [point for lines in by_defense.values() for _, line in lines for point in line]
     if not points:
         return None
-    across = linear([at for at, _ in points], zero=True)
-    up = (logarithmic if log else linear)([value for _, value in points])
-    styles = {label: at for at, label in enumerate(dict.fromkeys(label for one in found.values() for label, _ in one))}
+    x_axis = linear_axis([index for index, _ in points], zero=True)
+    y_axis = (logarithmic_axis if log else linear_axis)([value for _, value in points])
+    labels = dict.fromkeys(label for lines in by_defense.values() for label, _ in lines)
+    styles = {label: rank for rank, label in enumerate(labels)}
     panels = tuple(
-        Panel(defense, tuple(_trace(label, line, across, up, styles[label]) for label, line in lines))
-        for defense, lines in found.items()
+        Panel(defense, tuple(_trace(label, line, x_axis, y_axis, styles[label]) for label, line in lines))
+        for defense, lines in by_defense.items()
     )
     return CurveChart(
         heading=heading,
         meaning=meaning,
         x_words=axes[0],
         y_words=axes[1],
-        x_ticks=tuple((_x(at, across), words) for at, words in across.ticks if float(at).is_integer()),
-        y_ticks=tuple((_y(at, up), words) for at, words in up.ticks),
+        x_ticks=tuple((_x(tick, x_axis), words) for tick, words in x_axis.ticks if float(tick).is_integer()),
+        y_ticks=tuple((_y(tick, y_axis), words) for tick, words in y_axis.ticks),
         panels=panels,
         legend=tuple(styles.items()),
     )
 
 
-def _trace(label: str, line: Sequence[tuple[int, float]], across: Axis, up: Axis, style: int) -> Trace:
-    places = [(_x(at, across), _y(value, up)) for at, value in line]
-    return Trace(label, " ".join(f"{x:.1f},{y:.1f}" for x, y in places), places[-1], style)
+def _trace(label: str, line: Sequence[tuple[int, float]], x_axis: Axis, y_axis: Axis, style: int) -> Trace:
+    points = [(_x(index, x_axis), _y(value, y_axis)) for index, value in line]
+    return Trace(label, " ".join(f"{x:.1f},{y:.1f}" for x, y in points), points[-1], style)
 
 
 def _x(value: float, axis: Axis) -> float:
-    return LEFT + (RIGHT - LEFT) * axis.share(value)
+    return LEFT + (RIGHT - LEFT) * axis.fraction(value)
 
 
 def _y(value: float, axis: Axis) -> float:
-    return BOTTOM - (BOTTOM - TOP) * axis.share(value)
+    return BOTTOM - (BOTTOM - TOP) * axis.fraction(value)

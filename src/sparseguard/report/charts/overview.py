@@ -1,4 +1,4 @@
-"""The geometry of the overview chart: what leaks above the best floor, and the accuracy it goes with."""
+"""Geometry of the overview chart: the leak above the best floor, and the accuracy it goes with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseguard.report.analysis.summary import Row
-from sparseguard.report.charts.axis import linear
-from sparseguard.report.text.wording import METRICS, MISSING, gain, number
+from sparseguard.report.charts.axis import linear_axis
+from sparseguard.report.text.numbers import MISSING, format_number, format_signed
 
 LABEL_WIDTH = 220
 LEAK_WIDTH = 330
@@ -22,7 +22,7 @@ LABEL_LETTERS = 30
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar and the words beside it; ``mark`` is where the test part's tick stands."""
+    """A bar and the words beside it; ``mark`` is the position of the test split's tick."""
 
     left: float
     width: float
@@ -43,8 +43,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Chart:
-    """Everything the picture's template needs; ``ticks`` are positions and their words."""
+class OverviewChart:
+    """Everything the picture's template needs; ticks are positions and their words."""
 
     width: float
     height: float
@@ -54,15 +54,15 @@ class Chart:
     lines: tuple[Line, ...]
 
 
-def draw(rows: Sequence[Row]) -> Chart:
-    """Return the chart of a section's rows, in their order, with one scale for all of them."""
-    leaks = [leak for row in rows for part in ("private", "test") if (leak := _leak(row, part)) is not None]
-    axis = linear(leaks or [1.0], zero=True, least=1.0)
+def draw_overview(rows: Sequence[Row]) -> OverviewChart:
+    """Return the chart of a comparison's rows, in their order, with one axis for all of them."""
+    leaks = [leak for row in rows for split in ("private", "test") if (leak := _leak(row, split)) is not None]
+    axis = linear_axis(leaks or [1.0], zero=True, least=1.0)
 
-    def across(leak: float) -> float:
-        return LABEL_WIDTH + LEAK_WIDTH * axis.share(leak)
+    def x(leak: float) -> float:
+        return LABEL_WIDTH + LEAK_WIDTH * axis.fraction(leak)
 
-    several = len({row.level for row in rows if row.level}) > 1
+    several = len({row.adversary for row in rows if row.adversary}) > 1
     lines = []
     for index, row in enumerate(rows):
         label = _label(row, several)
@@ -73,20 +73,20 @@ def draw(rows: Sequence[Row]) -> Chart:
                 label=label if len(label) <= LABEL_LETTERS else f"{label[: LABEL_LETTERS - 1]}…",
                 full_label=label,
                 leak=Bar(
-                    left=across(min(private or 0.0, 0.0)),
-                    width=abs(across(private or 0.0) - across(0.0)),
-                    words_left=max(across(private or 0.0), across(0.0), across(test or 0.0)) + 7,
-                    words=_words(row, gain(private, METRICS["psnr"].digits)),
-                    mark=None if test is None else across(test),
+                    left=x(min(private or 0.0, 0.0)),
+                    width=abs(x(private or 0.0) - x(0.0)),
+                    words_left=max(x(private or 0.0), x(0.0), x(test or 0.0)) + 7,
+                    words=_words(row, format_signed(private, 2)),
+                    mark=None if test is None else x(test),
                 ),
                 accuracy=_accuracy(row),
             )
         )
-    return Chart(
+    return OverviewChart(
         width=WIDTH,
         height=TOP + ROW_HEIGHT * len(rows) + 12,
-        zero=across(0.0),
-        leak_ticks=tuple((across(tick), words) for tick, words in axis.ticks),
+        zero=x(0.0),
+        leak_ticks=tuple((x(tick), words) for tick, words in axis.ticks),
         accuracy_ticks=tuple((ACCURACY_LEFT + ACCURACY_WIDTH * tick, f"{tick:g}") for tick in (0.0, 0.5, 1.0)),
         lines=tuple(lines),
     )
@@ -94,13 +94,13 @@ def draw(rows: Sequence[Row]) -> Chart:
 
 def _label(row: Row, several: bool) -> str:
     attacked = row.partial.get("private")
-    words = [row.level or "" if several else "", f"n = {attacked[0]}" if attacked else ""]
-    told = ", ".join(word for word in words if word)
-    return f"{row.defense} ({told})" if told else row.defense
+    words = [row.label if several and row.adversary else "", f"n = {attacked[0]}" if attacked else ""]
+    details = ", ".join(word for word in words if word)
+    return f"{row.defense} ({details})" if details else row.defense
 
 
-def _leak(row: Row, part: str) -> float | None:
-    measure = row.measures["psnr"].get(part)
+def _leak(row: Row, split: str) -> float | None:
+    measure = row.measures.get("psnr", {}).get(split)
     return measure.leak if measure and measure.leak is not None and math.isfinite(measure.leak) else None
 
 
@@ -111,5 +111,5 @@ def _words(row: Row, words: str) -> str:
 def _accuracy(row: Row) -> Bar:
     mean = row.accuracy.mean if row.accuracy else None
     width = ACCURACY_WIDTH * min(max(mean or 0.0, 0.0), 1.0)
-    words = number(mean, 3) if mean is not None else _words(row, MISSING)
+    words = format_number(mean, 3) if mean is not None else _words(row, MISSING)
     return Bar(left=ACCURACY_LEFT, width=width, words_left=ACCURACY_LEFT + width + 7, words=words)

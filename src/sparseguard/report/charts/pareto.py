@@ -1,18 +1,21 @@
-"""The geometry of the Pareto plot: points, and the line through the best of them."""
+"""Geometry of the Pareto plot: points, and the line through the best of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparseguard.report.analysis.pareto import Pareto, Point
-from sparseguard.report.charts.axis import linear
-from sparseguard.report.charts.label_placement import LETTER, LINE, Box, Name, Place, names
-from sparseguard.report.text.wording import UNDEFENDED, number
+from sparseguard.report.analysis.names import UNDEFENDED
+from sparseguard.report.analysis.pareto_front import Pareto, Point
+from sparseguard.report.charts.axis import Axis, linear_axis
+from sparseguard.report.charts.label_placement import LETTER, LINE, Box, Label, Position, place_labels
+from sparseguard.report.text.numbers import format_number
 
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 680.0, 14.0, 446.0
-"""The plot; to the right of it is room for names, up to ``EDGE``."""
+"""The plot; labels may stand to the right of it, up to ``EDGE``."""
 EDGE = 876.0
+MAX_LABELS = 60
+"""Labels of more points would cover each other; a pointer still shows theirs."""
 COLOURS = 6
 SHAPES = (
     "M-5,0A5,5 0 1 0 5,0A5,5 0 1 0 -5,0Z",
@@ -26,7 +29,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Marker:
-    """A point's place, outline and colour, and the words shown when it is pointed at."""
+    """A point's position, outline and colour, and the words a pointer shows."""
 
     x: float
     y: float
@@ -42,7 +45,7 @@ class FamilyKey:
 
     family: str
     control: bool
-    settings: int
+    variants: int
     shape: str
     colour: int
 
@@ -57,97 +60,102 @@ class ParetoChart:
     floor: float | None
     floor_height: float
     floor_words: str
-    kept: float | None
-    kept_words: str
+    limit: float | None
+    limit_words: str
     steps: str
     markers: tuple[Marker, ...]
-    names: tuple[Name, ...]
+    labels: tuple[Label, ...]
     legend: tuple[FamilyKey, ...]
     best: tuple[str, ...]
     partial: bool
 
 
-def draw_pareto(found: Pareto, max_drop: float) -> ParetoChart:
-    """Return the plot of a grid's points, with a line at the accuracy that may be lost."""
-    points = found.points
-    across = linear([point.accuracy for point in points], least=0.02)
-    up = linear([*(point.psnr for point in points), *(found.floors or ())], least=1.0)
-    base = next((point for point in points if point.family == UNDEFENDED), None)
+@dataclass(frozen=True)
+class _Scales:
+    x: Axis
+    y: Axis
 
-    def place(accuracy: float, psnr: float) -> Place:
-        return LEFT + (RIGHT - LEFT) * across.share(accuracy), BOTTOM - (BOTTOM - TOP) * up.share(psnr)
+    def place(self, accuracy: float, psnr: float) -> Position:
+        left = LEFT + (RIGHT - LEFT) * self.x.fraction(accuracy)
+        return left, BOTTOM - (BOTTOM - TOP) * self.y.fraction(psnr)
 
-    families = list(dict.fromkeys(point.family for point in points))
-    placed = [place(point.accuracy, point.psnr) for point in points]
-    best = sorted((at for at, point in enumerate(points) if point.frontier), key=lambda at: placed[at])
-    named = sorted(
-        (
-            (spot, points[at].label)
-            for at, spot in enumerate(placed)
-            if points[at].frontier or points[at].family == UNDEFENDED
-        ),
-        reverse=True,
+
+def draw_pareto(pareto: Pareto, max_drop: float) -> ParetoChart:
+    """Return the plot of a tap's points, with a line at the accuracy that may be lost."""
+    points = pareto.points
+    scales = _Scales(
+        linear_axis([point.accuracy for point in points], least=0.02),
+        linear_axis([*(point.psnr for point in points), *(pareto.floors or ())], least=1.0),
     )
-    styles = {name: (SHAPES[at % len(SHAPES)], at % COLOURS) for at, name in enumerate(families)}
-    low, high = (place(across.low, one)[1] for one in found.floors) if found.floors else (None, None)
-    floor_words = _floor_words(found.floors)
-    kept = None
-    if base is not None and base.accuracy - max_drop >= across.low:
-        kept = place(base.accuracy - max_drop, up.low)[0]
-    kept_words = f"none minus {max_drop:g}"
-    taken: list[Box] = []
+    positions = [scales.place(point.accuracy, point.psnr) for point in points]
+    best = sorted((index for index, point in enumerate(points) if point.frontier), key=lambda index: positions[index])
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.family, []).append(point)
+    styles = {name: (SHAPES[rank % len(SHAPES)], rank % COLOURS) for rank, name in enumerate(families)}
+    low, high = (scales.place(scales.x.low, end)[1] for end in pareto.floors) if pareto.floors else (None, None)
+    floor_words, limit_words = _floor_words(pareto.floors), f"none minus {max_drop:g}"
+    limit = _limit(points, scales, max_drop)
+    occupied: list[Box] = []
     if high is not None:
-        taken.append((LEFT, high - LINE, LEFT + LETTER * len(floor_words), high + 2.0))
-    if kept is not None:
-        taken.append((kept, BOTTOM - LINE - 4.0, kept + LETTER * len(kept_words), BOTTOM))
+        occupied.append((LEFT, high - LINE, LEFT + LETTER * len(floor_words), high + 2.0))
+    if limit is not None:
+        occupied.append((limit, BOTTOM - LINE - 4.0, limit + LETTER * len(limit_words), BOTTOM))
     return ParetoChart(
-        tap=found.tap,
-        x_ticks=tuple((place(at, up.low)[0], words) for at, words in across.ticks),
-        y_ticks=tuple((place(across.low, at)[1], words) for at, words in up.ticks),
+        tap=pareto.tap,
+        x_ticks=tuple((scales.place(tick, scales.y.low)[0], words) for tick, words in scales.x.ticks),
+        y_ticks=tuple((scales.place(scales.x.low, tick)[1], words) for tick, words in scales.y.ticks),
         floor=high,
         floor_height=0.0 if low is None or high is None else low - high,
         floor_words=floor_words,
-        kept=kept,
-        kept_words=kept_words,
-        steps=_steps([placed[at] for at in best]),
+        limit=limit,
+        limit_words=limit_words,
+        steps=_steps([positions[index] for index in best]),
         markers=tuple(
             Marker(x, y, *styles[point.family], best=point.frontier, words=_words(point))
-            for point, (x, y) in zip(points, placed, strict=True)
+            for point, (x, y) in zip(points, positions, strict=True)
         ),
-        names=tuple(names(named, placed, (LEFT, TOP, EDGE, BOTTOM), taken)),
+        labels=tuple(place_labels(_labeled(points, positions), positions, (LEFT, TOP, EDGE, BOTTOM), occupied)),
         legend=tuple(
-            FamilyKey(
-                family=name,
-                control=any(point.control for point in points if point.family == name),
-                settings=sum(point.family == name for point in points),
-                shape=styles[name][0],
-                colour=styles[name][1],
-            )
-            for name in families
+            FamilyKey(name, any(point.control for point in members), len(members), *styles[name])
+            for name, members in families.items()
         ),
-        best=tuple(_words(points[at]) for at in best),
-        partial=any(_partial(point) for point in points),
+        best=tuple(_words(points[index]) for index in best),
+        partial=any(point.partial for point in points),
     )
 
 
-def _partial(point: Point) -> bool:
-    return point.n is not None and point.of is not None and point.n < point.of
+def _labeled(points: Sequence[Point], positions: Sequence[Position]) -> list[tuple[Position, str]]:
+    """Return the positions and labels of none and of the frontier, the most accurate first."""
+    base = [index for index, point in enumerate(points) if point.family == UNDEFENDED]
+    frontier = [index for index, point in enumerate(points) if point.frontier and point.family != UNDEFENDED]
+    frontier.sort(key=lambda index: positions[index], reverse=True)
+    labels = [(positions[index], points[index].label) for index in (base + frontier)[:MAX_LABELS]]
+    return sorted(labels, reverse=True)
+
+
+def _limit(points: Sequence[Point], scales: _Scales, max_drop: float) -> float | None:
+    """Return the position of the least accuracy that a variant may have, where the plot shows it."""
+    base = next((point for point in points if point.family == UNDEFENDED), None)
+    if base is None or base.accuracy - max_drop < scales.x.low:
+        return None
+    return scales.place(base.accuracy - max_drop, scales.y.low)[0]
 
 
 def _floor_words(floors: tuple[float, float] | None) -> str:
     if floors is None:
         return ""
-    ends = list(dict.fromkeys(number(one, 2) for one in floors))
+    ends = list(dict.fromkeys(format_number(end, 2) for end in floors))
     return f"best floor, {' to '.join(ends)} dB"
 
 
 def _words(point: Point) -> str:
-    some = f", n = {point.n:,} of {point.of:,}" if _partial(point) else ""
-    return f"{point.label}: accuracy {number(point.accuracy, 3)}, {number(point.psnr, 2)} dB{some}"
+    subset = f", n = {point.n:,} of {point.total:,}" if point.partial else ""
+    return f"{point.label}: accuracy {format_number(point.accuracy, 3)}, {format_number(point.psnr, 2)} dB{subset}"
 
 
-def _steps(best: Sequence[Place]) -> str:
-    """Return the line of the least that leaks at each accuracy or more, from left to right."""
+def _steps(best: Sequence[Position]) -> str:
+    """Return the line of the least leak at each accuracy or more, from left to right."""
     if not best:
         return ""
     path = f"M{LEFT:.1f},{best[0][1]:.1f}"

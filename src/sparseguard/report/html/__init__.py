@@ -1,0 +1,1 @@
+"""Templates and pictures of the page."""

@@ -1,4 +1,4 @@
-"""Pictures of attacks on classes, class by class: private images, and what every attack made."""
+"""Pictures of class inversion, class by class: private images, and those of every attack."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sparseguard.record import Record
-from sparseguard.report.analysis.class_summary import class_rows
-from sparseguard.report.analysis.grouping import cells
-from sparseguard.report.analysis.per_image import Held
-from sparseguard.report.html.gallery import Strip, tile
+from sparseguard.report.analysis.class_report import ClassReport
+from sparseguard.report.analysis.per_image import PicturesBySlug
+from sparseguard.report.analysis.record_group import RecordGroup
+from sparseguard.report.html.pictures import Strip, draw_tile
 
-KINDS = {
+IMAGES = {
     "/starts": "starts, before the search",
     "": "answer",
     "/nearest": "private images it is compared with",
@@ -39,61 +39,66 @@ class ClassSheet:
     attacks: tuple[AttackStrips, ...]
 
 
-def class_sheets(section: Sequence[Record], held: Held) -> list[ClassSheet]:
+def draw_class_sheets(group: RecordGroup, report: ClassReport) -> list[ClassSheet]:
     """Return the pictures of every attacked class; nothing where none lie beside the records.
 
-    Of several seeds the first one that has pictures is shown. Images made without an attack are shown once for an
-    attack where they are the same for every defense.
+    Of several seeds the first one with pictures is shown. Images made without an attack are shown once for an attack
+    where they are the same for every defense.
     """
-    every = [next((one for one in cell if _has_pictures(one, held)), None) for cell in cells(section)]
-    shown = [one for one in every if one]
-    if not shown:
-        return []
-    attacks = list(dict.fromkeys(row.attack for row in class_rows(shown) if row.attack))
-    return [_sheet(name, shown, held, attacks) for name in _classes(shown)]
+    pictures = group.pictures
+    first = [next((record for record in cell if _has_pictures(record, pictures)), None) for cell in group.cells]
+    records = [record for record in first if record]
+    attacks = [name for name in dict.fromkeys(row.attack for row in report.rows) if name]
+    attacks = [name for name in attacks if any(_has_attack(record, name) for record in records)]
+    classes = dict.fromkeys(name for record in records for name in _classes(record))
+    return [_draw_sheet(name, records, pictures, attacks) for name in classes]
 
 
-def _has_pictures(record: Record, held: Held) -> bool:
-    return record.class_inversion is not None and record.case.slug in held and bool(held[record.case.slug].classes)
+def _has_pictures(record: Record, pictures: PicturesBySlug) -> bool:
+    return bool(_classes(record)) and record.case.slug in pictures and bool(pictures[record.case.slug].classes)
 
 
-def _classes(shown: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(name for one in shown if one.class_inversion for name in one.class_inversion.classes))
+def _has_attack(record: Record, name: str) -> bool:
+    return any(attack.name == name for attack in record.class_attacks)
 
 
-def _sheet(name: str, shown: Sequence[Record], held: Held, attacks: Sequence[str]) -> ClassSheet:
-    private = next((found for one in shown if (found := _images(one, held, "private", name)) is not None), None)
+def _classes(record: Record) -> list[str]:
+    return record.class_inversion.classes if record.class_inversion else []
+
+
+def _draw_sheet(name: str, records: Sequence[Record], pictures: PicturesBySlug, attacks: Sequence[str]) -> ClassSheet:
+    images = (_select(record, pictures, "private", name) for record in records)
     return ClassSheet(
         name=name,
-        private=_strip("private images of the class", "", private),
-        attacks=tuple(AttackStrips(attack, tuple(_strips(attack, name, shown, held))) for attack in attacks),
+        private=_draw("private images of the class", "", next((each for each in images if each is not None), None)),
+        attacks=tuple(AttackStrips(attack, tuple(_strips(attack, name, records, pictures))) for attack in attacks),
     )
 
 
-def _strips(attack: str, name: str, shown: Sequence[Record], held: Held) -> list[Strip]:
-    own = [one for one in shown if any(attacker.name == attack for attacker in one.class_attacks)]
-    loose = [_images(one, held, f"{attack}/chance", name) for one in own]
-    same = all(found is not None and loose[0] is not None and np.array_equal(found, loose[0]) for found in loose)
-    strips = [_strip(KINDS["/chance"], "", loose[0])] if same and own else []
-    for one in own:
-        for kind, words in KINDS.items():
-            if kind != "/chance" or not same:
-                found = _images(one, held, f"{attack}{kind}", name)
-                strips.append(_strip(f"defense {one.case.defense}: {words}", f"seed {one.case.seed}", found))
+def _strips(attack: str, name: str, records: Sequence[Record], pictures: PicturesBySlug) -> list[Strip]:
+    attacked = [record for record in records if _has_attack(record, attack)]
+    chance = [_select(record, pictures, f"{attack}/chance", name) for record in attacked]
+    same = all(each is not None and chance[0] is not None and np.array_equal(each, chance[0]) for each in chance)
+    strips = [_draw(IMAGES["/chance"], "", chance[0])] if same and attacked else []
+    for record in attacked:
+        for ending, words in IMAGES.items():
+            if ending != "/chance" or not same:
+                images = _select(record, pictures, f"{attack}{ending}", name)
+                strips.append(_draw(f"defense {record.case.defense}: {words}", f"seed {record.case.seed}", images))
     return strips
 
 
-def _images(record: Record, held: Held, key: str, name: str) -> UInt8[np.ndarray, "n c h w"] | None:
+def _select(record: Record, pictures: PicturesBySlug, key: str, name: str) -> UInt8[np.ndarray, "n c h w"] | None:
     """Return the pictures of one class; None where there are none, or not one row a class."""
-    classes = record.class_inversion.classes if record.class_inversion else []
-    rows = held[record.case.slug].classes.get(key)
+    classes = _classes(record)
+    rows = pictures[record.case.slug].classes.get(key)
     if rows is None or rows.ndim != 5 or len(rows) != len(classes) or name not in classes:
         return None
-    found: UInt8[np.ndarray, "n c h w"] = rows[classes.index(name)]
-    return found
+    images: UInt8[np.ndarray, "n c h w"] = rows[classes.index(name)]
+    return images
 
 
-def _strip(label: str, words: str, images: UInt8[np.ndarray, "n c h w"] | None) -> Strip:
+def _draw(label: str, words: str, images: UInt8[np.ndarray, "n c h w"] | None) -> Strip:
     if images is None:
         return Strip(label, "no pictures")
-    return Strip(label, words, tuple(tile(image, "") for image in images))
+    return Strip(label, words, tuple(draw_tile(image, "") for image in images))

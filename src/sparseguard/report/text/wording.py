@@ -1,114 +1,90 @@
-"""Sentences and number formats that every form of the report shares."""
+"""Sentences that every form of the report shares."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
 
-MISSING = "not available"
+from sparseguard.record import Conditions, MetricDescription
+from sparseguard.report.analysis.adversary import Adversary
+from sparseguard.report.text.numbers import format_chance
 
-
-class Metric(NamedTuple):
-    """How a metric is printed."""
-
-    label: str
-    unit: str
-    digits: int
-
-
-METRICS = {"psnr": Metric("PSNR", "dB", 2), "ssim": Metric("SSIM", "", 3), "id@1": Metric("id@1", "", 3)}
-PARTS = ("private", "test")
-KNOWLEDGE = {
-    "black-box": "the attacker has images of its own and what the model gives away for them",
+_KNOWLEDGE = {
+    "black-box": "the attacker has auxiliary images and the target's outputs for them",
     "gray-box": "the attacker also knows the defense and its settings",
-    "white-box": "the attacker also has the model's weights",
+    "white-box": "the attacker also has the target's weights",
 }
-THREATS = {
-    "end-to-end": "The attacker sees the output of the last hidden layer and wants each private image back.",
-    "split": "The attacker sees the output of the first linear layer, as the server does in split inference, "
-    "and wants each private image back.",
-    "plug-and-play": "The attacker has the weights and searches a generator for images of each class.",
+_CONTROLS = {
+    "shuffled-features": "shuffled features: learns with the features of another image beside each of its images; "
+    "what it reaches needs no features",
+    "untrained-target": "untrained target: attacks the model as it was before training",
 }
-UNDEFENDED = "none"
-CONTROLS = ("standardize-only", "conv-control", "relu-threshold", "low-rank", "downsample")
-"""Defenses that are there to be compared with: each has one property of another defense without the rest of it."""
-DIRECTION = "Higher PSNR, SSIM and id@1 mean that more leaks."
 
 
-def threat_sentence(threat: str, tap: str = "") -> str:
-    """Return what a threat means in one sentence; one that is called as its tap is that of an audit.
+def describe_adversary(adversary: Adversary) -> str:
+    """Return what an adversary has.
 
     Example:
-        >>> threat_sentence("plug-and-play")
-        'The attacker has the weights and searches a generator for images of each class.'
+        >>> describe_adversary(Adversary("gray-box", 16))
+        'the attacker also knows the defense and its settings; it observes each private image 16 times'
     """
-    if threat == tap and threat not in THREATS:
-        return f"The attacker sees what the model puts out at '{tap}' and wants each private image back."
-    return THREATS.get(threat, "What this threat means is not known to this version of sparseguard.")
+    words = _KNOWLEDGE.get(adversary.knowledge, "this version of sparseguard does not know it")
+    return words if adversary.queries == 1 else f"{words}; it observes each private image {adversary.queries} times"
 
 
-def identification_sentence(sizes: dict[str, int]) -> str:
-    """Return what id@1 was measured among, from the number of images by part.
+def describe_identification(sizes: dict[str, int]) -> str:
+    """Return among how many images id@1 was measured, from the number of images by split.
 
     Example:
-        >>> identification_sentence({"private": 2000, "test": 900})
+        >>> describe_identification({"private": 2000, "test": 900})
         'id@1 among N = 2,000 private images (chance 0.0005), among N = 900 test images (chance 0.0011).'
-        >>> identification_sentence({})
+        >>> describe_identification({})
         'id@1 was not measured.'
     """
     if not sizes:
         return "id@1 was not measured."
-    among = (f"among N = {size:,} {part} images (chance {chance(size)})" for part, size in sizes.items())
-    return f"id@1 {', '.join(among)}."
+    words = (f"among N = {size:,} {split} images (chance {format_chance(size)})" for split, size in sizes.items())
+    return f"id@1 {', '.join(words)}."
 
 
-def chance(size: int) -> str:
-    """Return the chance level of id@1 among ``size`` images, to two digits that mean something.
-
-    Example:
-        >>> chance(2000)
-        '0.0005'
-    """
-    return f"{1 / size:.2g}" if size > 0 else MISSING
-
-
-def number(value: float | None, digits: int) -> str:
-    """Return a number with fixed digits, or the words for a missing one.
+def describe_direction(metrics: Iterable[MetricDescription]) -> str:
+    """Return which values of the metrics mean that more leaks.
 
     Example:
-        >>> number(12.345, 1), number(None, 1)
-        ('12.3', 'not available')
+        >>> from sparseguard.record import MetricDescription as Metric
+        >>> describe_direction([Metric(label="PSNR", direction="higher"), Metric(label="LPIPS", direction="lower")])
+        'Higher PSNR and lower LPIPS mean that more leaks.'
     """
-    return MISSING if value is None else f"{value:.{digits}f}"
+    labels: dict[str, list[str]] = {}
+    for metric in metrics:
+        labels.setdefault(metric.direction, []).append(metric.label)
+    words = " and ".join(f"{direction} {_join(names)}" for direction, names in labels.items())
+    return f"{words[:1].upper()}{words[1:]} mean that more leaks." if words else ""
 
 
-def gain(value: float | None, digits: int) -> str:
-    """Return a difference with its sign.
+def describe_conditions(conditions: Conditions) -> tuple[str, ...]:
+    """Return the conditions of an attack that differ from the usual ones.
 
     Example:
-        >>> gain(1.0, 2), gain(-0.001, 2)
-        ('+1.00', '+0.00')
+        >>> describe_conditions(Conditions(queries=4, auxiliary_fraction=0.5))
+        ('observes each image 4 times', 'learns from 50 % of the auxiliary data')
+        >>> describe_conditions(Conditions())
+        ()
     """
-    return MISSING if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
+    words = []
+    if conditions.queries != 1:
+        words.append(f"observes each image {conditions.queries} times")
+    if conditions.control != "none":
+        words.append(_CONTROLS[conditions.control])
+    if conditions.auxiliary_fraction != 1:
+        words.append(f"learns from {100 * conditions.auxiliary_fraction:.3g} % of the auxiliary data")
+    if conditions.known_private:
+        words.append(f"knows {100 * conditions.known_private:.3g} % of the private images")
+    if conditions.dataset:
+        words.append(f"learns from images of another data set, {conditions.dataset}")
+    if conditions.max_images:
+        words.append(f"attacks {conditions.max_images:,} images of each split")
+    return tuple(words)
 
 
-def interval(ends: tuple[float, float] | None, digits: int, signed: bool = False) -> str:
-    """Return an interval in square brackets, nothing where there is none.
-
-    Example:
-        >>> interval((1.0, 2.5), 1), interval((-1.0, 2.5), 1, signed=True), interval(None, 1)
-        ('[1.0, 2.5]', '[-1.0, +2.5]', '')
-    """
-    if ends is None:
-        return ""
-    words = [gain(end, digits) if signed else number(end, digits) for end in ends]
-    return f"[{', '.join(words)}]"
-
-
-def metric_of(name: str) -> Metric:
-    """Return how a metric is printed; one that this version does not know has its own name and three digits.
-
-    Example:
-        >>> metric_of("psnr").unit, metric_of("evaluator accuracy (a network)").label
-        ('dB', 'evaluator accuracy (a network)')
-    """
-    return METRICS.get(name, Metric(name, "", 3))
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

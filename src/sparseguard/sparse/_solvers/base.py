@@ -1,4 +1,4 @@
-"""What a solver is: settings that, bound to a problem, give a first state and a step."""
+"""Interface of solvers: settings that, bound to a problem, give a first state and a step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class State:
     """A solver's tensors between two steps, one row an image."""
 
     def select(self: S, index: Tensor) -> S:
-        """Return the state of some of the images."""
+        """Return the state of a subset of the images."""
         return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -40,14 +40,14 @@ class Iteration(ABC, Generic[S]):
 
     @abstractmethod
     def step(self, state: S) -> S:
-        """Return the state one step further. The given state is not used again."""
+        """Return the next state; ``state`` is not used again."""
 
     @abstractmethod
     def code(self, state: S) -> Codes:
         """Return the codes of a state."""
 
     def potentials(self, state: S) -> Codes | None:
-        """Return what the codes are the threshold of, if the method has such a thing."""
+        """Return the values whose threshold the codes are, if the method has them."""
         return None
 
 
@@ -55,7 +55,7 @@ class Method(ABC):
     """Settings of a solver."""
 
     def arrange(self, problem: Problem) -> Layout:
-        """Return the problem as this method likes to see it."""
+        """Return the problem in the layout of this method."""
         return Layout(problem)
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Method(ABC):
             ValueError: when the method does not solve problems of this kind.
         """
 
-    def unrolled(
+    def unroll(
         self,
         problem: Problem,
         lipschitz: Float[Tensor, ""],
@@ -77,37 +77,37 @@ class Method(ABC):
         """Return the codes (and potentials) after ``steps`` steps with a graph through all of them.
 
         Args:
-            problem: whose images, atoms or lambda want gradients.
+            problem: images, atoms or lambda require gradients.
             lipschitz: the largest eigenvalue; a constant to the gradient.
             steps: number of steps.
             start: codes to start from; a constant to the gradient.
-            segment: keep only the state of every so many steps, and recompute those between on the way back.
+            segment: keep the state after every so many steps only, and recompute those between in the backward pass.
         """
         iteration = self.bind(problem, lipschitz)
         state = iteration.init(start)
         kind = type(state)
-        done = 1
-        while done < steps:
-            count = min(segment or 1, steps - done)
+        step = 1
+        while step < steps:
+            count = min(segment or 1, steps - step)
 
             def advance(*tensors: Tensor, count: int = count) -> tuple[Tensor, ...]:
                 inner = kind(*tensors)
                 for _ in range(count):
                     inner = iteration.step(inner)
-                passed: tuple[Tensor, ...] = inner.tensors()
-                return passed
+                outputs: tuple[Tensor, ...] = inner.tensors()
+                return outputs
 
             if segment is None:
                 state = iteration.step(state)
             else:
                 tensors: tuple[Tensor, ...] = recompute(advance, *state.tensors(), use_reentrant=False)
                 state = kind(*tensors)
-            done += count
+            step += count
         return iteration.code(state), iteration.potentials(state)
 
 
-def refuse_twice(rule: str) -> None:
-    """Refuse a way back that is itself to be differentiated.
+def refuse_double_backward(rule: str) -> None:
+    """Refuse a backward pass that is itself to be differentiated.
 
     Raises:
         RuntimeError: within a backward pass with ``create_graph=True``.

@@ -1,4 +1,4 @@
-"""The locally competitive algorithm, literally."""
+"""The locally competitive algorithm as published."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Lca(Method):
 
     .. math:: P^+ = P + \tfrac1\tau (\mathrm{drive} - P - R * G), \qquad R = T_\lambda(P)
 
-    G is the connectivity: inner products of shifted atoms without each atom's own. With ``valid`` padding the resting
-    point is the minimum of Eq. 1. With ``same`` padding it is not: G does not know that the reconstruction is cropped
+    G is the connectivity: inner products of shifted atoms without each atom's own. With ``valid`` padding the fixed
+    point is the minimum of Eq. 1. With ``same`` padding it is not: G ignores that the reconstruction is cropped
     at the border. The first step's potentials are zeros, and the code is read before the last update of the
     potentials, as the public library lca-pytorch does.
 
@@ -74,5 +74,5 @@ class LcaIteration(Iteration[LcaState]):
         return self.problem.shrink(state.potentials)
 
     def potentials(self, state: LcaState) -> Codes:
-        """Return the potentials that the code was read from."""
+        """Return the potentials whose threshold the code is."""
         return state.potentials

@@ -18,7 +18,7 @@ class Conv(Backbone):
 
     Stages: ``block1`` to ``block5``, each a convolution that keeps the grid, the normalization, ReLU and, from the
     second block on, max-pooling by 2 as long as the grid has two rows and columns; then Linear, ReLU, Linear, ReLU,
-    Linear. Any image size, grey or colour. 32 x 32 pixels leave 256 x 2 x 2 values, 224 x 224 leave 256 x 14 x 14.
+    Linear. Any image size, gray or color. 32 x 32 pixels leave 256 x 2 x 2 values, 224 x 224 leave 256 x 14 x 14.
 
     Args:
         width: of the two dense layers.

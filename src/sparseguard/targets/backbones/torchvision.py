@@ -203,7 +203,7 @@ def expand_short_name(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Expand the short name ``torchvision:NAME`` of a recipe's backbone.
 
     Example:
-        >>> spelled_out({"name": "torchvision:resnet18", "grey": "convolution"})
+        >>> expand_short_name({"name": "torchvision:resnet18", "grey": "convolution"})
         {'name': 'torchvision', 'grey': 'convolution', 'model': 'resnet18'}
     """
     name = entry.get("name")

@@ -42,7 +42,7 @@ class TrainingHistory:
     ) -> None:
         """Append an epoch; ``stale`` is 0 afterwards when its weights are the best so far."""
         if not (math.isfinite(train_loss) and math.isfinite(held_out_loss)):
-            raise TrainingError(f"{label}, epoch {self.epoch + 1}: the loss is not finite. Try a lower fit.lr.")
+            raise TrainingError(f"{label}, epoch {self.epoch + 1}: the loss is not finite. Try a lower training.lr.")
         self.epoch += 1
         self.stale += 1
         if held_out_loss < self.best_loss or not in_last_phase:

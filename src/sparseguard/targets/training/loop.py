@@ -37,7 +37,7 @@ class Training:
         codes: codes of the first sparse layer.
         images: training images.
         state: tensors that the defense learned in `prepare`.
-        tap_stage: the stage whose output leaks.
+        tap_stage: the stage of the tap.
         epochs: number of epochs planned.
         device: where to compute.
         generator: of shuffling.

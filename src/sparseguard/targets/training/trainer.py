@@ -31,7 +31,7 @@ IN_MEMORY = CodeCache()
 
 @settings
 class Fit:
-    """How targets are trained, the same for every defense.
+    """Training hyperparameters, the same for every defense.
 
     Args:
         epochs: at most this many.
@@ -89,7 +89,7 @@ def train(
         device: where to train.
         progress: advanced after every batch.
         label: the task's name in ``progress`` and in errors.
-        tap_stage: the stage whose output leaks, for defenses that act there.
+        tap_stage: the stage of the tap, for defenses that act there.
         checkpoint: file to resume from, and to write at the end of epochs.
         checkpoint_seconds: least time between two checkpoints.
         code_cache: where the first sparse layer's codes are stored, and how many of them.

@@ -1,0 +1,1 @@
+"""Priors from NVIDIA's StyleGAN2-ADA and StyleGAN3."""

@@ -1,4 +1,4 @@
-"""A user's checkout of NVIDIA's StyleGAN2-ADA or StyleGAN3 repository, whose classes build the networks."""
+"""Classes from a user's checkout of NVIDIA's StyleGAN2-ADA or StyleGAN3 repository."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from sparseguard.core.errors import DataError, RecipeError, SparseguardError
-from sparseguard.core.user_code.isolated_import import code_of
-from sparseguard.generators.external.nvidia.shims import stand_ins
+from sparseguard.core.user_code.isolated_import import importable_folder
+from sparseguard.generators.external.nvidia.shims import install_shims
 
 ENVIRONMENT = "SPARSEGUARD_CHECKOUT"
-"""Where the checkout is, instead of where it was at import."""
+"""Environment variable: the checkout's folder, if it moved since the import."""
 
 OPERATIONS = ("bias_act", "upfirdn2d", "filtered_lrelu")
 """Modules below ``torch_utils/ops`` that would compile a plugin for CUDA."""
@@ -45,13 +45,13 @@ class Network(pydantic.BaseModel):
 
 
 @contextmanager
-def checkout_code(checkout: Path) -> Iterator[dict[str, str]]:
-    """Let the checkout's modules be imported, its operations never compiling anything, until left.
+def import_checkout(checkout: Path) -> Iterator[dict[str, str]]:
+    """Make the checkout's modules importable within the context, without compilation of its operations.
 
-    On CUDA, too, the operations then run as they are written for reference in PyTorch: slower, to rounding the same.
-    What the context yields, see `code_of`.
+    The operations then run as their reference in PyTorch, on CUDA too: slower, and equal up to rounding. Yields as
+    `importable_folder` does.
     """
-    with stand_ins(), code_of(checkout) as sources:
+    with install_shims(), importable_folder(checkout) as sources:
         for name in OPERATIONS:
             if (checkout / "torch_utils" / "ops" / f"{name}.py").is_file():
                 vars(importlib.import_module(f"torch_utils.ops.{name}"))["_init"] = _no_plugin
@@ -65,43 +65,43 @@ def build(network: Network, checkout: Path) -> tuple[nn.Module, dict[str, str]]:
         DataError: when the checkout's class does not take these arguments.
     """
     where = f"{checkout}: building {network.module}.{network.name}"
-    with explained(where), torch.random.fork_rng(), checkout_code(checkout) as sources:  # building draws weights
+    with convert_errors(where), torch.random.fork_rng(), import_checkout(checkout) as sources:  # building draws weights
         built = getattr(importlib.import_module(network.module), network.name)(*network.args, **network.kwargs)
     if not isinstance(built, nn.Module):
-        raise DataError(f"{checkout}: {network.module}.{network.name} makes no network.")
+        raise DataError(f"{checkout}: {network.module}.{network.name} returns no network.")
     return built.eval().requires_grad_(False), sources
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def convert_errors(action: str) -> Iterator[None]:
     """Turn whatever the checkout's code raises into a `DataError`."""
     try:
         yield
     except SparseguardError:
         raise
     except ModuleNotFoundError as error:
-        raise DataError(f"{doing}: its code needs the module '{error.name}'. Install it.") from error
+        raise DataError(f"{action}: its code needs the module '{error.name}'. Install it.") from error
     except Exception as error:
-        told = " ".join(str(error).split())[:300]
-        raise DataError(f"{doing}: failed with {type(error).__name__}: {told}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{action}: failed with {type(error).__name__}: {reason}") from error
 
 
 def check_checkout(checkout: Path) -> Path:
     """Return the absolute path of a folder that looks like one of NVIDIA's repositories.
 
     Raises:
-        RecipeError: naming what it lacks.
+        RecipeError: naming the missing files.
     """
-    lacks = [part for part in PARTS if not (checkout / part).exists()]
-    if lacks:
+    missing = [part for part in PARTS if not (checkout / part).exists()]
+    if missing:
         raise RecipeError(
-            f"checkout: {checkout} lacks {', '.join(lacks)}. Give the folder of a clone of NVlabs/stylegan3 or "
+            f"checkout: {checkout} lacks {', '.join(missing)}. Give the folder of a clone of NVlabs/stylegan3 or "
             "NVlabs/stylegan2-ada-pytorch."
         )
     return checkout.resolve()
 
 
-def chosen_checkout(on_card: str) -> Path:
+def resolve_checkout(on_card: str) -> Path:
     """Return the folder in the environment variable ``SPARSEGUARD_CHECKOUT``, or else the one on the card."""
     return Path(os.environ.get(ENVIRONMENT) or on_card)
 

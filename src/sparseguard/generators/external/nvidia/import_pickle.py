@@ -1,4 +1,4 @@
-"""Making a prior of one of NVIDIA's pickles, which is read once and never again."""
+"""Import of NVIDIA's pickles as priors; a pickle is read once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparseguard.generators.library import save_prior
 from sparseguard.generators.validation import check_images
 
 OUTPUT = (-1.0, 1.0)
-"""NVIDIA's black and white, looked at on a few images."""
+"""NVIDIA's values of black and white, checked on a few images."""
 
 
 def import_official(
@@ -36,24 +36,24 @@ def import_official(
     """Convert ``G_ema`` and ``D`` of a pickle into a prior in ``folder`` and return it.
 
     The pickle is read by the checkout's ``legacy.load_network_pkl``, which runs whatever code the pickle brings. The
-    networks are then built anew by the checkout's own classes, and must make the same of the same latents to 1e-4. A
-    discriminator that cannot be built anew is left out, and the card says why.
+    networks are then rebuilt by the checkout's own classes, and their outputs must agree to 1e-4. A discriminator that
+    cannot be rebuilt is left out, and the card says why.
 
     Args:
-        folder: what is made; it must not be there.
+        folder: the new folder; it must not exist.
         pickle: e.g. ``stylegan3-t-ffhqu-256x256.pkl``.
         checkout: a clone of the repository it was trained with.
-        trust_pickle: that the user knows that code in the pickle is run.
-        name: what tables call the prior.
+        trust_pickle: consent that code in the pickle is run.
+        name: of the prior, in tables.
         trained_on: one sentence on the images it was trained on.
-        classes: names of their classes; None where they are not known.
-        known: fingerprints ``(n, 8)`` of them; None where they are not known.
-        condition: the class that images are drawn of, by a network with classes; None for a vector of zeros.
+        classes: names of their classes; None if unknown.
+        known: fingerprints ``(n, 8)`` of these images; None if unknown.
+        condition: the class of the images, for a network with classes; None for a vector of zeros.
 
     Raises:
         RecipeError: without ``trust_pickle``, for no such checkout or class.
-        DataError: when the pickle cannot be read or its networks not be built anew, or its images cannot be used.
-        StoreError: when the folder is there or cannot be written.
+        DataError: when the pickle cannot be read or its networks not be rebuilt, or its images cannot be used.
+        StoreError: when the folder exists or cannot be written.
     """
     if not trust_pickle:
         raise RecipeError(
@@ -63,31 +63,31 @@ def import_official(
     checkout = check_checkout(checkout)
     if not pickle.is_file():
         raise DataError(f"{pickle}: there is no such file.")
-    given, critic = unpickle(pickle, checkout)
-    _check_condition(condition, given.sizes["c_dim"])
-    generator, network, sources = rebuild(given, checkout)
-    judge, judging, more = _rebuilt_critic(critic, checkout)
-    card = _card(given, name, trained_on, classes, judging)
-    made = OfficialConstruction(
+    unpickled, critic = unpickle(pickle, checkout)
+    _check_condition(condition, unpickled.sizes["c_dim"])
+    generator, network, sources = rebuild(unpickled, checkout)
+    discriminator, rebuilt, more = _rebuild_critic(critic, checkout)
+    card = _card(unpickled, name, trained_on, classes, rebuilt)
+    construction = OfficialConstruction(
         checkout=str(checkout),
         sources={**sources, **more},
         pickle=pickle.name,
         pickle_sha256=sha256_of(pickle),
         generator=network,
-        discriminator=judging if isinstance(judging, Network) else None,
+        discriminator=rebuilt if isinstance(rebuilt, Network) else None,
         condition=condition,
         output=OUTPUT,
     )
-    card = _with(card, made)
-    prior = OfficialPrior(card, known, generator, judge)
-    seen = check_images(prior, OUTPUT)
-    card = _with(card, made.model_copy(update={"seen": seen}))
+    card = _with_construction(card, construction)
+    prior = OfficialPrior(card, known, generator, discriminator)
+    measured = check_images(prior, OUTPUT)
+    card = _with_construction(card, construction.model_copy(update={"seen": measured}))
     save_prior(folder, card, known, prior.generator.state_dict())
-    return OfficialPrior(card, known, generator, judge)
+    return OfficialPrior(card, known, generator, discriminator)
 
 
-def _rebuilt_critic(critic: Unpickled | None, checkout: Path) -> tuple[nn.Module | None, Network | str, dict[str, str]]:
-    """The discriminator, how it is built or why it is not, and its sources."""
+def _rebuild_critic(critic: Unpickled | None, checkout: Path) -> tuple[nn.Module | None, Network | str, dict[str, str]]:
+    """Return the discriminator, its construction or the reason why there is none, and its sources."""
     if critic is None:
         return None, "the pickle has none", {}
     try:
@@ -97,15 +97,17 @@ def _rebuilt_critic(critic: Unpickled | None, checkout: Path) -> tuple[nn.Module
 
 
 def _card(
-    given: Unpickled, name: str, trained_on: str, classes: Sequence[str] | None, judging: Network | str
+    unpickled: Unpickled, name: str, trained_on: str, classes: Sequence[str] | None, rebuilt: Network | str
 ) -> PriorCard:
-    sizes = given.sizes
+    sizes = unpickled.sizes
     channels: Any = sizes["img_channels"]
     if channels not in (1, 3):
         raise DataError(f"prior '{name}': its images have {channels} channels; 1 or 3 can be used.")
-    source = [f"Converted from NVIDIA's network {given.name}; its images were equal to those of the pickle's to 1e-4."]
-    if isinstance(judging, str):
-        source.append(f"Without a discriminator: {judging}.")
+    source = [
+        f"Converted from NVIDIA's network {unpickled.name}; its images were equal to those of the pickle's to 1e-4."
+    ]
+    if isinstance(rebuilt, str):
+        source.append(f"Without a discriminator: {rebuilt}.")
     return PriorCard(
         name=name,
         kind="official",
@@ -119,8 +121,8 @@ def _card(
     )
 
 
-def _with(card: PriorCard, made: OfficialConstruction) -> PriorCard:
-    return card.model_copy(update={"construction": made.model_dump(mode="json")})
+def _with_construction(card: PriorCard, construction: OfficialConstruction) -> PriorCard:
+    return card.model_copy(update={"construction": construction.model_dump(mode="json")})
 
 
 def _check_condition(condition: int | None, classes: int) -> None:

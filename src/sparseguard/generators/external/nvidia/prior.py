@@ -1,4 +1,4 @@
-"""A prior that is one of NVIDIA's networks, built by the classes in the user's checkout of their repository."""
+"""Priors that are NVIDIA's networks, built by the classes in a checkout of their repository."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from sparseguard.core.errors import DataError, RecipeError
 from sparseguard.core.state_dicts import load_strictly
-from sparseguard.core.user_code.isolated_import import check_sources, quiet
+from sparseguard.core.user_code.isolated_import import check_sources, suppress_warnings
 from sparseguard.generators.base import Prior
 from sparseguard.generators.card import PriorCard
-from sparseguard.generators.external.nvidia.checkout import ENVIRONMENT, Network, build, chosen_checkout
-from sparseguard.generators.validation import OutputRange, scaled
+from sparseguard.generators.external.nvidia.checkout import ENVIRONMENT, Network, build, resolve_checkout
+from sparseguard.generators.validation import OutputRange, rescale
 
 BLOCKS = ("SynthesisLayer", "SynthesisBlock")
 """Classes of the synthesis' layers: StyleGAN3's and StyleGAN2's."""
@@ -25,7 +25,7 @@ REMEDY = f"Put it back, point {ENVIRONMENT} to a checkout with it, or import the
 
 
 class OfficialConstruction(pydantic.BaseModel):
-    """What is needed to build NVIDIA's networks.
+    """Arguments to build NVIDIA's networks.
 
     Args:
         checkout: folder of the checkout at import.
@@ -34,9 +34,9 @@ class OfficialConstruction(pydantic.BaseModel):
         pickle_sha256: its checksum.
         generator: how to build the generator.
         discriminator: how to build the discriminator; None where there is none.
-        condition: the class images are drawn of; None for a vector of zeros.
+        condition: the class of the images; None for a vector of zeros.
         output: the values of black and white.
-        seen: between which values 99 of 100 lay at import.
+        seen: the range of 99 of 100 values at import.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -56,9 +56,9 @@ class OfficialConstruction(pydantic.BaseModel):
 class OfficialPrior(Prior):
     """StyleGAN2-ADA or StyleGAN3.
 
-    Drawn with ``noise_mode="const"`` and ``force_fp32=True``; truncation is the network's own ``mapping``'s. No pickle
-    is read and nothing is compiled. The checkout's code is run when it is loaded: `load_prior` asks
-    for consent. Code that runs on other sources than at import is refused.
+    Synthesis uses ``noise_mode="const"`` and ``force_fp32=True``; truncation is that of the network's ``mapping``. No
+    pickle is read and nothing is compiled. Loading runs the checkout's code: `load_prior` asks for consent. It
+    refuses sources that changed since the import.
     """
 
     runs_code: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class OfficialPrior(Prior):
     ) -> None:
         parts = {"generator": generator} | ({} if discriminator is None else {"discriminator": discriminator})
         super().__init__(card, trained_on, nn.ModuleDict(parts))
-        self._made = construction(card)
+        self._construction = read_construction(card)
         self._net, self._critic = cast("Any", generator), cast("Any", discriminator)
         for part in () if discriminator is None else discriminator.modules():
             if isinstance(vars(part).get("group_size"), int):
@@ -79,13 +79,13 @@ class OfficialPrior(Prior):
     def load(cls, folder: Path, card: PriorCard, trained_on: Tensor | None, tensors: Mapping[str, Tensor]) -> Prior:
         """Build the networks with the checkout's classes and load their weights.
 
-        The checkout is looked for where it was at import, or where ``SPARSEGUARD_CHECKOUT`` says.
+        The checkout is the one of the import, or the folder in ``SPARSEGUARD_CHECKOUT``.
         """
-        made = construction(card)
-        checkout = chosen_checkout(made.checkout)
-        check_sources(checkout, made.sources, REMEDY)
-        generator, _ = build(made.generator, checkout)
-        discriminator = None if made.discriminator is None else build(made.discriminator, checkout)[0]
+        construction = read_construction(card)
+        checkout = resolve_checkout(construction.checkout)
+        check_sources(checkout, construction.sources, REMEDY)
+        generator, _ = build(construction.generator, checkout)
+        discriminator = None if construction.discriminator is None else build(construction.discriminator, checkout)[0]
         prior = cls(card, trained_on, generator, discriminator)
         load_strictly(prior.generator, tensors, str(folder))
         return prior
@@ -96,20 +96,20 @@ class OfficialPrior(Prior):
         """Return the network's w, truncated by its own mean.
 
         Raises:
-            RecipeError: for a truncation of a network that kept no mean w.
+            RecipeError: for a truncation of a network without a mean w.
         """
         if truncation != 1 and not isinstance(getattr(self._net.mapping, "w_avg", None), Tensor):
-            raise RecipeError(f"prior '{self.card.name}': it kept no mean w; truncation must be 1.")
+            raise RecipeError(f"prior '{self.card.name}': it has no mean w; truncation must be 1.")
         c = self._condition(len(z), self._net.c_dim, z)
-        with quiet():
+        with suppress_warnings():
             w: Tensor = self._net.mapping(z, c, truncation_psi=truncation, truncation_cutoff=cutoff)
         return w
 
     def synthesis(self, w: Float[Tensor, "n num_ws w_dim"]) -> Float[Tensor, "n c h w"]:
         """Return the images of w, the network's black at 0 and its white at 1."""
-        with quiet():
+        with suppress_warnings():
             images: Tensor = self._net.synthesis(w, noise_mode="const", force_fp32=True)
-        return scaled(images, self._made.output)
+        return rescale(images, self._construction.output)
 
     def realism(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"] | None:
         """Return the discriminator's logits, each image by itself: its minibatch statistics are of groups of one.
@@ -126,38 +126,38 @@ class OfficialPrior(Prior):
                 f"prior '{self.card.name}': its discriminator takes images of {self.card.shape}, these are "
                 f"{tuple(images.shape[1:])}."
             )
-        low, high = self._made.output
+        low, high = self._construction.output
         c = self._condition(len(images), self._critic.c_dim, images)
-        with quiet():
+        with suppress_warnings():
             logits: Tensor = self._critic(images * (high - low) + low, c, force_fp32=True)
         return logits.flatten()
 
     def layers(self) -> Sequence[nn.Module]:
-        """Return StyleGAN3's synthesis layers, or StyleGAN2's blocks, which put out features and a picture."""
+        """Return StyleGAN3's synthesis layers, or StyleGAN2's blocks, which return features and a picture."""
         return tuple(part for part in self._net.synthesis.children() if type(part).__name__ in BLOCKS)
 
     def _condition(self, count: int, classes: int, like: Tensor) -> Tensor:
         c = like.new_zeros(count, classes)
-        if self._made.condition is not None and classes:
-            c[:, self._made.condition] = 1
+        if self._construction.condition is not None and classes:
+            c[:, self._construction.condition] = 1
         return c
 
     def _check_sizes(self) -> None:
         net, critic = self._net, self._critic
-        found = {"num_ws": net.num_ws, "w_dim": net.w_dim, "latent": (net.z_dim,), "shape": _shape(net)}
+        sizes = {"num_ws": net.num_ws, "w_dim": net.w_dim, "latent": (net.z_dim,), "shape": _shape(net)}
         if critic is not None:
-            found["shape of the discriminator's images"] = _shape(critic)
-        for name, value in found.items():
-            said = getattr(self.card, name.split()[0])
-            if value != said:
-                raise DataError(f"prior '{self.card.name}': {name} is {value} in the network, {said} on the card.")
+            sizes["shape of the discriminator's images"] = _shape(critic)
+        for name, value in sizes.items():
+            expected = getattr(self.card, name.split()[0])
+            if value != expected:
+                raise DataError(f"prior '{self.card.name}': {name} is {value} in the network, {expected} on the card.")
 
 
-def construction(card: PriorCard) -> OfficialConstruction:
-    """Return how a card says the networks are built.
+def read_construction(card: PriorCard) -> OfficialConstruction:
+    """Return the arguments on the card to build the networks.
 
     Raises:
-        DataError: when it does not say.
+        DataError: when they are missing or wrong.
     """
     try:
         return OfficialConstruction.model_validate(card.construction)

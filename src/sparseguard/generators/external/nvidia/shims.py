@@ -1,4 +1,4 @@
-"""Small stand-ins for modules that older code imports and may not find, or of which nothing is needed."""
+"""Shims for modules that NVIDIA's code imports but does not need."""
 
 from __future__ import annotations
 
@@ -13,49 +13,46 @@ from torch.torch_version import TorchVersion
 
 
 @contextmanager
-def stand_ins() -> Iterator[None]:
-    """Let code import what NVIDIA's repositories need besides torch and numpy to build and run a network.
+def install_shims() -> Iterator[None]:
+    """Install shims, within the context, of what NVIDIA's repositories import besides torch and numpy.
 
-    ``requests`` and ``click``, of which only the import is needed, are replaced where they are not installed. Replaced
-    wherever they are not loaded yet: ``pkg_resources`` (gone from setuptools 82), of which versions are compared;
-    ``distutils`` (gone from Python 3.12); `torch.utils.cpp_extension`, since nothing is compiled. They need setuptools,
-    which alters `sys.path` when it is imported.
+    Shims replace ``requests`` and ``click`` where they are not installed, and, unless they are loaded already,
+    ``pkg_resources`` (gone from setuptools 82; used to compare versions), ``distutils`` (gone from Python 3.12) and
+    `torch.utils.cpp_extension` (nothing is compiled). The latter three need setuptools, which alters `sys.path`.
     """
     missing = [
-        name
-        for name in STAND_INS
-        if name not in sys.modules and (name in ALWAYS or importlib.util.find_spec(name) is None)
+        name for name in SHIMS if name not in sys.modules and (name in ALWAYS or importlib.util.find_spec(name) is None)
     ]
-    made = {name: _module(name, STAND_INS[name]) for name in missing}
-    sys.modules.update(made)
+    shims = {name: _build_module(name, SHIMS[name]) for name in missing}
+    sys.modules.update(shims)
     try:
         yield
     finally:
-        for name, module in made.items():
+        for name, module in shims.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
 
 
-def _truth(text: str) -> bool:
+def _parse_bool(text: str) -> bool:
     return text.lower() in ("y", "yes", "t", "true", "on", "1")
 
 
-def _decorates(*_args: Any, **_options: Any) -> Callable[[Any], Any]:
+def _no_decorator(*_args: Any, **_options: Any) -> Callable[[Any], Any]:
     return lambda function: function
 
 
-STAND_INS: dict[str, dict[str, Any]] = {
+SHIMS: dict[str, dict[str, Any]] = {
     "pkg_resources": {"parse_version": TorchVersion},
     "distutils": {"__path__": []},
-    "distutils.util": {"strtobool": _truth},
+    "distutils.util": {"strtobool": _parse_bool},
     "requests": {},
-    "click": dict.fromkeys(("command", "option", "argument", "group", "pass_context"), _decorates),
+    "click": dict.fromkeys(("command", "option", "argument", "group", "pass_context"), _no_decorator),
     "torch.utils.cpp_extension": {},
 }
 ALWAYS = ("pkg_resources", "distutils", "distutils.util", "torch.utils.cpp_extension")
 
 
-def _module(name: str, content: dict[str, Any]) -> ModuleType:
+def _build_module(name: str, content: dict[str, Any]) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(content)
     return module
