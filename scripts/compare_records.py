@@ -1,7 +1,8 @@
 """Compare the records of two run folders: ``python scripts/compare_records.py OLD NEW``.
 
 Records of every schema version are read. Everything is compared but keys and provenance. With ``--intervals``,
-95 % intervals by the bootstrap may differ. Ends with 1 where records differ, and prints every difference.
+95 % intervals of paired differences and of class inversion may differ. Prints every difference, and ends with 1 where
+there are any.
 """
 
 from __future__ import annotations
@@ -41,15 +42,16 @@ def compare_folders(old: Path, new: Path, *, intervals: bool = False) -> Iterato
     Args:
         old: a run folder.
         new: another one.
-        intervals: leave out intervals of paired differences and of AUC, which come from the bootstrap.
+        intervals: leave out intervals of paired differences and of class inversion.
     """
     before, now = ({record.case.slug: record for record in read_records(folder)} for folder in (old, new))
     for slug in sorted(before.keys() | now.keys()):
         if slug not in before or slug not in now:
             yield f"{slug}: only in the {'new' if slug in now else 'old'} folder"
             continue
+        bootstrap = "scores" if now[slug].class_inversion else "comparisons"
         for difference in compare(_plain(before[slug]), _plain(now[slug])):
-            if not (intervals and ".ci95[" in difference and ("comparisons" in difference or ".scores." in difference)):
+            if not (intervals and bootstrap in difference and ".ci95[" in difference):
                 yield f"{slug}: {difference}"
 
 
@@ -75,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    parser.add_argument("--intervals", action="store_true", help="let bootstrap intervals differ")
+    parser.add_argument("--intervals", action="store_true", help="let these intervals differ")
     given = parser.parse_args()
     try:
         differences = list(compare_folders(given.old, given.new, intervals=given.intervals))

@@ -1,10 +1,11 @@
-"""Adds the files beside docs/ to the site: CONTRIBUTING.md and CHANGELOG.md as pages, the record's schema as a file.
+"""Adds the files beside docs/ to the site: CONTRIBUTING.md and CHANGELOG.md as pages, with links that lead there.
 
 mkdocs calls `on_files` and `on_page_markdown` (`hooks` in mkdocs.yml).
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs calls it so
     """Lead links to those pages to where the site has them."""
+    root = "../" * page.file.src_uri.count("/")
     for source, target in PAGES.items():
-        markdown = markdown.replace(f"](../{source}", f"]({target}").replace(f"]({source}", f"]({target}")
+        markdown = re.sub(rf"\]\((\.\./)*{re.escape(source)}", f"]({root}{target}", markdown)
     return markdown

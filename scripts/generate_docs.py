@@ -17,6 +17,12 @@ from typing import Any
 from defenses_page import PAGE, render_page
 from sparseguard import ATTACKS, BACKBONES, BOUNDS, CHECKS, CLASS_ATTACKS, DATASETS, METRICS
 from sparseguard.core.config import describe
+from sparseguard.data import DataSet
+from sparseguard.pipeline.recipe.conditions import Conditions
+from sparseguard.pipeline.recipe.entries import ExpectedFlag
+from sparseguard.pipeline.recipe.models import settings_of
+from sparseguard.pipeline.recipe.scoring import Scoring
+from sparseguard.targets import Fit
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(\n<!-- /generated -->)", re.S)
@@ -81,6 +87,31 @@ def bounds() -> str:
     return _table(("bound", "what it is"), _summaries(BOUNDS))
 
 
+def recipe_data() -> str:
+    """Return the table of the settings that every data set has."""
+    return _describe_settings(DataSet)
+
+
+def recipe_training() -> str:
+    """Return the table of a recipe's settings of training."""
+    return _describe_settings(Fit)
+
+
+def recipe_conditions() -> str:
+    """Return the table of an attack's conditions."""
+    return _describe_settings(Conditions)
+
+
+def recipe_scoring() -> str:
+    """Return the table of a recipe's further scores."""
+    return _describe_settings(Scoring)
+
+
+def recipe_flags() -> str:
+    """Return the table of the keys of an expected flag."""
+    return _describe_settings(ExpectedFlag)
+
+
 TABLES = {
     "attacks": attacks,
     "attack-settings": attack_settings,
@@ -90,6 +121,11 @@ TABLES = {
     "class-attacks": class_attacks,
     "datasets": datasets,
     "metrics": metrics,
+    "recipe-conditions": recipe_conditions,
+    "recipe-data": recipe_data,
+    "recipe-flags": recipe_flags,
+    "recipe-scoring": recipe_scoring,
+    "recipe-training": recipe_training,
 }
 
 
@@ -107,6 +143,15 @@ def _fill(block: re.Match[str]) -> str:
 def _builtin(table: Any) -> dict[str, Any]:
     """Return the components of this project; those of other distributions have no place in its docs."""
     return {name: table[name] for name in table.builtin}
+
+
+def _describe_settings(cls: type) -> str:
+    """Return the table of the settings of a class, from its fields and its docstring."""
+    rows = []
+    for name, field in settings_of(cls).items():
+        default = "required" if field.is_required() else "absent" if field.default is None else ""
+        rows.append((f"`{name}`", default or f"`{json.dumps(field.default)}`", field.description or ""))
+    return _table(("key", "default", "meaning"), rows).replace("``", "`")
 
 
 def _summaries(table: Mapping[str, Any]) -> list[tuple[str, str]]:

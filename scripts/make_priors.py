@@ -25,11 +25,11 @@ from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.generators import (
     StyleFit,
     StylePrior,
-    fingerprint_images,
-    encode_grid,
-    draw_samples,
-    save_prior,
     describe_style_prior,
+    draw_samples,
+    encode_grid,
+    fingerprint_images,
+    save_prior,
     style_prior_tensors,
     train_style_gan,
 )
@@ -41,7 +41,7 @@ KNOWN = ("T-shirt/top", "Dress", "Coat", "Sneaker", "Bag")
 SHIPPED = {"fashion-mini": KNOWN, "fashion-mini-ten": CLASSES}
 ROOT = Path(__file__).resolve().parent.parent / "src" / "sparseguard" / "generators" / "pretrained"
 FIT = {"fashion-mini": StyleFit(images=240_000), "fashion-mini-ten": StyleFit(images=140_000)}
-JUDGED = 10_000
+MAX_IMAGES = 10_000
 JUDGING = ("fashion-mini",)
 """Whose discriminator is kept; all of them would make the package larger."""
 
@@ -60,7 +60,7 @@ def main() -> None:
     kept = torch.isin(labels, torch.tensor([CLASSES.index(name) for name in classes]))
     images = ImageSet(pixels=(pixels[kept] * 255).round().to(torch.uint8), labels=labels[kept], classes=CLASSES)
     network = FashionNet()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:JUDGED]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:MAX_IMAGES]
     real = network.features(images.batch(order))
 
     def judge(fakes: torch.Tensor) -> float:
@@ -86,7 +86,7 @@ def main() -> None:
             f"the classes {', '.join(classes)}",
             "source": (
                 "scripts/make_priors.py, seed 0.",
-                f"The distance in its history is FD(fashion-net) of 2,048 samples to {JUDGED:,} of these images.",
+                f"The distance in its history is FD(fashion-net) of 2,048 samples to {MAX_IMAGES:,} of these images.",
                 f"Trained on {given.threads} thread(s) with torch {torch.__version__}, the last part in "
                 f"{time.monotonic() - started:.0f} s.",
                 "Fashion-MNIST: MIT licence, see data/datasets/fashion_mini.LICENSE.",

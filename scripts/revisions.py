@@ -9,7 +9,7 @@ components whose source changed under the same revision. Then:
 - if they are the same (a renamed variable, types), run ``python scripts/revisions.py --same-results``.
 
 A component's source is its module with the modules it imports from its own package and from ``numerics`` (in ``core``
-and ``pipeline`` its module alone). ``sparse``, and packages with a ``REVISION`` in ``__init__``, are one component each.
+and ``pipeline`` its module alone). ``sparse``, and packages with a ``REVISION`` in ``__init__``, are one component.
 Comments, docstrings, formatting, the revision itself, and the one-line ``summary`` and ``source`` do not count.
 """
 
@@ -93,7 +93,7 @@ def imported_files(*paths: Path) -> list[Path]:
             continue
         for other in _imports(path):
             own = other.relative_to(SOURCE).parts[0] in (package, "numerics")
-            plain = other.stem not in ("base", "__init__") and not _constants(other)
+            plain = not _is_contract(other) and not _constants(other)
             if own and plain and other not in found:
                 found.add(other)
                 waiting.append(other)
@@ -133,6 +133,11 @@ def _package(folder: Path, constant: str) -> list[Path]:
     return conditional if constant == "REVISION" else [file for file in files if file not in conditional]
 
 
+def _is_contract(path: Path) -> bool:
+    """Whether a module is the contract of all components of a package, not a part of some."""
+    return path.stem == "__init__" or (path.stem == "base" and not path.parent.name.startswith("_"))
+
+
 def _constants(path: Path) -> dict[str, int]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
@@ -145,11 +150,22 @@ def _constants(path: Path) -> dict[str, int]:
 
 
 def _imports(path: Path) -> Iterator[Path]:
+    """Yield the files that define the names a file imports, directly or through a package's ``__init__``."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparseguard."):
-            module = SOURCE.joinpath(*str(node.module).split(".")[1:])
-            names = [module, *(module / alias.name for alias in node.names)]
-            yield from (file for file in (name.with_suffix(".py") for name in names) if file.is_file())
+            for alias in node.names:
+                yield from _home(SOURCE.joinpath(*str(node.module).split(".")[1:]), alias.name)
+
+
+def _home(module: Path, name: str) -> Iterator[Path]:
+    if module.with_suffix(".py").is_file():
+        yield module.with_suffix(".py")
+    elif (module / f"{name}.py").is_file():
+        yield module / f"{name}.py"
+    elif (module / "__init__.py").is_file():
+        for node in ast.parse((module / "__init__.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+                yield from _home(SOURCE.joinpath(*str(node.module).split(".")[1:]), name)
 
 
 def _plain(node: Any) -> Any:

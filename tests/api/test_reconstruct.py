@@ -35,7 +35,7 @@ def pixels(count, seed=0):
 
 
 def mean_psnr(preds, target):
-    return -10 * (preds - target).square().flatten(1).mean(1).log10()
+    return (-10 * (preds - target).square().flatten(1).mean(1).log10()).clamp(max=100)
 
 
 def test_a_tap_with_more_linear_features_than_pixels_gives_the_images_back(model):
@@ -60,7 +60,7 @@ def test_a_floor_returns_the_mean_of_the_images_it_learns_from(model):
 
 
 def test_a_white_box_search_finds_the_image(model):
-    settings = {"attack": "gradient-inversion", "steps": 300, "prior": (0.0,), "tv": (0.0,)}
+    settings = {"attack": "gradient-inversion", "steps": 300, "prior_weight": (0.0,), "tv": (0.0,)}
     result = sg.reconstruct(model, pixels(2, 1), auxiliary=pixels(200, 2), tap="front", **settings)
     assert result.psnr.min() > 25
     assert result.knowledge == "white-box"
@@ -89,7 +89,7 @@ def test_the_result_is_frozen(model):
         ({"tap": "frontt"}, RecipeError, "no module 'frontt'. Did you mean 'front'"),
         ({"attack": "rigde"}, RecipeError, "unknown name 'rigde'. Did you mean 'ridge'"),
         ({"copy": 1}, RecipeError, "unknown key 'copy'"),
-        ({"auxiliary": pixels(4)}, DataError, "auxiliary: 4 images are too few"),
+        ({"auxiliary": pixels(1)}, DataError, "auxiliary: 1 images are too few"),
         ({"auxiliary": torch.rand(50, 1, 5, 5)}, DataError, r"private images are \(1, 6, 6\), auxiliary ones"),
         ({"auxiliary": np.full((50, 1, SIDE, SIDE), 7.0)}, DataError, r"^auxiliary: .*\[0, 1\]"),
         ({"images": torch.rand(3, SIDE)}, DataError, "^images: "),

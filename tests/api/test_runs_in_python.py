@@ -17,7 +17,11 @@ RECIPE = {
     "data": {"name": "fashion-mini", "private": 60, "auxiliary": 60, "auxiliary_val": 20, "test": 40},
     "training": {"epochs": 2},
     "threats": [{"name": "split", "backbone": {"name": "linear-shallow", "width": 12}}],
-    "defenses": ["none", {"name": "sca", "features": [3, 4], "steps": [4, 3]}, {"name": "gaussian-noise+quantize"}],
+    "defenses": [
+        "none",
+        {"name": "sca", "label": "sca", "features": [3, 4], "steps": [4, 3]},
+        {"name": "gaussian-noise+quantize"},
+    ],
     "attacks": ["mean-image", {"name": "ridge", "copies": 1}],
 }
 
@@ -68,7 +72,7 @@ def test_a_case_that_is_not_there_is_refused_with_those_that_are(outcome, change
 
 def test_weights_that_are_gone_are_told_apart_from_a_case_that_is(outcome, tmp_path, monkeypatch):
     monkeypatch.setattr(Store, "load_target", lambda *_: None)
-    with pytest.raises(StoreError, match="has no weights of 'fashion-mini__linear-shallow__none__split"):
+    with pytest.raises(StoreError, match="has no weights of 'fashion-mini__linear-shallow_width=12__none__split"):
         sg.load_target(outcome[0], defense="none", threat="split")
     with pytest.raises(StoreError, match="holds no records"):
         sg.load_target(tmp_path, defense="none", threat="split")

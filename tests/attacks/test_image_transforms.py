@@ -16,10 +16,10 @@ def images(count=3, channels=1, height=28, width=28):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("box", [(0, 0, 28, 28), (3, 5, 20, 17), (10, 2, 9, 26)])
 def test_a_crop_is_torchvisions(box, mirrored):
-    some = images()
-    expected = theirs.resized_crop(some, *box, [28, 28], antialias=True)
+    batch = images()
+    expected = theirs.resized_crop(batch, *box, [28, 28], antialias=True)
     expected = theirs.horizontal_flip(expected) if mirrored else expected
-    torch.testing.assert_close(Crop(*box, mirrored).apply(some), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(Crop(*box, mirrored).apply(batch), expected, atol=1e-6, rtol=0)
 
 
 @given(
@@ -42,7 +42,7 @@ def test_a_random_crop_lies_inside_and_keeps_to_its_ranges(seed, size, low, shar
     ) - rounding <= crop.height * crop.width <= high * math.prod(size) + rounding
 
 
-def test_where_no_share_fits_the_middle_of_allowed_aspect_is_taken():
+def test_where_no_fraction_fits_the_crop_is_central_and_of_an_allowed_aspect():
     crop = draw_crop((64, 48), (0.9, 1.0), (1.0, 1.0), False, torch.Generator().manual_seed(0))
     assert (crop.top, crop.left, crop.height, crop.width) == (8, 0, 48, 48)
 
@@ -62,22 +62,22 @@ def test_a_range_the_wrong_way_round_is_refused(scale):
         draw_crop((8, 8), scale, (1.0, 1.0), False, torch.Generator())
 
 
-def test_colours_become_grey_as_torchvision_has_it_and_grey_is_repeated():
+def test_color_becomes_gray_as_in_torchvision_and_gray_is_repeated():
     colour = images(channels=3)
     torch.testing.assert_close(fit_to_shape(colour, (1, 28, 28), 0), theirs.rgb_to_grayscale(colour), atol=2e-3, rtol=0)
     grey = images()
     assert (fit_to_shape(grey, (3, 28, 28), 0) == grey).all()
 
 
-def test_the_middle_is_cut_out_and_resized():
-    some = images(height=40, width=40)
-    expected = theirs.resize(theirs.center_crop(some, [20, 20]), [28, 28], antialias=True)
-    torch.testing.assert_close(fit_to_shape(some, (1, 28, 28), 20), expected, atol=1e-6, rtol=0)
+def test_the_center_is_cropped_and_resized():
+    batch = images(height=40, width=40)
+    expected = theirs.resize(theirs.center_crop(batch, [20, 20]), [28, 28], antialias=True)
+    torch.testing.assert_close(fit_to_shape(batch, (1, 28, 28), 20), expected, atol=1e-6, rtol=0)
 
 
-def test_an_image_of_the_right_size_is_left_as_it_is():
-    some = images()
-    assert resize(some, (28, 28)) is some
+def test_an_image_of_the_right_size_is_unchanged():
+    batch = images()
+    assert resize(batch, (28, 28)) is batch
 
 
 def test_clipping_lets_gradients_pass():

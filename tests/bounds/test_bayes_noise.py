@@ -34,20 +34,20 @@ def _binary_in_laplace_noise(b: float) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("sigma", "queries"), [(0.5, 1), (1.0, 1), (2.0, 1), (2.0, 4)])
 def test_two_images_in_gaussian_noise(sigma: float, queries: int) -> None:
-    found = compute_pool_bound(TWO, TWO, noise="gaussian", scale=sigma, draws=20_000, queries=queries)
+    result = compute_pool_bound(TWO, TWO, noise="gaussian", scale=sigma, draws=20_000, queries=queries)
     error, right = _binary_in_gaussian_noise(sigma, queries)
-    assert found.mse == pytest.approx(error, abs=4 * found.mse_error)
-    assert found.identified == pytest.approx(right, abs=4 * found.identified_error + 1e-4)
-    assert found.mse_error < 0.01
-    assert found.psnr_of_mse == pytest.approx(-10 * math.log10(found.mse))
+    assert result.mse == pytest.approx(error, abs=4 * result.mse_error)
+    assert result.identified == pytest.approx(right, abs=4 * result.identified_error + 1e-4)
+    assert result.mse_error < 0.01
+    assert result.psnr_of_mse == pytest.approx(-10 * math.log10(result.mse))
 
 
 @pytest.mark.parametrize("b", [0.5, 1.0, 3.0])
 def test_two_images_in_laplace_noise(b: float) -> None:
-    found = compute_pool_bound(TWO, TWO, noise="laplace", scale=b, draws=20_000)
+    result = compute_pool_bound(TWO, TWO, noise="laplace", scale=b, draws=20_000)
     error, right = _binary_in_laplace_noise(b)
-    assert found.mse == pytest.approx(error, abs=4 * found.mse_error)
-    assert found.identified == pytest.approx(right, abs=4 * found.identified_error)
+    assert result.mse == pytest.approx(error, abs=4 * result.mse_error)
+    assert result.identified == pytest.approx(right, abs=4 * result.identified_error)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "laplace"])
@@ -56,7 +56,7 @@ def test_a_pool_by_brute_force(noise: Noise, queries: int) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(7, 5, generator=generator)
     images = torch.rand(7, 1, 3, 3, generator=generator)
-    found = compute_pool_bound(features, images, noise=noise, scale=0.8, draws=3, queries=queries, seed=5)
+    result = compute_pool_bound(features, images, noise=noise, scale=0.8, draws=3, queries=queries, seed=5)
     noises = torch.Generator().manual_seed(5)
     errors, right = [], []
     drawn = [draw_standard_noise(noise, (21, 5), noises).numpy() for _ in range(queries)]
@@ -71,12 +71,12 @@ def test_a_pool_by_brute_force(noise: Noise, queries: int) -> None:
             mean = np.tensordot(weights / weights.sum(), images.double().numpy(), axes=1)
             errors.append(((mean - images[i].double().numpy()) ** 2).mean())
             right.append(weights.argmax() == i)
-    assert found.mse == pytest.approx(float(np.mean(errors)), rel=1e-9)
-    assert found.identified == pytest.approx(float(np.mean(right)))
-    assert found.mean_psnr == pytest.approx(float(np.mean(-10 * np.log10(np.maximum(errors, 1e-10)))))
+    assert result.mse == pytest.approx(float(np.mean(errors)), rel=1e-9)
+    assert result.identified == pytest.approx(float(np.mean(right)))
+    assert result.mean_psnr == pytest.approx(float(np.mean(-10 * np.log10(np.maximum(errors, 1e-10)))))
 
 
-def test_no_noise_tells_all_and_endless_noise_nothing() -> None:
+def test_no_noise_identifies_all_and_endless_noise_none() -> None:
     generator = torch.Generator().manual_seed(0)
     features, images = torch.randn(20, 4, generator=generator), torch.rand(20, 1, 4, 4, generator=generator)
 
@@ -94,19 +94,19 @@ def test_no_attacker_beats_it() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(40, 1, 4, 4, generator=generator)
     features = images.flatten(1) @ torch.randn(16, 16, generator=generator)
-    found = compute_pool_bound(features, images, noise="gaussian", scale=1.0, draws=50)
-    seen = features.repeat(50, 1) + torch.randn(2000, 16, generator=generator)
-    nearest = torch.cdist(seen, features).argmin(1)
+    result = compute_pool_bound(features, images, noise="gaussian", scale=1.0, draws=50)
+    noisy = features.repeat(50, 1) + torch.randn(2000, 16, generator=generator)
+    nearest = torch.cdist(noisy, features).argmin(1)
     truth = torch.arange(40).repeat(50)
-    linear = torch.linalg.lstsq(torch.cat([seen, torch.ones(2000, 1)], 1), images.flatten(1).repeat(50, 1)).solution
-    guesses = torch.cat([seen, torch.ones(2000, 1)], 1) @ linear
+    linear = torch.linalg.lstsq(torch.cat([noisy, torch.ones(2000, 1)], 1), images.flatten(1).repeat(50, 1)).solution
+    guesses = torch.cat([noisy, torch.ones(2000, 1)], 1) @ linear
     for guess in (images.flatten(1)[nearest], guesses):
         error = float((guess - images.flatten(1)[truth]).square().mean())
-        assert found.mse < error
-    assert found.identified == pytest.approx(float((nearest == truth).double().mean()), abs=0.03)
+        assert result.mse < error
+    assert result.identified == pytest.approx(float((nearest == truth).double().mean()), abs=0.03)
 
 
-def test_the_noise_has_the_spread_it_says() -> None:
+def test_the_noise_has_its_stated_deviation() -> None:
     for noise, variance in (("gaussian", 1.0), ("laplace", 2.0)):
         drawn = draw_standard_noise(noise, (200_000,), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
         assert float(drawn.var()) == pytest.approx(variance, rel=0.03)
@@ -117,11 +117,11 @@ def test_the_noise_has_the_spread_it_says() -> None:
 def test_the_standard_error_is_that_of_repeated_estimates() -> None:
     generator = torch.Generator().manual_seed(0)
     features, images = torch.randn(15, 3, generator=generator), torch.rand(15, 1, 2, 2, generator=generator)
-    found = [
+    bounds = [
         compute_pool_bound(features, images, noise="gaussian", scale=1.0, draws=8, seed=seed) for seed in range(200)
     ]
-    spread = float(np.std([bound.mse for bound in found], ddof=1))
-    assert float(np.mean([bound.mse_error for bound in found])) == pytest.approx(spread, rel=0.2)
+    spread = float(np.std([bound.mse for bound in bounds], ddof=1))
+    assert float(np.mean([bound.mse_error for bound in bounds])) == pytest.approx(spread, rel=0.2)
 
 
 @pytest.mark.parametrize("wrong", [{"scale": 0.0}, {"draws": 0}, {"queries": 0}])

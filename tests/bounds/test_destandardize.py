@@ -17,7 +17,7 @@ def _filling(n: int, seed: int, channels: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_that_fill_the_range_come_back_exactly(channels: int) -> None:
+def test_images_that_fill_the_range_are_restored_exactly(channels: int) -> None:
     auxiliary, images = _filling(300, 0, channels), _filling(50, 1, channels)
     estimate = PixelRange.fit(standardize(auxiliary), auxiliary)
     u = standardize(images)
@@ -45,9 +45,9 @@ def test_learning_on_reconstructions_beats_learning_on_the_images_themselves() -
     def blurred(batch: Tensor) -> Tensor:
         return standardize(batch) + 0.3 * torch.randn(batch.shape, generator=generator)
 
-    seen = blurred(images)
-    own = PixelRange.fit(standardize(auxiliary), auxiliary)(seen)
-    fitted = PixelRange.fit(blurred(auxiliary), auxiliary)(seen)
+    distorted = blurred(images)
+    own = PixelRange.fit(standardize(auxiliary), auxiliary)(distorted)
+    fitted = PixelRange.fit(blurred(auxiliary), auxiliary)(distorted)
     assert float((fitted - images).square().mean()) < float((own - images).square().mean())
 
 
@@ -64,25 +64,27 @@ def test_linear_map_is_the_ridge_regression_with_the_least_leave_one_out_error()
     unit = float(torch.linalg.svdvals(features - features.mean(0)).square().mean())
 
     def ridge(f: Tensor, t: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-        centred = f - f.mean(0)
-        found = torch.linalg.solve(centred.T @ centred + penalty * unit * torch.eye(5), centred.T @ (t - t.mean(0)))
-        return found, t.mean(0) - f.mean(0) @ found
+        centered = f - f.mean(0)
+        weights = torch.linalg.solve(
+            centered.T @ centered + penalty * unit * torch.eye(5), centered.T @ (t - t.mean(0))
+        )
+        return weights, t.mean(0) - f.mean(0) @ weights
 
     def left_out(penalty: float) -> float:
         errors = []
         for i in range(12):
             keep = torch.arange(12) != i
-            found, offset = ridge(features[keep], targets[keep], penalty)
-            errors.append((features[i] @ found + offset - targets[i]).square().mean())
+            weights, offset = ridge(features[keep], targets[keep], penalty)
+            errors.append((features[i] @ weights + offset - targets[i]).square().mean())
         return float(torch.stack(errors).mean())
 
     errors = {penalty: left_out(penalty) for penalty in LEAVE_ONE_OUT_PENALTIES}
     best = min(errors, key=lambda penalty: errors[penalty])
-    found = fit_ridge_leave_one_out(features, targets)
+    result = fit_ridge_leave_one_out(features, targets)
     weights, offset = ridge(features, targets, best)
-    torch.testing.assert_close(found.weights, weights)
-    torch.testing.assert_close(found(features), features @ weights + offset)
-    assert found.error == pytest.approx(errors[best], rel=1e-6)
+    torch.testing.assert_close(result.weights, weights)
+    torch.testing.assert_close(result(features), features @ weights + offset)
+    assert result.error == pytest.approx(errors[best], rel=1e-6)
 
 
 def test_linear_map_finds_a_linear_relation_in_fewer_samples_than_features() -> None:

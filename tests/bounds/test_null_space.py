@@ -17,9 +17,9 @@ def _images(n: int, seed: int) -> Tensor:
 
 def _mapped(layer: nn.Module, images: Tensor) -> AffineMap:
     with torch.no_grad():
-        found = fit_affine_map(lambda batch: layer(batch.flatten(1) * 2 - 1), images)
-    assert found is not None
-    return found
+        result = fit_affine_map(lambda batch: layer(batch.flatten(1) * 2 - 1), images)
+    assert result is not None
+    return result
 
 
 def _linear(rank: int, out: int = 20) -> nn.Sequential:
@@ -31,15 +31,15 @@ def _linear(rank: int, out: int = 20) -> nn.Sequential:
 @pytest.mark.parametrize("rank", [3, 10])
 def test_matrix_rank_and_null_space_are_those_of_the_weights(rank: int) -> None:
     layers, images = _linear(rank), torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = _mapped(layers, images)
+    result = _mapped(layers, images)
     weights = (2 * layers[1].weight.double() @ layers[0].weight.double()).detach()
-    torch.testing.assert_close(found.weights, weights, atol=1e-6, rtol=0)
-    assert found.rank == rank
-    assert not found.complete
+    torch.testing.assert_close(result.weights, weights, atol=1e-6, rtol=0)
+    assert result.rank == rank
+    assert not result.complete
     singular = torch.linalg.svdvals(weights)[:rank]
-    assert found.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-4)
+    assert result.condition == pytest.approx(float(singular[0] / singular[-1]), rel=1e-4)
     auxiliary = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    parted = split_null_space(found, auxiliary, images)
+    parted = split_null_space(result, auxiliary, images)
     projector = torch.linalg.pinv(weights) @ weights
     x, mean = images.double().flatten(1), auxiliary.double().flatten(1).mean(0)
     expected = x @ projector + mean @ (torch.eye(64) - projector)
@@ -74,25 +74,25 @@ def test_null_part_is_the_linear_estimate_of_the_covariance() -> None:
 
 def test_complete_map_hides_nothing() -> None:
     images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = _mapped(nn.Flatten(), images)
-    assert found.complete
-    assert found.condition == pytest.approx(1)
-    parted = split_null_space(found, images, images)
+    result = _mapped(nn.Flatten(), images)
+    assert result.complete
+    assert result.condition == pytest.approx(1)
+    parted = split_null_space(result, images, images)
     assert parted.hidden < 1e-12
     assert parted.psnr(images) == (100.0, 100.0)
 
 
 def test_map_of_zeros_hides_everything() -> None:
     images = _images(20, 0)
-    found = fit_affine_map(lambda batch: torch.full((len(batch), 3), 2.0), images)
-    assert found is not None
-    assert found.rank == 0
-    parted = split_null_space(found, images, images)
+    result = fit_affine_map(lambda batch: torch.full((len(batch), 3), 2.0), images)
+    assert result is not None
+    assert result.rank == 0
+    parted = split_null_space(result, images, images)
     assert parted.hidden == pytest.approx(1)
     torch.testing.assert_close(parted.estimated, images.mean(0, keepdim=True).expand(20, -1, -1, -1))
 
 
-def test_what_is_not_affine_is_none() -> None:
+def test_maps_that_are_not_affine_give_none() -> None:
     images, linear = _images(20, 0), _linear(10)
     with torch.no_grad():
         for bent in (

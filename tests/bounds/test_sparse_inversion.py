@@ -22,9 +22,9 @@ def _problem(lambd: float, *, nonnegative: bool = True, features: int = 4, chann
 
 
 def _exact(problem: Problem) -> Tensor:
-    found = solve(problem, steps=50_000, tolerance=1e-10)
-    assert bool((found.kkt <= 1e-10).all())
-    return found.code
+    result = solve(problem, steps=50_000, tolerance=1e-10)
+    assert bool((result.kkt <= 1e-10).all())
+    return result.code
 
 
 def _matrix(dictionary: Dictionary) -> Tensor:
@@ -41,9 +41,9 @@ def test_inversion_of_exact_codes_is_the_dense_projection_of_the_input(
 ) -> None:
     problem = _problem(lambd, nonnegative=nonnegative, channels=channels)
     code = _exact(problem)
-    found = invert_code(problem.dictionary, code, lambd, tol=1e-10, max_steps=20_000)
+    result = invert_code(problem.dictionary, code, lambd, tol=1e-10, max_steps=20_000)
     w = _matrix(problem.dictionary)
-    for z, r, projection, residual in zip(problem.images, code, found.projection, found.residual, strict=True):
+    for z, r, projection, residual in zip(problem.images, code, result.projection, result.residual, strict=True):
         active = w[:, r.flatten() != 0]
         expected = active @ (torch.linalg.pinv(active) @ z.flatten())
         torch.testing.assert_close(projection.flatten(), expected, atol=1e-6, rtol=0)
@@ -54,9 +54,9 @@ def test_inversion_of_exact_codes_is_the_dense_projection_of_the_input(
 def test_inversion_of_any_code_is_the_shortest_least_squares_solution() -> None:
     problem = _problem(0.3)
     code = torch.relu(torch.randn(3, 4, 8, 8, generator=_generator(2), dtype=DOUBLE) - 1)
-    found = invert_code(problem.dictionary, code, 0.3, tol=1e-12, max_steps=50_000)
+    result = invert_code(problem.dictionary, code, 0.3, tol=1e-12, max_steps=50_000)
     w = _matrix(problem.dictionary)
-    for r, projection, residual in zip(code, found.projection, found.residual, strict=True):
+    for r, projection, residual in zip(code, result.projection, result.residual, strict=True):
         on = r.flatten() != 0
         wanted = torch.full((int(on.sum()),), 0.3, dtype=DOUBLE)
         y = torch.linalg.pinv(w[:, on].T) @ wanted
@@ -77,9 +77,9 @@ def test_complete_active_span_gives_the_input_exactly() -> None:
     z = (3 + torch.rand(2, 6, generator=_generator(1), dtype=DOUBLE)) @ atoms  # drives of 3 to 4, all above lambda
     code = _exact(Problem(z, DenseDictionary(atoms), 1.0))
     assert bool((code > 0).all())
-    found = invert_code(DenseDictionary(atoms), code, 1.0, tol=1e-12)
-    torch.testing.assert_close(found.projection, z, atol=1e-8, rtol=0)
-    assert bool((hidden_fraction(z, found.projection) < 1e-16).all())
+    result = invert_code(DenseDictionary(atoms), code, 1.0, tol=1e-12)
+    torch.testing.assert_close(result.projection, z, atol=1e-8, rtol=0)
+    assert bool((hidden_fraction(z, result.projection) < 1e-16).all())
     assert bool((hidden_fraction(z, code @ atoms) > 0.01).all())
 
 
@@ -89,8 +89,8 @@ def test_lambda_to_zero_gives_the_image_and_more_lambda_hides_more() -> None:
     for lambd in (5e-3, 0.2, 1.0, 2.0):
         problem = _problem(lambd, features=8, n=2)
         code = solve(problem, steps=10_000, tolerance=1e-5).code
-        found = invert_code(problem.dictionary, code, lambd, tol=1e-7, max_steps=2000)
-        ours = hidden_fraction(problem.images, found.projection)
+        result = invert_code(problem.dictionary, code, lambd, tol=1e-7, max_steps=2000)
+        ours = hidden_fraction(problem.images, result.projection)
         assert bool((ours <= hidden_fraction(problem.images, problem.dictionary.synthesis(code)) + 1e-9).all())
         hidden.append(float(ours.mean()))
     assert hidden[0] < 1e-5
@@ -103,10 +103,10 @@ def test_lambda_a_feature_and_codes_of_zeros() -> None:
     lambdas = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=DOUBLE)
     problem = Problem(problem.images, problem.dictionary, lambdas)
     code = _exact(problem)
-    found = invert_code(problem.dictionary, code, lambdas, tol=1e-10, max_steps=20_000)
+    result = invert_code(problem.dictionary, code, lambdas, tol=1e-10, max_steps=20_000)
     w = _matrix(problem.dictionary)[:, code[0].flatten() != 0]
     expected = w @ (torch.linalg.pinv(w) @ problem.images[0].flatten())
-    torch.testing.assert_close(found.projection[0].flatten(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.projection[0].flatten(), expected, atol=1e-6, rtol=0)
     nothing = invert_code(problem.dictionary, torch.zeros_like(code), lambdas)
     assert not nothing.projection.any()
     assert not nothing.residual.any()
@@ -123,14 +123,14 @@ def test_images_do_not_depend_on_their_batch() -> None:
         torch.testing.assert_close(together[i], alone, atol=1e-9, rtol=0)
 
 
-def test_best_steps_is_the_minimum_over_all_steps() -> None:
+def test_the_chosen_steps_are_the_minimum_over_all_steps() -> None:
     problem = _problem(0.3, features=8)
     code = solve(problem, steps=5).code
     errors = []
     for steps in range(60):
-        found = invert_code(problem.dictionary, code, 0.3, tol=0.0, max_steps=steps)
-        assert found.steps == steps
-        errors.append(float((problem.images - found.projection).square().sum()))
+        result = invert_code(problem.dictionary, code, 0.3, tol=0.0, max_steps=steps)
+        assert result.steps == steps
+        errors.append(float((problem.images - result.projection).square().sum()))
     best = choose_steps(problem.dictionary, code, 0.3, problem.images, limit=59, patience=60)
     assert best == errors.index(min(errors))
     assert errors[best] < errors[0]

@@ -53,8 +53,8 @@ def _set(n: int, seed: int) -> ImageSet:
 
 
 def _decode(features: Tensor, images: Tensor, wanted: Tensor) -> Tensor:
-    found: Tensor = fit_ridge_leave_one_out(features, images.flatten(1))(wanted).float().view(-1, *images.shape[1:])
-    return found
+    result: Tensor = fit_ridge_leave_one_out(features, images.flatten(1))(wanted).float().view(-1, *images.shape[1:])
+    return result
 
 
 def _mean_image(features: Tensor, images: Tensor, wanted: Tensor) -> Tensor:
@@ -116,28 +116,30 @@ def _bounds(model: StagedModel, tap: str, decode: Any = _decode, noise: NoiseFac
 
 
 def _values(bounds: list[Bound], name: str, where: str | None = None) -> Mapping[str, float]:
-    (found,) = [bound for bound in bounds if bound.name == name and where in (None, bound.where)]
-    assert found.applies, found.reason
-    return found.values
+    (result,) = [bound for bound in bounds if bound.name == name and where in (None, bound.where)]
+    assert result.applies, result.reason
+    return result.values
 
 
 def _reason(bounds: list[Bound], name: str) -> str:
-    (found,) = [bound for bound in bounds if bound.name == name]
-    assert found.reason is not None
-    assert not found.values
-    return found.reason
+    (result,) = [bound for bound in bounds if bound.name == name]
+    assert result.reason is not None
+    assert not result.values
+    return result.reason
 
 
-def test_walls_are_every_module_that_does_something_and_make_the_model() -> None:
+def test_layers_are_every_module_that_computes_and_compose_the_model() -> None:
     model, images = _sca(), _smooth(5, 0)
-    walls = list_layers(model, "first_relu")
+    layers = list_layers(model, "first_relu")
     names = ["input", "codes", "stem.0", "stem.1.0", "stem.1.1", "first", "first_relu"]
-    assert [wall.name for wall in walls] == names
-    seen = {here.wall.name: here for here in iterate_activations(walls, images, images[:2], device=CPU, seed=0)}
+    assert [layer.name for layer in layers] == names
+    activations = {
+        here.layer.name: here for here in iterate_activations(layers, images, images[:2], device=CPU, seed=0)
+    }
     outputs = model.outputs(images)
-    for wall, stage in (("codes", "codes"), ("stem.1.1", "stem"), ("first_relu", "first_relu")):
-        torch.testing.assert_close(seen[wall].public_out, outputs[stage])
-        torch.testing.assert_close(seen[wall].private_out, outputs[stage][:2])
+    for layer, stage in (("codes", "codes"), ("stem.1.1", "stem"), ("first_relu", "first_relu")):
+        torch.testing.assert_close(activations[layer].auxiliary_out, outputs[stage])
+        torch.testing.assert_close(activations[layer].private_out, outputs[stage][:2])
     with pytest.raises(RecipeError, match="no stage 'frist'"):
         list_layers(model, "frist")
 
@@ -176,7 +178,7 @@ def test_lambda_zero_gives_the_image() -> None:
     assert values["exact_inversion_psnr"] > 40
 
 
-def test_few_steps_are_told_from_exact_codes() -> None:
+def test_codes_after_few_steps_differ_from_exact_codes() -> None:
     values = _values(_bounds(_sca(0.2, 3), "codes"), "optimality-inversion")
     assert values["released_kkt"] > 10 * values["exact_kkt"]
     assert values["released_misfit"] > values["exact_misfit"]
@@ -224,18 +226,18 @@ def test_rises_and_correction_by_hand() -> None:
 def test_null_space_of_a_plain_model_is_that_of_its_first_linear_layer() -> None:
     model = _plain()
     bounds = _bounds(model, "last")
-    (found,) = [bound for bound in bounds if bound.name == "null-space"]
-    assert found.where == "first"
-    assert found.values["rank"] == 20
+    (result,) = [bound for bound in bounds if bound.name == "null-space"]
+    assert result.where == "first"
+    assert result.values["rank"] == 20
     singular = torch.linalg.svdvals(model.stages["first"][1].weight)  # type: ignore[index]
-    assert found.values["condition"] == pytest.approx(float(singular[0] / singular[-1]), rel=1e-3)
-    assert found.values["null_estimated_psnr"] > found.values["null_from_mean_psnr"]
+    assert result.values["condition"] == pytest.approx(float(singular[0] / singular[-1]), rel=1e-3)
+    assert result.values["null_estimated_psnr"] > result.values["null_from_mean_psnr"]
     levels = _values(bounds, "layer-wise reconstruction")
-    assert levels["first_by_affine_psnr"] == found.values["null_estimated_psnr"]
+    assert levels["first_by_affine_psnr"] == result.values["null_estimated_psnr"]
     assert "no sparse layer" in _reason(bounds, "optimality-inversion")
 
 
-def test_a_model_that_begins_with_a_bend_has_no_null_space() -> None:
+def test_a_model_that_begins_nonlinearly_has_no_null_space() -> None:
     model = StagedModel({"bent": nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(64, 4))}).eval().requires_grad_(False)
     assert "not affine" in _reason(_bounds(model, "bent"), "null-space")
 
@@ -256,7 +258,7 @@ def test_noise_bound_holds_at_the_first_noised_stage_and_every_later_tap() -> No
         assert "no stage 'second'" in _reason(_bounds(model, "first", noise=unknown), "noise-pool")
 
 
-def test_noise_facts_are_tried_out() -> None:
+def test_noise_facts_are_checked() -> None:
     images = _smooth(60, 0)
 
     def clean(model: StagedModel, stage: str = "first", **facts: Any) -> Tensor | str:

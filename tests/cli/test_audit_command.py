@@ -46,12 +46,14 @@ def run(given: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
     done = run(given, "--tap", "1", "--json")
     assert done.returncode == 0, done.stderr
-    (told,) = json.loads(done.stdout)["verdicts"]
-    assert (told["tap"], told["severity"]) == ("1", "severe")  # 70 numbers of 64 pixels
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert (verdict["tap"], verdict["severity"]) == ("1", "severe")  # 70 numbers of 64 pixels
     page = (given / "out" / "report.html").read_text()
     assert "data:image" not in page
     assert "<strong>1: severe</strong>" in page
-    assert all(f"<li>{html.escape(sentence)}</li>" in page.replace("&#39;", "&#x27;") for sentence in told["sentences"])
+    assert all(
+        f"<li>{html.escape(sentence)}</li>" in page.replace("&#39;", "&#x27;") for sentence in verdict["sentences"]
+    )
 
 
 @pytest.mark.slow
@@ -73,15 +75,16 @@ def test_one_persons_images_can_be_audited(given: Path) -> None:
         np.savez(given / "held_out.npz", images=arrays["images"], labels=arrays["labels"].astype(str))
     done = run(given, "--tap", "1", "--json")
     assert done.returncode == 0, done.stderr
-    (told,) = json.loads(done.stdout)["verdicts"]
-    assert told["severity"] == "severe"
-    assert "1 private image " in told["sentences"][1]
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert verdict["severity"] == "severe"
+    assert "1 private image " in verdict["sentences"][1]
 
 
-def test_the_table_of_an_audit_speaks_of_the_tap_and_of_no_training(given: Path) -> None:
-    told = " ".join(run(given, "--tap", "1").stdout.split())
-    assert "sees what the model puts out at '1'" in told
-    assert "epochs at most" not in told
+def test_the_tables_of_an_audit_name_the_tap_and_no_training(given: Path) -> None:
+    words = " ".join(run(given, "--tap", "1", "--full").stdout.split())
+    assert "'1' and wants each private image back. Tap: 1." in words
+    assert "epochs at most" not in words
+    assert "1: SEVERE" in words
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,14 @@ def data(*arguments: str | Path) -> tuple[int, str]:
     return done.exit_code, done.stdout
 
 
-def told(*arguments: str | Path) -> Any:
+def run_json(*arguments: str | Path) -> Any:
     code, text = data(*arguments, "--json")
     assert code == 0, text
     return json.loads(text)
 
 
 def test_list_names_every_set() -> None:
-    found = {one["name"]: one for one in told("list")}
+    found = {one["name"]: one for one in run_json("list")}
     assert found["images"]["prepared"] == []
     assert found["fashion-mini"]["prepared"] is None
     code, text = data("list")
@@ -59,9 +59,9 @@ def test_list_names_every_set() -> None:
     assert "medical-mnist" in text
 
 
-def test_prepare_and_info_tell_the_same(pets: Path) -> None:
-    made = told("prepare", "images", "--from", pets, "--set", "channels=1", "--set", "size=[4,4]")
-    assert made == told("info", "images")
+def test_prepare_and_info_agree(pets: Path) -> None:
+    made = run_json("prepare", "images", "--from", pets, "--set", "channels=1", "--set", "size=[4,4]")
+    assert made == run_json("info", "images")
     assert made[0]["shape"] == [1, 4, 4]
     assert made[0]["sizes"] == {"private": 28, "auxiliary": 6, "auxiliary_val": 1, "tuning": 1, "test": 4}
     assert made[0]["notes"] == {
@@ -75,8 +75,8 @@ def test_prepare_and_info_tell_the_same(pets: Path) -> None:
     assert "exact copies of images in an earlier split: 0" in text
 
 
-def test_sets_that_are_read_directly_are_told_too() -> None:
-    made = told("info", "fashion-mini")[0]
+def test_sets_that_need_no_preparation_are_described_too() -> None:
+    made = run_json("info", "fashion-mini")[0]
     assert made["sizes"]["private"] == 7000
     assert made["duplicates"]["images_across"] == 0
     assert "read directly" in data("prepare", "fashion-mini")[1]

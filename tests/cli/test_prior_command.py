@@ -42,7 +42,7 @@ def prior(*arguments: str | Path) -> tuple[int, str]:
     return done.exit_code, done.stdout
 
 
-def told(*arguments: str | Path) -> Any:
+def run_json(*arguments: str | Path) -> Any:
     code, text = prior(*arguments, "--json")
     assert code == 0, text
     return json.loads(text)
@@ -51,7 +51,7 @@ def told(*arguments: str | Path) -> Any:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("priors") / "toy"
-    return out, told("train", out, *TRAIN, "--classes", "T-shirt/top, Dress")
+    return out, run_json("train", out, *TRAIN, "--classes", "T-shirt/top, Dress")
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_train_shows_the_distance_over_training(tmp_path: Path) -> None:
 
 
 def test_list(trained: tuple[Path, dict[str, Any]]) -> None:
-    found = {entry["source"]: entry for entry in told("list", trained[0])}
+    found = {entry["source"]: entry for entry in run_json("list", trained[0])}
     from sparseguard.generators import list_shipped_priors
 
     assert set(found) == {*list_shipped_priors(), str(trained[0])}
@@ -118,7 +118,7 @@ def test_list(trained: tuple[Path, dict[str, Any]]) -> None:
 def test_sample(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     pictures = []
     for seed in ("0", "0", "1"):
-        facts = told("sample", trained[0], "--out", tmp_path / "s.png", "--count", "5", "--seed", seed)
+        facts = run_json("sample", trained[0], "--out", tmp_path / "s.png", "--count", "5", "--seed", seed)
         assert facts["count"] == 5
         pictures.append((tmp_path / "s.png").read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
@@ -131,16 +131,16 @@ def test_sample(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
 
 def test_import_of_a_module(factory: list[str | Path], tmp_path: Path) -> None:
     out = tmp_path / "priors" / "dcgan"
-    entry = told(
+    entry = run_json(
         "import", out, *factory, "--classes", "Bag,Coat", "--trained-on", "bags and coats",
         "--fingerprints-of", "fashion-mini", "--set", "data.auxiliary=60",
     )  # fmt: skip
     assert (entry["kind"], entry["name"], entry["num_ws"]) == ("module", "dcgan", 0)
     assert (entry["classes"], entry["trained_on"], entry["fingerprints"]) == (["Bag", "Coat"], "bags and coats", 60)
     assert sorted(path.name for path in out.iterdir()) == ["prior.json", "samples.png", "weights.safetensors"]
-    assert told("sample", out, "--trust-code", "--out", tmp_path / "s.png")["prior"] == "dcgan"
+    assert run_json("sample", out, "--trust-code", "--out", tmp_path / "s.png")["prior"] == "dcgan"
     assert prior("import", out, *factory)[0] == 4
-    entry = told("import", tmp_path / "priors" / "second", *factory, "--name", "other")
+    entry = run_json("import", tmp_path / "priors" / "second", *factory, "--name", "other")
     assert (entry["name"], entry["classes"], entry["fingerprints"]) == ("other", None, None)
 
 

@@ -13,6 +13,7 @@ from sparseguard.core.config import describe, parse
 from sparseguard.core.errors import RecipeError
 from sparseguard.core.staged_model import FixedCode, remove_noise
 from sparseguard.defenses import DEFENSES, Budget, Context
+from sparseguard.report.analysis.names import CONTROL_DEFENSES
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import BACKBONES, state_hash
 from sparseguard.types import ImageSet
@@ -203,3 +204,7 @@ def test_gaussian_noise_has_the_promised_standard_deviation():
     noise = model.eval().forward_to(images(200), "first") - clean
     assert noise.std().item() == pytest.approx(component.sigma, rel=0.1)
     assert abs(noise.mean().item()) < 0.1 * component.sigma
+
+
+def test_reports_and_defenses_agree_on_controls():
+    assert set(CONTROL_DEFENSES) == {name for name, defense in DEFENSES.items() if defense.is_control}

@@ -11,7 +11,7 @@ from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.checkpoint import load_weights
 from sparseguard.core.progress import Silent
 from sparseguard.defenses import DEFENSES
-from sparseguard.pipeline.store import Store
+from sparseguard.pipeline.store import Store, TrainingFacts
 from sparseguard.targets import Fit, Target, state_hash, train
 from sparseguard.types import Knowledge
 from support.defenses import (
@@ -106,7 +106,7 @@ def test_it_is_on_when_attacked(name):
 def test_its_target_survives_being_stored(name, tmp_path):
     model, store = trained(name)[2], Store(tmp_path)
     state = prepare_quick(name, "linear-shallow")
-    store.save_target("key", model.state_dict(), state, {})
+    store.save_target("key", model.state_dict(), state, TrainingFacts())
     weights, stored, _ = store.load_target("key")
     assert stored.keys() == state.keys()
     assert all(torch.equal(stored[key], value) for key, value in state.items())

@@ -60,6 +60,8 @@ def test_new_and_raised_components_may_have_any_source(revisions: ModuleType) ->
 
 
 def test_an_attack_includes_the_modules_it_builds_on(revisions: ModuleType) -> None:
-    names = {path.name for path in revisions.components()["attacks/ridge-conv"].files}
-    assert {"decoder.py", "_decoder_base.py", "_decoder_networks.py", "supervised.py"} <= names
-    assert not names & {"base.py", "access.py", "__init__.py"}
+    component = revisions.components()["attacks/ridge-conv"]
+    files = {path.relative_to(revisions.SOURCE).as_posix() for path in component.files}
+    assert {"attacks/feature_inversion/decoder.py", "numerics/supervised.py"} <= files
+    assert any(path.startswith("attacks/feature_inversion/_") for path in files)
+    assert not files & {"attacks/base.py", "attacks/access.py", "attacks/__init__.py"}

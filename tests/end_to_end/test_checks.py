@@ -19,7 +19,7 @@ from sparseguard.attacks.feature_inversion import _train_decoder as training
 from sparseguard.core.config import settings
 from sparseguard.data.datasets.fashion_mini import FashionMini
 from sparseguard.defenses.perturbation.gaussian_noise import GaussianNoise
-from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.record import Record
 from sparseguard.types import AttackResult, ImageSet, Knowledge, Splits
 
@@ -40,13 +40,13 @@ SEARCH = {
 def case(tiny: dict[str, Any], tmp_path: Path) -> Any:
     """Runs the one case of the tiny recipe, changed as told."""
 
-    def measured(**changes: Any) -> Record:
+    def run_case(**changes: Any) -> Record:
         outcome = run(parse_recipe({**tiny, **changes}), tmp_path / str(len(list(tmp_path.iterdir()))))
         (record,) = outcome.records
         assert record.status == "ok", record.failure
         return record
 
-    return measured
+    return run_case
 
 
 def flags(record: Record) -> dict[str, str]:
@@ -108,12 +108,12 @@ def test_a_decoder_that_learns_nothing(case: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_shuffled_control_that_gets_the_true_features(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    leak = Observed.leak
+    grant_access = TapObserver.grant_access
 
-    def unshuffled(self: Observed, knowledge: Knowledge, purpose: str, setting: Any) -> ModelAccess:
-        return leak(self, knowledge, purpose, replace(setting, control="none"))
+    def unshuffled(self: TapObserver, knowledge: Knowledge, purpose: str, setting: Any) -> ModelAccess:
+        return grant_access(self, knowledge, purpose, replace(setting, control="none"))
 
-    monkeypatch.setattr(Observed, "leak", unshuffled)
+    monkeypatch.setattr(TapObserver, "grant_access", unshuffled)
     found = flags(case(attacks=["mean-image", RIDGE, SHUFFLED]))
     assert set(found) == {"shuffled-as-good"}
     assert "shuffled minus ridge: +0.00 dB" in found["shuffled-as-good"]

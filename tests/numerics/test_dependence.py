@@ -143,9 +143,9 @@ def test_single_precision_is_enough_for_images_and_labels(
 ) -> None:
     x, z = drawn(m, d, e, seed, scale)
     labels = torch.nn.functional.one_hot(z.argmax(1), e)
-    exact, found = MEASURES[name](x, labels.double()), MEASURES[name](x.float(), labels.float())
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(exact.item(), rel=1e-3, abs=1e-3)
+    exact, result = MEASURES[name](x, labels.double()), MEASURES[name](x.float(), labels.float())
+    assert result.dtype == torch.float32
+    assert result.item() == pytest.approx(exact.item(), rel=1e-3, abs=1e-3)
     moved = MEASURES[name](x.float() + 3, labels.float())
     assert moved.item() == pytest.approx(exact.item(), rel=1e-2, abs=1e-3)
 

@@ -74,13 +74,13 @@ def test_it_learns_a_known_function():
 
 
 def test_steps_at_rate_zero_change_nothing():
-    seen = []
+    features = []
 
     def rate(step):
-        seen.append(step)
+        features.append(step)
         return 0.0
 
     network, training = train(lambda _: 1.0, periods=2, rate=rate)
     assert torch.equal(network.weight, untrained())
     assert training.change == 0
-    assert seen[-8:] == list(range(8))  # two periods of four batches
+    assert features[-8:] == list(range(8))  # two periods of four batches

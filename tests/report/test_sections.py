@@ -5,9 +5,7 @@ import sys
 import pytest
 from rich.table import Table
 
-from sparseguard.report import SECTIONS, Section, render, to_json, write_page
-from sparseguard.report.analysis.record_group import Kind
-from sparseguard.report.html.environment import render_html
+from sparseguard.report import SECTIONS, Kind, Section, render, render_html, to_json, write_page
 from support import synthetic_records as made
 from support.report_forms import page, terminal
 

@@ -53,14 +53,16 @@ def attacked(
 ) -> tuple[AttackResult, dict[str, Tensor]]:
     """Run an attack on ``target``; return its result and the originals."""
     auxiliary = AuxiliaryData(train=images(train, 1), val=images(20, 2))
-    leak = ModelAccess(target, tap="t", stage=stage, knowledge=attack.knowledge, seed=0, device=CPU, released=target)
+    access = ModelAccess(target, tap="t", stage=stage, knowledge=attack.knowledge, seed=0, device=CPU, released=target)
     parts = {"private": private or images(10, 3), "auxiliary_val": auxiliary.val}
-    goal = {part: AttackInput(count=len(images), observation=leak.observe(images)) for part, images in parts.items()}
+    inputs = {
+        part: AttackInput(count=len(images), observation=access.observe(images)) for part, images in parts.items()
+    }
     context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", **more)
-    result, _ = attack(leak, goal, context)
-    return result, {part: some.images for part, some in parts.items()}
+    result, _ = attack(access, inputs, context)
+    return result, {part: batch.images for part, batch in parts.items()}
 
 
-def error(made: Tensor, truth: Tensor) -> float:
+def error(images: Tensor, truth: Tensor) -> float:
     """Mean squared error."""
-    return float((made - truth).square().mean())
+    return float((images - truth).square().mean())

@@ -27,12 +27,12 @@ def classifier(*front: nn.Module, features: int = 144, seed: int = 0) -> StagedM
 
 
 def run(attack: ClassAttack, target: StagedModel, **more: Any) -> ClassResult:
-    goal = more.pop("goal", GOAL)
-    leak = ModelAccess(
+    classes = more.pop("classes", GOAL)
+    access = ModelAccess(
         target, tap="logits", stage="head", knowledge=attack.knowledge, seed=0, device=CPU, released=target
     )
-    given = {"prior": tiny_prior(), "seed": 0, "partial_results": NoPartialResults(), **more}
-    return attack(leak, goal, ClassContext(device=CPU, progress=Silent(), label="toy", **given))
+    options = {"prior": tiny_prior(), "seed": 0, "partial_results": NoPartialResults(), **more}
+    return attack(access, classes, ClassContext(device=CPU, progress=Silent(), label="toy", **options))
 
 
 def confidence(target: StagedModel, images: Tensor) -> Tensor:

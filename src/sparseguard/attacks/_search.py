@@ -29,14 +29,14 @@ class WhiteBoxSearch(ABC, Generic[Plan]):
 
     Attributes:
         models: the target by the rule of its gradients.
-        notes: figures for the result.
+        diagnostics: figures for the result.
         trials: scores of the plans tried, by criterion and plan.
     """
 
     def __init__(self, model: StagedModel, progress: Progress, label: str) -> None:
         self.models = models_by_rule(model)
         self.progress, self.label = progress, label
-        self.notes: dict[str, float] = {}
+        self.diagnostics: dict[str, float] = {}
         self.trials: dict[tuple[str, Plan], float] = {}
 
     @abstractmethod
@@ -58,10 +58,10 @@ class WhiteBoxSearch(ABC, Generic[Plan]):
                 advance(1)
         return min(plans, key=lambda plan: self.trials[criterion, plan])
 
-    def note_gradients(self, gradients: Mapping[Rule, Tensor]) -> None:
-        """Note the mean norm of the exact gradients ``(n, ...)``, and their cosines with those of other rules."""
+    def record_gradients(self, gradients: Mapping[Rule, Tensor]) -> None:
+        """Record the mean norm of the exact gradients ``(n, ...)``, and their cosines with those of other rules."""
         exact = gradients["unrolled"]
-        self.notes["gradient_norm"] = float(exact.flatten(1).norm(dim=1).mean())
+        self.diagnostics["gradient_norm"] = float(exact.flatten(1).norm(dim=1).mean())
         for rule in RULES[1:]:
             if rule in gradients and math.isfinite(cosine := mean_cosine(exact, gradients[rule])):
-                self.notes[f"cosine unrolled, {rule}"] = cosine
+                self.diagnostics[f"cosine unrolled, {rule}"] = cosine

@@ -227,7 +227,7 @@ class ClassAttack(AttackSettings):
         """
         self.check(context.prior)
         result = self.run(access, classes, context)
-        figures = [*result.notes.values(), *(value for curve in result.curves.values() for value in curve)]
+        figures = [*result.diagnostics.values(), *(value for curve in result.curves.values() for value in curve)]
         scores = torch.cat([result.confidence, result.steady_confidence, result.start_confidence])
         if not (torch.isfinite(scores).all() and all(math.isfinite(figure) for figure in figures)):
             raise TrainingError(f"{context.label}: a confidence, note or curve is not finite.")

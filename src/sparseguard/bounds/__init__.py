@@ -7,7 +7,7 @@ from sparseguard.bounds._suite import BOUNDS, compute_bounds
 from sparseguard.bounds.base import Bound, Decode, Meaning
 from sparseguard.bounds.bayes_noise import PoolBound, compute_pool_bound
 from sparseguard.bounds.layerwise import LayerReconstruction, LayerwiseReconstruction
-from sparseguard.bounds.metamers import Metamer, NeedsScipyError, find_metamer
+from sparseguard.bounds.metamers import Metamer, find_metamer
 from sparseguard.bounds.null_space import AffineMap, NullSpace, fit_affine_map, split_null_space
 from sparseguard.bounds.sparse_inversion import Inversion, hidden_fraction, invert_code
 
@@ -26,7 +26,6 @@ __all__ = [
     "LayerwiseReconstruction",
     "Meaning",
     "Metamer",
-    "NeedsScipyError",
     "NoiseFacts",
     "NullSpace",
     "PixelRange",

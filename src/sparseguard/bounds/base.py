@@ -14,7 +14,7 @@ from sparseguard.types import Images
 AuxiliaryImages = Float[Tensor, "k c h w"]
 
 Decode = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Learned decoder: from auxiliary features ``(n, d)``, their images and features ``(m, d)`` to images ``(m, c, h, w)``."""
+"""Learned decoder: from auxiliary features ``(n, d)``, their images, and features ``(m, d)`` to ``m`` images."""
 
 
 @dataclass(frozen=True, kw_only=True)

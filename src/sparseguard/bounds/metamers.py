@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparseguard.core.errors import SparseguardError
 from sparseguard.numerics.psnr import mse_to_psnr
 from sparseguard.sparse import Problem, solve, standardize
-
-
-class NeedsScipyError(SparseguardError):
-    """Linear programs need scipy, which sparseguard does not install."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +68,6 @@ def find_metamer(
         seed: of the directions.
 
     Raises:
-        NeedsScipyError: when scipy is not installed.
         ValueError: for a problem that is not that of the standardized image, or an l0 penalty.
 
     Source: ours; KKT conditions, linear programming (HiGHS, through scipy).
@@ -132,11 +125,12 @@ class _Program:
 
     def maximize(self, direction: Tensor, hidden: Tensor) -> Tensor | None:
         """Return the d that goes farthest along a direction and keeps the norm of z, or None."""
-        linprog, sparse = _scipy()
+        from scipy import optimize, sparse  # half a second, needed here only
+
         rows = torch.cat([self.rows, hidden.unsqueeze(0)])  # inwards: <d, hidden> <= 0
         limits = torch.cat([self.limits.clamp_min(0), torch.zeros(1, dtype=torch.float64)])
         bounds = torch.stack([-self.pixels, 1 - self.pixels], dim=1) / self.deviation
-        solution = linprog(
+        solution = optimize.linprog(
             -direction.numpy(),
             A_ub=sparse.csr_matrix(rows.numpy()),
             b_ub=limits.numpy(),
@@ -151,11 +145,3 @@ class _Program:
         fraction = -2 * float(d @ self.z) / max(float(d @ d), torch.finfo(torch.float64).tiny)
         move: Tensor = d * fraction
         return move if 0 < fraction <= 1 else None
-
-
-def _scipy() -> tuple[Any, Any]:
-    try:
-        from scipy import optimize, sparse  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise NeedsScipyError("metamers need scipy. Install it: pip install scipy") from None
-    return optimize.linprog, sparse

@@ -12,9 +12,18 @@ import typer
 
 from sparseguard.cli.audit import audit_model
 from sparseguard.cli.codes import EXIT_CODES, FLAGS, INTERRUPTED, OK, RECIPE, STORE
-from sparseguard.cli.console import open_console, prepare_streams, print_json, print_line, show_progress
+from sparseguard.cli.console import (
+    OutputClosedError,
+    open_console,
+    prepare_streams,
+    print_json,
+    print_line,
+    show_progress,
+)
 from sparseguard.cli.data import data_app
+from sparseguard.cli.notices import print_notices
 from sparseguard.cli.prior import prior_app
+from sparseguard.cli.recipe import recipe_app
 from sparseguard.cli.results import (
     MAX_DROP,
     end_by_status,
@@ -40,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(prior_app, name="prior")
 app.add_typer(data_app, name="data")
+app.add_typer(recipe_app, name="recipe")
 app.command("audit")(audit_model)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of tables.")]
@@ -47,7 +57,9 @@ Out = Annotated[Path | None, typer.Option("--out", help="Run folder. Default: ru
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. training.epochs=3. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. training.epochs=3. Repeatable."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Run failed cases again.")]
@@ -176,7 +188,8 @@ def main() -> None:
     """Run the command line; errors that the user can fix are one message and an exit code."""
     prepare_streams()
     try:
-        code = app(standalone_mode=False) or OK
+        with print_notices():
+            code = app(standalone_mode=False) or OK
         sys.stdout.flush()
         if code == INTERRUPTED:  # typer answers an interrupt so, and is silent about it
             raise KeyboardInterrupt
@@ -186,7 +199,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted. What is finished is kept; run the same command again to continue.")
         code = INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputClosedError):
         code = OK
         _discard_output()
     except OSError as error:

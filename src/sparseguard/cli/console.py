@@ -18,6 +18,10 @@ WIDTH = 100
 """Columns of output that does not go to a terminal."""
 
 
+class OutputClosedError(Exception):
+    """Nobody reads standard output any more."""
+
+
 def prepare_streams() -> None:
     """Make standard output and error accept every text: closed ones are discarded, other characters escaped."""
     for name in ("stdout", "stderr"):
@@ -30,7 +34,10 @@ def prepare_streams() -> None:
 
 def print_json(values: Any) -> None:
     """Print plain values on standard output."""
-    print(json.dumps(values, indent=1, allow_nan=False))  # noqa: T201
+    try:
+        print(json.dumps(values, indent=1, allow_nan=False))  # noqa: T201
+    except BrokenPipeError:
+        raise OutputClosedError from None
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -39,7 +46,7 @@ def open_console(stderr: bool = False) -> Console:
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise
+            raise OutputClosedError
 
     terminal = stderr or sys.stdout.isatty()
     width = None if terminal else WIDTH

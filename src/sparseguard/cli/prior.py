@@ -74,9 +74,9 @@ def train(
 ) -> None:
     """Train a small style-based prior on the auxiliary split alone; interrupted, the same command continues."""
     from sparseguard.core.device import parse_device
-    from sparseguard.pipeline.prior_training.train import data_set, style_fit, train_prior
+    from sparseguard.pipeline.prior_training.train import parse_dataset, parse_training, train_prior
 
-    fit, dataset, place = style_fit(fits or [], images), data_set(data, changes or []), parse_device(device)
+    fit, dataset, place = parse_training(fits or [], images), parse_dataset(data, changes or []), parse_device(device)
     with show_progress() as progress:
         trained = train_prior(
             out, dataset, fit, name=_choose_name(name, out), classes=_parse_names(classes, "--classes"), seed=seed,
@@ -225,11 +225,11 @@ def _parse_numbers(text: str | None, kind: type[int] | type[float], option: str,
     return numbers
 
 
-def _parse_arguments(given: list[str]) -> dict[str, Any]:
+def _parse_arguments(changes: list[str]) -> dict[str, Any]:
     from sparseguard.pipeline.recipe.overrides import apply_override
 
     table: dict[str, Any] = {}
-    for change in given:
+    for change in changes:
         if "=" not in change:
             raise RecipeError(f"--argument {change}: expected KEY=VALUE, such as width=64.")
         apply_override(table, change)
@@ -250,13 +250,13 @@ def _fingerprints(name: str | None, changes: list[str]) -> Any:
         if changes:
             raise RecipeError(f"--set {changes[0]}: is for --fingerprints-of, which is not given.")
         return None
-    from sparseguard.pipeline.prior_training.train import attacker_fingerprints, data_set
+    from sparseguard.pipeline.prior_training.train import hash_auxiliary, parse_dataset
 
-    return attacker_fingerprints(data_set(name, changes))
+    return hash_auxiliary(parse_dataset(name, changes))
 
 
 def _show_trained(out: Path, trained: TrainedPrior, as_json: bool) -> None:
-    distance = trained.judge
+    distance = trained.evaluator
     if as_json:
         measured = {
             "distance": None if distance is None else distance.name,

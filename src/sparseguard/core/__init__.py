@@ -1,0 +1,1 @@
+"""Foundation: errors, settings, seeds, files, staged models."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, flushed, and renamed into place."""
+"""Writes of whole files and folders: into a temporary one, flushed, then renamed into place."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from torch import Tensor
 
 from sparseguard.core.errors import StoreError
 
-ASIDE = ".partial-"
-"""Names of files and folders being written begin with this; what a killed process leaves can be removed."""
+PARTIAL = ".partial-"
+"""Prefix of files and folders that are being written; a killed process may leave some."""
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the system's errors about writing ``path`` into a `StoreError` that says what to do."""
+def translate_os_errors(path: Path) -> Iterator[None]:
+    """Raise the system's errors about writing ``path`` as a `StoreError` that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreError(
-                f"{path}: the disk is full. What is finished is kept; free some room and run the same again."
+                f"{path}: the disk is full. Finished work is kept; free some space and run the same again."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(f"{path}: not writable ({error.strerror}). Choose another folder with --out.") from error
@@ -38,52 +38,52 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, fill: Callable[[Path], None]) -> None:
-    """Write ``path`` by letting ``fill`` write a file aside, which then replaces it.
+    """Write ``path``: ``fill`` writes a temporary file, which then replaces it.
 
     Raises:
         StoreError: when the disk is full or the folder not writable; the old file, if any, is untouched.
     """
-    with explained(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=path.suffix, dir=path.parent)
         os.close(handle)
-        aside = Path(name)
+        partial = Path(name)
         try:
-            fill(aside)
-            _flush(aside)
-            aside.replace(path)
+            fill(partial)
+            _flush(partial)
+            partial.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    write_file(path, lambda aside: _write_text(aside, text))
+    write_file(path, lambda partial: _write_text(partial, text))
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make the folder ``path`` by letting ``fill`` fill one aside, which is renamed when complete.
+    """Write the folder ``path``: ``fill`` fills a temporary one, which is renamed when complete.
 
-    A folder already there is left as it is: the same content was finished by somebody else.
+    An existing folder stays as it is: another process finished the same content.
     """
-    with explained(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
         try:
-            fill(aside)
-            for file in aside.iterdir():
+            fill(partial)
+            for file in partial.iterdir():
                 _flush(file)
             if not path.exists():
-                aside.rename(path)
+                partial.rename(path)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write tensors and plain values into one safetensors file."""
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = safetensors.torch.save(ready, metadata={"sparseguard": json.dumps(meta)})
-    with explained(path):
+    with translate_os_errors(path):
         path.write_bytes(content)
 
 
@@ -104,12 +104,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written below ``folder``."""
-    for left in list(folder.rglob(ASIDE + "*")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove the partial files and folders of killed processes below ``folder``."""
+    for leftover in list(folder.rglob(PARTIAL + "*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

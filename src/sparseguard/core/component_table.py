@@ -29,7 +29,7 @@ class ComponentTable(MutableMapping[str, T]):
     Args:
         group: the entry points' group, e.g. ``sparseguard.defenses``.
         kind: class that components derive from; or, in a table of values, the class of the values.
-        builtin: the built-in components, at least one: all classes, or all values.
+        builtin: the built-in components: all classes, or all values, as in a table without any.
 
     Example:
         >>> from sparseguard.core.component_table import ComponentTable
@@ -41,7 +41,7 @@ class ComponentTable(MutableMapping[str, T]):
     def __init__(self, group: str, kind: type[Any], builtin: Mapping[str, T]) -> None:
         self.group = group
         self._kind = kind
-        self._classes = all(map(inspect.isclass, builtin.values()))
+        self._classes = any(map(inspect.isclass, builtin.values()))
         self._components = dict(builtin)
         self._builtin = tuple(builtin)
         self._origins: dict[str, str] | None = None

@@ -1,7 +1,7 @@
 """Settings: frozen keyword-only dataclasses whose fields are the recipe's keys, the record's config and the cache key.
 
-A piece (a defense, an attack, a backbone ...) is its own settings object. `parse` makes one from a recipe's table
-and refuses what it does not know; `describe` turns it back into plain values.
+A component (a defense, an attack, a backbone ...) is its own settings object. `parse` builds one from plain values
+and refuses unknown ones; `describe` returns its plain values.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _CONFIG = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False, validate_defa
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field, pydantic.Field))
 def settings(cls: type[T]) -> type[T]:
-    """Make a class a frozen, keyword-only dataclass whose values are checked when it is built."""
+    """Return a class as a frozen, keyword-only dataclass that validates its values."""
     return pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)  # type: ignore[return-value]
 
 
 def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Build settings of class ``cls`` from a recipe's table.
+    """Build settings of class ``cls`` from plain values.
 
     Args:
         cls: a class made with `settings`.
-        table: plain values, as TOML gives them. Types are taken strictly: ``"0.5"`` is no number.
-        where: what the message calls the table, e.g. ``[fit]``.
+        table: plain values, as TOML has them. Types are strict: ``"0.5"`` is no number.
+        where: name of the table in messages, e.g. ``[training]``.
 
     Raises:
         RecipeError: for an unknown key (the known ones are listed, a near miss is suggested) or a refused value.
@@ -63,31 +63,33 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """
     try:
         text = json.dumps(dict(table))
-    except TypeError as error:
-        raise RecipeError(f"{where}: {error}; dates and times have no meaning here.") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"{where}: {error}; expected strings, numbers of at most 64 bits, lists and tables."
+        ) from None
     try:
         return pydantic.TypeAdapter(cls).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         raise RecipeError("\n".join(_explain(cls, issue, where) for issue in error.errors())) from None
 
 
-def parse_named(table: Mapping[str, Any], pieces: Mapping[str, type[Any]], where: str) -> tuple[str, Any]:
-    """Build the piece that a table's ``name`` names; return the name and the piece.
+def parse_named(table: Mapping[str, Any], components: Mapping[str, type[Any]], where: str) -> tuple[str, Any]:
+    """Build the component that a table names; return its name and the component.
 
     Raises:
         RecipeError: when ``name`` is missing or unknown, or `parse` refuses the rest.
     """
     name = table.get("name")
     if not isinstance(name, str):
-        raise RecipeError(f"{where}: needs a name. Known: {', '.join(sorted(pieces))}.")
-    if name not in pieces:
-        raise RecipeError(f"{where}: unknown name '{name}'. {nearest(name, pieces)}")
+        raise RecipeError(f"{where}: needs a name. Known: {', '.join(sorted(components))}.")
+    if name not in components:
+        raise RecipeError(f"{where}: unknown name '{name}'. {nearest(name, components)}")
     rest = {key: value for key, value in table.items() if key != "name"}
-    return name, parse(pieces[name], rest, f"{where} '{name}'")
+    return name, parse(components[name], rest, f"{where} '{name}'")
 
 
 def describe(component: Any) -> dict[str, Any]:
-    """Return the plain values of a settings object, as written in records and cache keys.
+    """Return the plain values of a settings object, as in records and cache keys.
 
     Example:
         >>> from sparseguard.defenses import DEFENSES

@@ -1,4 +1,4 @@
-"""The errors a user can cause or meet, each with the exit code the command line ends with."""
+"""Errors that a user can cause or meet, each with the exit code of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class SparseguardError(Exception):
-    """Base of every error that is explained to the user instead of shown as a traceback."""
+    """Base of errors that the command line shows as a message, without a traceback."""
 
     exit_code: ClassVar[int] = 1
 
@@ -32,7 +32,7 @@ class StoreError(SparseguardError):
 
 
 class TrainingError(SparseguardError):
-    """A training run or an attack that ended in values that mean nothing (not finite, or diverging)."""
+    """A training run or an attack whose values are not finite or diverge."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""The key of plain values."""
+"""Hash of plain values."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def digest(values: Any) -> str:
-    """Return the key of plain values."""
+    """Return the SHA-256 of plain values as JSON with sorted keys, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()

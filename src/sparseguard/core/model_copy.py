@@ -32,13 +32,13 @@ def copy_model(model: object) -> nn.Module:
     except Exception as error:  # whatever the model's own parts do
         message = " ".join(str(error).split())[:200]
         raise DataError(
-            f"the model cannot be copied ({message}), and the original is left alone. Take out what is in the way, such "
-            "as open files, locks, or kept results of earlier calls."
+            f"the model cannot be copied ({message}), and the original is left alone. Take out what is in the way, "
+            "such as open files, locks, or kept results of earlier calls."
         ) from error
 
 
 def _uncompile(model: nn.Module) -> nn.Module:
-    """Replace the wrappers of `torch.compile`, whose inner modules cannot be hooked, by the modules that they wrap."""
+    """Replace wrappers of `torch.compile`, whose modules cannot be hooked, by the wrapped modules."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             setattr(parent, name, _unwrap(child))

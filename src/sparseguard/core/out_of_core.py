@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseguard.core.atomic_io import explained
+from sparseguard.core.atomic_io import translate_os_errors
 from sparseguard.core.errors import StoreError
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, limit: int) -> Tensor:
     if size <= limit:
         return torch.empty(*shape, dtype=dtype)
     folder = scratch_folder()
-    with explained(folder):
+    with translate_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(prefix="sparseguard-", dir=folder) as file:
             _reserve(file.fileno(), size)

@@ -1,4 +1,4 @@
-"""Seeds derived from named axes, so that adding a piece to a run changes nobody else's numbers."""
+"""Seeds derived from named axes, so that a component added to a run changes no other numbers."""
 
 from __future__ import annotations
 

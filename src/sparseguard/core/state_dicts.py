@@ -38,7 +38,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "Save it with torch.save(network.state_dict(), path)."
         ) from None
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        content = f"a table with {_list_names(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        content = (
+            f"a table with {_list_names(list(loaded))}" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        )
         raise DataError(f"{path}: holds {content} instead of tensors by name. Save the network's state dict alone.")
     return {str(name): value for name, value in loaded.items()}
 

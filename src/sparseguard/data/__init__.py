@@ -44,7 +44,7 @@ __all__ = [
     "FashionMnist",
     "MedicalMnist",
     "Mnist",
-    "OwnImages",
+    "UserImages",
     "balanced_subset",
     "partition",
 ]

@@ -48,7 +48,7 @@ def encode_grid(images: Float[Tensor, "n c h w"]) -> bytes:
     Example:
         >>> from io import BytesIO
         >>> from PIL import Image
-        >>> Image.open(BytesIO(grid_png(torch.zeros(5, 1, 28, 28)))).size  # 3 columns, 2 rows, tiles of 84
+        >>> Image.open(BytesIO(encode_grid(torch.zeros(5, 1, 28, 28)))).size  # 3 columns, 2 rows, tiles of 84
         (260, 174)
     """
     count, channels, height, width = images.shape

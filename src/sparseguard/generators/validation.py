@@ -31,7 +31,7 @@ def rescale(images: Tensor, output: tuple[float, float]) -> Tensor:
     """Return a network's images with its black at 0 and its white at 1, not clipped.
 
     Example:
-        >>> scaled(torch.tensor([-1.0, 0.0, 1.0]), (-1.0, 1.0))
+        >>> rescale(torch.tensor([-1.0, 0.0, 1.0]), (-1.0, 1.0))
         tensor([0.0000, 0.5000, 1.0000])
     """
     return (images - output[0]) / (output[1] - output[0])

@@ -14,7 +14,11 @@ REVISION = 1
 METRICS: ComponentTable[Metric] = ComponentTable(
     "sparseguard.metrics",
     Metric,
-    {"psnr": PSNR, "ssim": SSIM, "id@1": REIDENTIFICATION},
+    {
+        "psnr": PSNR,
+        "ssim": SSIM,
+        "id@1": REIDENTIFICATION,
+    },
 )
 
 __all__ = [

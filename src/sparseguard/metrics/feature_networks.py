@@ -40,9 +40,9 @@ class FeatureNetwork(ABC):
     """A frozen network that turns images into features.
 
     Args:
-        name: what tables call it.
+        name: in tables.
         dimension: of the features.
-        minimum: how many images of each kind a Fréchet distance in these features needs.
+        minimum: number of images of each kind that a Fréchet distance in these features needs.
         module: put into eval mode and frozen.
         device: where it computes.
     """
@@ -75,8 +75,8 @@ class FeatureNetwork(ABC):
         reason = self.refuses((images.shape[1], images.shape[2], images.shape[3]))
         if reason is not None:
             raise DataError(f"{reason}.")
-        parts = [self._embed(batch.to(self.device)).float().cpu() for batch in images.split(BATCH) if len(batch)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.dimension)
+        batches = [self._embed(batch.to(self.device)).float().cpu() for batch in images.split(BATCH) if len(batch)]
+        return torch.cat(batches) if batches else torch.zeros(0, self.dimension)
 
     @abstractmethod
     def _embed(self, images: Tensor) -> Tensor:

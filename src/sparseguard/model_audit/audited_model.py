@@ -65,7 +65,7 @@ def build_recipe(
     """Return the recipe of an audit: one threat a tap, no defense, the attacks with their settings."""
     recipe = parse_recipe(
         {
-            "name": f"audit of {name}",
+            "name": "audit",
             "data": {"name": "fashion-mini"},
             "defenses": [{"name": "none", "label": name}],
             "threats": ["split"],
@@ -75,7 +75,10 @@ def build_recipe(
     )
     data = AuditedImages(private_fingerprint=private.fingerprint())
     return replace(
-        recipe, threats=threats, data=NamedComponent(name=AuditedImages.name, label=AuditedImages.name, component=data)
+        recipe,
+        name=f"audit of {name}",
+        threats=threats,
+        data=NamedComponent(name=AuditedImages.name, label=AuditedImages.name, component=data),
     )
 
 

@@ -145,7 +145,7 @@ def reconstruct(
         images=reconstructions,
         psnr=psnr(reconstructions, originals),
         ssim=ssim(reconstructions, originals),
-        diagnostics=dict(result.notes),
+        diagnostics=dict(result.diagnostics),
         knowledge=component.knowledge.value,
     )
 

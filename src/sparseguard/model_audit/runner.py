@@ -18,13 +18,13 @@ from sparseguard.model_audit.audited_model import build_recipe, build_threats
 from sparseguard.model_audit.hooked_model import LOGITS, HookedModel, check_taps, copy_frozen, count_calls
 from sparseguard.model_audit.validate_inputs import adapt_precision, check_logits, split_images
 from sparseguard.pipeline.plan.cases import PlannedCase, plan_cases
-from sparseguard.pipeline.scoring.scorers import bench
+from sparseguard.pipeline.scoring.scorers import build_scorers
 from sparseguard.pipeline.store import Store, TrainingFacts
-from sparseguard.pipeline.tasks.case import measured
-from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.case import run_case
+from sparseguard.pipeline.tasks.context import ReleasedTarget
 from sparseguard.pipeline.tasks.priors import Priors
-from sparseguard.pipeline.tasks.query_cache import remembering
-from sparseguard.pipeline.tasks.record import Run, case_of, failed
+from sparseguard.pipeline.tasks.query_cache import cache_outputs
+from sparseguard.pipeline.tasks.record import RunContext, describe_case, failed
 from sparseguard.record import Record
 from sparseguard.targets import Target
 
@@ -133,19 +133,19 @@ def audit(
     with store.locked():
         priors = Priors(splits=splits)
         for attack in recipe.attacks:
-            priors.of(attack)
-        this = Run(
+            priors.get(attack)
+        this = RunContext(
             recipe=recipe, splits=splits, store=store, device=target_device, progress=reporter, priors=priors,
-            bench=bench(recipe.scoring, splits, store.folder, target_device, reporter),
+            scorers=build_scorers(recipe.scoring, splits, store.folder, target_device, reporter),
         )  # fmt: skip
         grid = plan_cases(recipe, splits)
-        store.set_aside_all_but({case_of(recipe, job).slug for job in grid})
+        store.archive_others({describe_case(recipe, job).slug for job in grid})
         records.extend(_record(this, job, HookedModel(frozen, tap := job.threat.tap, shapes[tap])) for job in grid)
     return Audit(records=records, folder=store.folder)
 
 
-def _record(this: Run, job: PlannedCase, hooked: HookedModel) -> Record:
-    slug = case_of(this.recipe, job).slug
+def _record(this: RunContext, job: PlannedCase, hooked: HookedModel) -> Record:
+    slug = describe_case(this.recipe, job).slug
     stored = this.store.load_record(slug)
     if stored is not None and stored.key == job.record_key and stored.status == "ok":
         return stored
@@ -155,9 +155,9 @@ def _record(this: Run, job: PlannedCase, hooked: HookedModel) -> Record:
     probes = this.splits.auxiliary.batch(torch.arange(min(PROBES, len(this.splits.auxiliary)))).to(this.device)
     pictures: dict[str, Tensor] = {}
     try:
-        asked = remembering(hooked, probes, {stage})
-        subject = Subject(key=job.target_key, target=target, model=asked, facts=TrainingFacts())
-        record, pictures = measured(this, job, subject)
+        asked = cache_outputs(hooked, probes, {stage})
+        subject = ReleasedTarget(key=job.target_key, target=target, model=asked, facts=TrainingFacts())
+        record, pictures = run_case(this, job, subject)
     except TrainingError as error:
         record = failed(this, job, "attack", error)
     this.store.save_record(record, pictures)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from sparseguard.core.atomic_io import (
-    explained,
+    translate_os_errors,
     read_tensors,
     remove_leftovers,
     write_file,
@@ -36,7 +36,7 @@ from sparseguard.core.atomic_io import (
     write_text,
 )
 from sparseguard.core.errors import StoreError
-from sparseguard.record import Bound, Record, read_bounds, read_record, record_text
+from sparseguard.record import Bound, Record, read_bounds, read_record, record_text, rename_figures, rename_split
 
 BOUNDS = pydantic.TypeAdapter(list[Bound])
 
@@ -87,7 +87,7 @@ class Store:
         Raises:
             StoreError: when another run holds it, or it cannot be written.
         """
-        with explained(self.folder):
+        with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / ".lock", timeout=0)
             try:
@@ -152,21 +152,24 @@ class Store:
         if not path.parent.exists():
             return None
         tensors, facts = read_tensors(path)
-        return StoredAttack({part: images.float() for part, images in tensors.items()}, facts)
+        facts["notes"] = rename_figures(facts["notes"])
+        facts["curves"] = rename_figures(facts["curves"])
+        facts["residuals"] = {rename_split(split): values for split, values in facts["residuals"].items()}
+        return StoredAttack({rename_split(split): images.float() for split, images in tensors.items()}, facts)
 
     def save_attack(self, key: str, reconstructions: Mapping[str, Tensor], facts: Mapping[str, Any]) -> StoredAttack:
         """Keep a finished attack and return it as it will be read back.
 
         Values are kept as float16: in [0, 1] its rounding is below 2.5e-4, which bounds a PSNR at about 77 dB.
         """
-        kept = {part: images.to(torch.float16) for part, images in reconstructions.items()}
+        halved = {split: images.to(torch.float16) for split, images in reconstructions.items()}
         write_folder(
             self.folder / "attacks" / key,
-            lambda aside: write_tensors(aside / "reconstructions.safetensors", kept, facts),
+            lambda aside: write_tensors(aside / "reconstructions.safetensors", halved, facts),
         )
-        return StoredAttack({part: images.float() for part, images in kept.items()}, dict(facts))
+        return StoredAttack({split: images.float() for split, images in halved.items()}, dict(facts))
 
-    def kept(self, key: str) -> Path:
+    def partial_folder(self, key: str) -> Path:
         """Return where an attack on classes keeps the classes it has finished."""
         return self.folder / "attacks" / f"{key}.kept"
 
@@ -181,11 +184,11 @@ class Store:
 
     def save_class_attack(self, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Keep a finished attack on classes, its images as float16; what it kept underway is no longer needed."""
-        kept = {name: value.to(torch.float16) if value.ndim == 4 else value for name, value in tensors.items()}
+        halved = {name: value.to(torch.float16) if value.ndim == 4 else value for name, value in tensors.items()}
         write_folder(
-            self.folder / "attacks" / key, lambda aside: write_tensors(aside / "classes.safetensors", kept, facts)
+            self.folder / "attacks" / key, lambda aside: write_tensors(aside / "classes.safetensors", halved, facts)
         )
-        shutil.rmtree(self.kept(key), ignore_errors=True)
+        shutil.rmtree(self.partial_folder(key), ignore_errors=True)
 
     def load_bounds(self, key: str) -> list[Bound] | None:
         """Return finished bounds, or None."""
@@ -208,21 +211,21 @@ class Store:
     def save_record(self, record: Record, pictures: Mapping[str, Tensor]) -> None:
         """Write a case's record, and first the pictures it speaks of."""
         path = self.record_path(record.case.slug)
-        self.set_aside([path])
+        self.archive([path])
         write_file(path.with_suffix(".safetensors"), lambda aside: write_tensors(aside, pictures, {"key": record.key}))
         write_text(path, record_text(record))
 
-    def set_aside_all_but(self, slugs: set[str]) -> None:
+    def archive_others(self, slugs: set[str]) -> None:
         """Move records of cases that are not in ``slugs`` to ``records/earlier``, so that no report mixes recipes."""
-        self.set_aside([path for path in (self.folder / "records").glob("*.json") if path.stem not in slugs])
+        self.archive([path for path in (self.folder / "records").glob("*.json") if path.stem not in slugs])
 
-    def set_aside(self, paths: list[Path]) -> None:
+    def archive(self, paths: list[Path]) -> None:
         """Move records to ``records/earlier``, with their key in their name."""
         for path in paths:
             if not path.exists():
                 continue
             earlier = path.parent / "earlier" / f"{path.stem}.{read_record(path).key[:12]}"
-            with explained(earlier):
+            with translate_os_errors(earlier):
                 earlier.parent.mkdir(exist_ok=True)
                 path.rename(earlier.with_name(earlier.name + ".json"))
                 pictures = path.with_suffix(".safetensors")

@@ -90,7 +90,7 @@ def _words(case: Case) -> str:
 
 
 def _recipe_table(record: Record) -> dict[str, Any]:
-    """Return a recipe of the one case, without attacks beyond a floor."""
+    """Return a recipe of the one case."""
     config = record.config
     threat = next(threat for threat in config.threats if threat.name == record.case.threat)
     defense = next(defense for defense in config.defenses if defense.label == record.case.defense)
@@ -106,8 +106,16 @@ def _recipe_table(record: Record) -> dict[str, Any]:
             }
         ],
         "defenses": [_entry(defense)],
+        "attacks": _attacks(record),
         "seeds": [record.case.seed],
     }
+
+
+def _attacks(record: Record) -> list[Any]:
+    """Return attacks that a recipe may have for the case's threat."""
+    if record.threat.goal == "class-inversion":
+        return [_entry(attack) for attack in record.config.class_attacks]
+    return ["mean-image"]
 
 
 def _entry(component: LabeledComponent) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparseguard.record._legacy_words import rename_figures, rename_split
 from sparseguard.record._model import Component, GradientDiagnostics, LabeledComponent, MetricDescription, PriorFacts
 from sparseguard.record.class_inversion import (
     AttackedClass,
@@ -115,4 +116,6 @@ __all__ = [
     "read_record",
     "read_records",
     "record_text",
+    "rename_figures",
+    "rename_split",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sparseguard.record import _legacy_words as words
 from sparseguard.record._legacy_descriptions import class_metric, image_metric, set_metric, threat
 from sparseguard.record.class_inversion import ClassInversionDiagnostics
 from sparseguard.record.conversion import bound_fields, curve_fields, figure_fields
@@ -13,20 +13,6 @@ from sparseguard.record.feature_inversion import FeatureInversionDiagnostics
 from sparseguard.record.schema import DefenseFacts
 
 Plain = dict[str, Any]
-
-_WORDS = {
-    "attacker_train": "auxiliary",
-    "attacker_val": "auxiliary_val",
-    "select": "tuning",
-    "outputs": "black-box",
-    "+spec": "gray-box",
-    "+weights": "white-box",
-}
-_IN_TEXT = re.compile(r"\battacker_train\b|attacker_val|(?<=\b(?:in|of) )select\b|\boutputs$|\+spec$|\+weights$")
-_CONDITIONS = {"repeats": "queries", "share": "auxiliary_fraction", "data": "dataset", "images": "max_images"}
-_SCORING = {"neighbours": "neighbors"}
-_BOUNDS = {"waterfall": "layer-wise reconstruction"}
-_RECOGNIZED = "recognized by "
 
 
 def migrate(plain: Plain) -> Plain:
@@ -42,10 +28,11 @@ def migrate(plain: Plain) -> Plain:
 
 def picture_name(name: str) -> str:
     """Return the present name of an entry in the file beside a record."""
-    if not name.startswith("scores/") or name.count("/") < 3:
-        return name
-    attack, split, metric = name.rsplit("/", 2)
-    return f"{attack}/{_word(split)}/{_metric(metric)}"
+    kind, _, rest = name.partition("/")
+    if kind != "scores" or rest.count("/") < 2:
+        return f"{kind}/{words.label(rest)}"
+    attack, split, metric = rest.rsplit("/", 2)
+    return f"{kind}/{words.label(attack)}/{words.rename_split(split)}/{words.metric(metric)}"
 
 
 def migrate_bound(plain: Plain) -> Plain:
@@ -53,12 +40,7 @@ def migrate_bound(plain: Plain) -> Plain:
     if "layers" in plain:
         return plain
     name, _, layer = plain["name"].removesuffix(")").partition(" (")
-    return {**plain, "name": _BOUNDS.get(name, name), "layer": layer, **bound_fields(plain.get("values", {}))}
-
-
-def migrate_figures(figures: Mapping[str, Any]) -> Plain:
-    """Return figures or curves by name, with the present words in their names."""
-    return {_text(name): value for name, value in figures.items()}
+    return {**plain, "name": words.BOUNDS.get(name, name), "layer": layer, **bound_fields(plain.get("values", {}))}
 
 
 def _to_2(plain: Plain) -> Plain:
@@ -109,42 +91,12 @@ def _to_5(plain: Plain) -> Plain:
             name: {"accuracy": accuracy, "shuffled_patches": foreign.get(name)}
             for name, accuracy in plain.get("evaluators", {}).items()
         },
-        "flags": [{**flag, "message": _text(flag["message"])} for flag in plain.get("flags", [])],
-        "provenance": plain.get("provenance", {}),
+        "flags": [{**flag, "message": words.text(flag["message"])} for flag in plain.get("flags", [])],
+        "provenance": _provenance(plain.get("provenance", {})),
     }
 
 
 _STEPS: dict[int, Callable[[Plain], Plain]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
-
-
-def _word(word: str) -> str:
-    return _WORDS.get(word, word)
-
-
-def _text(text: str) -> str:
-    return _IN_TEXT.sub(lambda match: "auxiliary_val" if match[0] == "attacker_val" else _word(match[0]), text)
-
-
-def _by_split(values: Mapping[str, Any]) -> Plain:
-    return {_word(split): value for split, value in values.items()}
-
-
-def _metric(name: str) -> str:
-    return f"evaluator accuracy ({name.removeprefix(_RECOGNIZED)})" if name.startswith(_RECOGNIZED) else name
-
-
-def _component(plain: Mapping[str, Any], name: str = "") -> Plain:
-    """Return name and hyperparameters of a component's flat values."""
-    rest = {_word(key): value for key, value in plain.items() if key not in ("name", "setting")}
-    return {"name": plain.get("name", name), "hyperparameters": rest}
-
-
-def _labeled(plain: Mapping[str, Any]) -> Plain:
-    return {"label": plain["label"], **_component({key: value for key, value in plain.items() if key != "label"})}
-
-
-def _conditions(setting: Mapping[str, Any]) -> Plain:
-    return {_CONDITIONS.get(name, name): value for name, value in setting.items()}
 
 
 def _config(config: Mapping[str, Any], recipe: str, dataset: str) -> Plain:
@@ -152,13 +104,18 @@ def _config(config: Mapping[str, Any], recipe: str, dataset: str) -> Plain:
         "name": config.get("name", recipe),
         "description": config.get("description", ""),
         "seeds": config.get("seeds", []),
-        "data": _component(config.get("data", {}), dataset),
+        "data": words.component(config.get("data", {}), dataset),
         "training": config.get("fit"),
-        "threats": [{**one, "backbone": _component(one["backbone"])} for one in config.get("threats", [])],
-        "defenses": [_labeled(one) for one in config.get("defenses", [])],
-        "attacks": [{**_labeled(one), "conditions": _conditions(one["setting"])} for one in config.get("attacks", [])],
-        "class_attacks": [_labeled(one) for one in config.get("class_attacks", [])],
-        "scoring": {_SCORING.get(name, name): value for name, value in config.get("judge", {}).items()},
+        "threats": [{**one, "backbone": words.component(one["backbone"])} for one in config.get("threats", [])],
+        "defenses": [words.labeled_component(one) for one in config.get("defenses", [])],
+        "attacks": [
+            {**words.labeled_component(one), "conditions": words.conditions(one["setting"])}
+            for one in config.get("attacks", [])
+        ],
+        "class_attacks": [words.labeled_component(one) for one in config.get("class_attacks", [])],
+        "scoring": {
+            {"neighbours": "neighbors"}.get(name, name): value for name, value in config.get("judge", {}).items()
+        },
         "expected_flags": config.get("expected_flags", []),
     }
 
@@ -167,12 +124,18 @@ def _data(data: Mapping[str, Any], pools: Mapping[str, int]) -> Plain:
     readers = data.get("read_by")
     return {
         "layout": data.get("layout"),
-        **{name: _by_split(data.get(name, {})) for name in ("sizes", "fingerprints", "duplicates")},
+        **{name: words.by_split(data.get(name, {})) for name in ("sizes", "fingerprints", "duplicates")},
         "gallery_indices": data.get("gallery_index", []),
-        "reidentification_pools": _by_split(pools),
+        "reidentification_pools": words.by_split(pools),
         "flips_keep_class": data.get("flips_keep_class"),
-        "readers": readers and {stage: [_word(split) for split in splits] for stage, splits in readers.items()},
+        "readers": readers
+        and {stage: [words.rename_split(split) for split in splits] for stage, splits in readers.items()},
     }
+
+
+def _provenance(provenance: Mapping[str, Any]) -> Plain:
+    seconds = provenance.get("seconds", {})
+    return {**provenance, "seconds": {words.text(stage): duration for stage, duration in seconds.items()}}
 
 
 def _target(target: Mapping[str, Any]) -> Plain:
@@ -181,7 +144,7 @@ def _target(target: Mapping[str, Any]) -> Plain:
     return {
         **{name: value for name, value in target.items() if name not in ("wrong", "history", "defense")},
         "history": {name: [epoch[name] for epoch in history if name in epoch] for name in curves},
-        "misclassified": _by_split(target.get("wrong", {})),
+        "misclassified": words.by_split(target.get("wrong", {})),
         "defense": figure_fields(target.get("defense", {}), DefenseFacts.model_fields),
     }
 
@@ -192,25 +155,26 @@ def _features(leaked: Mapping[str, Any]) -> Plain:
 
 
 def _attack(attacker: Mapping[str, Any]) -> Plain:
-    setting = _conditions(attacker.get("setting", {}))
-    component = _component(attacker["settings"], attacker["name"])
-    unchanged = ("name", "floor", "parameter_change", "outside_range")
+    setting = words.conditions(attacker.get("setting", {}))
+    component = words.component(attacker["settings"], attacker["name"])
+    unchanged = ("floor", "parameter_change", "outside_range")
     return {
         **{name: attacker[name] for name in unchanged},
+        "name": words.label(attacker["name"]),
         "attack": component["name"],
         "hyperparameters": component["hyperparameters"],
-        "knowledge": _word(attacker["knowledge"]),
+        "knowledge": words.rename_split(attacker["knowledge"]),
         "queries": setting.get("queries", 1),
         "conditions": setting,
         "eligible": attacker.get("competes", not attacker["floor"]),
         "prior": _prior(attacker.get("prior")),
-        "indices": _by_split(attacker.get("index", {})),
-        "diagnostics": figure_fields(migrate_figures(attacker["notes"]), FeatureInversionDiagnostics.model_fields),
-        "curves": curve_fields(migrate_figures(attacker.get("curves", {}))),
-        "residuals": _by_split(attacker.get("residuals", {})),
-        "set_scores": _by_split(attacker.get("sets", {})),
+        "indices": words.by_split(attacker.get("index", {})),
+        "diagnostics": figure_fields(words.rename_figures(attacker["notes"]), FeatureInversionDiagnostics.model_fields),
+        "curves": curve_fields(words.rename_figures(attacker.get("curves", {}))),
+        "residuals": words.by_split(attacker.get("residuals", {})),
+        "set_scores": words.by_split(attacker.get("sets", {})),
         "scores": {
-            _word(split): {_metric(name): summary for name, summary in metrics.items()}
+            words.rename_split(split): {words.metric(name): summary for name, summary in metrics.items()}
             for split, metrics in attacker["scores"].items()
         },
     }
@@ -224,19 +188,26 @@ def _feature_outcome(plain: Plain) -> Plain:
     for level, by_metric in plain["chosen"].items():
         knowledge, _, queries = level.partition(" ×")  # noqa: RUF001
         for metric, attack in by_metric.items():
-            choice = {"knowledge": _word(knowledge), "queries": int(queries or 1), "metric": metric, "attack": attack}
+            choice = {
+                "knowledge": words.rename_split(knowledge),
+                "queries": int(queries or 1),
+                "metric": metric,
+                "attack": words.label(attack),
+            }
             chosen.append(choice)
     return {
         "kind": "feature-inversion",
         "metrics": {**{name: image_metric(name) for name in names}, **{name: set_metric(name) for name in of_sets}},
         "attacks": attacks,
         "chosen": chosen,
-        "skipped": plain.get("skipped", {}),
+        "skipped": words.by_label(plain.get("skipped", {})),
         "comparisons": [
             {
                 **{name: value for name, value in one.items() if name != "part"},
+                "first": words.label(one["first"]),
+                "second": words.label(one["second"]),
                 "kind": "knowledge" if one["kind"] == "level" else one["kind"],
-                "split": _word(one["part"]),
+                "split": words.rename_split(one["part"]),
             }
             for one in plain.get("comparisons", [])
         ],
@@ -251,7 +222,7 @@ def _prior(prior: Mapping[str, Any] | None) -> Plain | None:
     names = {"images": "training_images", "knows": "known_classes"}
     return {
         **{names.get(name, name): value for name, value in prior.items()},
-        "overlap": None if overlap is None else _by_split(overlap),
+        "overlap": None if overlap is None else words.by_split(overlap),
     }
 
 
@@ -268,7 +239,7 @@ def _class_outcome(plain: Plain) -> Plain:
 
 
 def _class_attack(attacker: Mapping[str, Any], agreement: Mapping[str, float] | None) -> Plain:
-    component = _component(attacker["settings"], attacker["name"])
+    component = words.component(attacker["settings"], attacker["name"])
     facts = {
         "steady_confidence": "augmented_confidence",
         "best": "best_confidence",
@@ -279,7 +250,7 @@ def _class_attack(attacker: Mapping[str, Any], agreement: Mapping[str, float] | 
         "name": attacker["name"],
         "attack": component["name"],
         "hyperparameters": component["hyperparameters"],
-        "knowledge": _word(attacker["knowledge"]),
+        "knowledge": words.rename_split(attacker["knowledge"]),
         "control": attacker["control"],
         "prior": _prior(attacker["prior"]),
         "classes": {
@@ -295,6 +266,6 @@ def _class_attack(attacker: Mapping[str, Any], agreement: Mapping[str, float] | 
             for name, score in attacker["scores"].items()
         },
         "agreement": agreement and {"fraction": agreement["share"], "kappa": agreement.get("kappa")},
-        "diagnostics": figure_fields(migrate_figures(attacker["notes"]), ClassInversionDiagnostics.model_fields),
+        "diagnostics": figure_fields(words.rename_figures(attacker["notes"]), ClassInversionDiagnostics.model_fields),
         "loss_curves": attacker["curves"],
     }

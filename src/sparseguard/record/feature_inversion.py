@@ -39,7 +39,7 @@ class SetScore(Model):
 class FeatureInversionDiagnostics(GradientDiagnostics):
     """Figures of an attack's training or search; null where the attack does not compute one."""
 
-    penalty: float | None = pydantic.Field(default=None, description="chosen weight of the ridge penalty")
+    penalty: float | None = pydantic.Field(default=None, description="chosen weight of the penalty")
     epochs: int | None = pydantic.Field(default=None, description="epochs trained")
     best_epoch: int | None = pydantic.Field(default=None, description="epoch whose weights are used")
     auxiliary_val_mse: float | None = None

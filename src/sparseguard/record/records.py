@@ -33,7 +33,7 @@ class Records(list[Record]):
             StoreError: when pandas is not installed.
         """
         try:
-            import pandas as pd  # type: ignore[import-untyped]
+            import pandas as pd
         except ImportError as error:
             raise StoreError("to_pandas needs pandas: pip install 'sparseguard[pandas]'.") from error
         return pd.DataFrame(self.rows(), columns=list(COLUMNS))

@@ -1,11 +1,19 @@
-"""Tables, terminal output and pages, made from records alone."""
+"""Reports from records alone: tables of the terminal, the page, JSON."""
 
 from sparseguard.report.analysis.aggregate import Difference, SeedMean
 from sparseguard.report.analysis.matched_accuracy import MatchedAccuracy, match_accuracy
-from sparseguard.report.analysis.pareto_front import Pareto, find_pareto, frontier
-from sparseguard.report.analysis.record_group import MAX_DROP, RecordGroup, ReportOptions, group_records, summarize
+from sparseguard.report.analysis.pareto_front import Pareto, find_frontier, find_pareto
+from sparseguard.report.analysis.record_group import (
+    MAX_DROP,
+    Kind,
+    RecordGroup,
+    ReportOptions,
+    group_records,
+    summarize,
+)
 from sparseguard.report.analysis.summary import Row
 from sparseguard.report.findings import describe_findings
+from sparseguard.report.html.environment import render_html
 from sparseguard.report.json import to_json
 from sparseguard.report.page import write_page
 from sparseguard.report.section import Section
@@ -22,6 +30,7 @@ __all__ = [
     "Control",
     "DefenseDifference",
     "Difference",
+    "Kind",
     "MatchedAccuracy",
     "Pareto",
     "RecordGroup",
@@ -34,11 +43,12 @@ __all__ = [
     "compare_defenses",
     "describe_findings",
     "describe_run_size",
+    "find_frontier",
     "find_pareto",
-    "frontier",
     "group_records",
     "match_accuracy",
     "render",
+    "render_html",
     "summarize",
     "to_json",
     "verdict",

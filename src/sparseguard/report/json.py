@@ -11,7 +11,7 @@ from sparseguard.record import SCHEMA_VERSION, Record
 from sparseguard.report.analysis.grouping import sort_records
 from sparseguard.report.analysis.per_image import PicturesBySlug
 from sparseguard.report.analysis.record_group import MAX_DROP, Kind, RecordGroup, ReportOptions, group_records
-from sparseguard.report.sections import SECTIONS, collect_sections
+from sparseguard.report.sections import SECTIONS, THIRD_PARTY_SECTIONS, collect_sections
 from sparseguard.report.text.run_size import describe_run_size
 
 
@@ -33,7 +33,9 @@ def to_json(
     options = ReportOptions(max_drop=max_drop)
     groups = group_records(records, pictures, options)
     groups.append(RecordGroup(Kind.REPORT, sort_records(records), pictures or {}, options))
-    entries: dict[str, list[Any]] = {key: [] for section in SECTIONS for key in section.keys}
+    entries: dict[str, list[Any]] = {
+        key: [] for section in (*SECTIONS, *THIRD_PARTY_SECTIONS.values()) for key in section.keys
+    }
     for group in groups:
         for section, data in collect_sections(group):
             for key, values in section.json(data).items():

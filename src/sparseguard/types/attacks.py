@@ -1,4 +1,4 @@
-"""What an attack on single images knows, is given, and returns."""
+"""Knowledge, inputs and results of feature inversion attacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparseguard.types.datasets import Images, Labels
 
 
 class Knowledge(StrEnum):
-    """What an attack is given besides the attacker's own images."""
+    """Knowledge of the attacker besides auxiliary data."""
 
     NOTHING = "nothing"
     LABEL = "label"
@@ -31,10 +31,10 @@ FLOORS = (Knowledge.NOTHING, Knowledge.LABEL)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observation:
-    """What one tap released for a batch of images, one row an image.
+    """Features of a batch of images at one tap, one row an image.
 
     Raises:
-        TrainingError: when a value is not finite; a target that emits those protects nobody, it is broken.
+        TrainingError: when a value is not finite.
     """
 
     features: Float[Tensor, "n ..."]
@@ -51,13 +51,13 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttackInput:
-    """One set of images to be reconstructed, as far as the attack may know it.
+    """One set of images to be reconstructed, as far as the attack knows it.
 
     Args:
         count: how many images.
-        observation: what leaked of them; None for attacks that see no leak.
-        labels: their classes; None for attacks that are not told.
-        index: their places ``(n,)`` in the part, where only some of it is attacked; None: all of it, in order.
+        observation: their features; None for attacks without access to features.
+        labels: their classes; None for attacks that do not know them.
+        index: their indices ``(n,)`` in the split, where only some of it is attacked; None: all of it, in order.
     """
 
     count: int
@@ -67,26 +67,26 @@ class AttackInput:
 
 
 AttackInputs = Mapping[str, AttackInput]
-"""Instance reconstruction: the sets to reconstruct, by the name of their part."""
+"""The sets of images to reconstruct, by the name of their split."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttackResult:
-    """What an attack returns.
+    """Result of an attack.
 
     Args:
-        reconstructions: per part of the goal ``(n, c, h, w)`` float32.
-        parameter_change: how far the attacker's own parameters moved from their start, relative to their size;
-            None for an attacker that has none.
-        notes: figures worth keeping (chosen regularization, epochs, validation error).
-        curves: learning curves by what they show, e.g. the PSNR on auxiliary_val after every epoch.
-        residuals: per part ``(n,)``, how far the features of each reconstruction are from what leaked, relative to the
-            spread of the features; for attacks that can compute it.
+        reconstructions: split to ``(n, c, h, w)`` float32 in [0, 1].
+        parameter_change: how far the attack's parameters moved from their start, relative to their size;
+            None for an attack that has none.
+        diagnostics: figures by name, such as ``penalty`` or ``epochs``; those that the record knows become its fields.
+        curves: learning curves by name, e.g. ``auxiliary_val PSNR`` with a value after every epoch.
+        residuals: split to ``(n,)``, the distance of each reconstruction's features to the observed ones, relative to
+            the features' standard deviation; for attacks that compute it.
     """
 
     reconstructions: Mapping[str, Images]
     parameter_change: float | None = None
-    notes: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     residuals: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)
 

@@ -40,7 +40,7 @@ class ClassResult:
         selected: ``(n,)`` bool, the attack's answer; the others show the effect of the selection.
         starts: ``(n, c, h, w)`` the image each search started from.
         start_confidence: ``(n,)`` the target's confidence in those.
-        notes: further figures by name.
+        diagnostics: figures by name.
         curves: learning curves by name.
     """
 
@@ -51,5 +51,5 @@ class ClassResult:
     selected: Bool[Tensor, " n"]
     starts: Images
     start_confidence: Float[Tensor, " n"]
-    notes: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from sparseguard.attacks import AttackContext
 from sparseguard.attacks._descent import mean_squares
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import NotApplicable
-from sparseguard.attacks.feature_inversion._latent_descent import Group, descend, next_features
+from sparseguard.attacks.feature_inversion._searches.latent_descent import Group, descend, next_features
 from sparseguard.attacks.feature_inversion.gan_inversion import PriorInversion
 from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
@@ -65,14 +65,14 @@ def run(attack, target, prior, *, images=None, anchor="mean", seed=0):
     """Attack samples of ``images``, a prior; the anchor is the mean image, the truth, or there is none."""
     source = images or prior
     auxiliary = AuxiliaryData(train=made_by(source, 60, 101), val=made_by(source, 6, 102))
-    leak = ModelAccess(
+    access = ModelAccess(
         target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target
     )
     parts = {"private": made_by(source, 5, 103), "auxiliary_val": auxiliary.val}
-    goal = {part: AttackInput(count=len(some), observation=leak.observe(some)) for part, some in parts.items()}
+    inputs = {part: AttackInput(count=len(batch), observation=access.observe(batch)) for part, batch in parts.items()}
     mean = auxiliary.train.images.mean(0, keepdim=True)
-    mean_images = {part: mean.repeat(len(some), 1, 1, 1) for part, some in parts.items()}
-    true_images = {part: some.images for part, some in parts.items()}
+    mean_images = {part: mean.repeat(len(batch), 1, 1, 1) for part, batch in parts.items()}
+    true_images = {part: batch.images for part, batch in parts.items()}
     earlier = {"mean": {"nothing": mean_images}, "truth": {"outputs": true_images}}.get(anchor, {})
     context = AttackContext(
         auxiliary=auxiliary,
@@ -83,7 +83,7 @@ def run(attack, target, prior, *, images=None, anchor="mean", seed=0):
         earlier=earlier,
         prior=prior,
     )
-    result, _ = attack(leak, goal, context)
+    result, _ = attack(access, inputs, context)
     return result, true_images, mean
 
 
@@ -91,41 +91,41 @@ def orthogonal(count=64):
     return torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).Q[:count]
 
 
-def decibel(made, truth):
-    return -10 * (made - truth).square().flatten(1).mean(1).log10()
+def decibel(images, truth):
+    return -10 * (images - truth).square().flatten(1).mean(1).log10()
 
 
 def hooks(prior):
     return sum(len(module._forward_hooks) for module in prior.generator.modules())
 
 
-def test_samples_of_the_prior_come_back_through_an_invertible_tap():
+def test_samples_of_the_prior_are_reconstructed_through_an_invertible_tap():
     attack = PriorInversion(**{**FAST, "candidates": 64, "steps": 120, "layer_steps": 20, "probe_steps": 4})
     result, truth, mean = run(attack, linear(orthogonal()), prior_of())
-    found = decibel(result.reconstructions["private"], truth["private"])
-    assert float(found.min()) > 30
-    assert float((found - decibel(mean, truth["private"])).min()) > 10
-    assert result.notes["share"] == 1
+    reached = decibel(result.reconstructions["private"], truth["private"])
+    assert float(reached.min()) > 30
+    assert float((reached - decibel(mean, truth["private"])).min()) > 10
+    assert result.diagnostics["share"] == 1
 
 
-def test_the_prior_tells_samples_apart_that_no_linear_decoder_can():
+def test_the_prior_distinguishes_samples_that_no_linear_decoder_can():
     # 20 numbers of 64 pixels: the best linear answer leaves the rest of the variance, the prior has 6 numbers only
     prior, matrix = of_latents(), orthogonal(20)
     attack = PriorInversion(prior="z", candidates=128, steps=200, probe_steps=30, penalty=(0.0,))
     result, truth, _ = run(attack, linear(matrix), prior)
     train = made_by(prior, 5000, 7).images.flatten(1)
-    seen = torch.cat([train @ matrix.T, torch.ones(5000, 1)], 1)
-    solved = torch.linalg.lstsq(seen, train).solution
+    features = torch.cat([train @ matrix.T, torch.ones(5000, 1)], 1)
+    solved = torch.linalg.lstsq(features, train).solution
     private = truth["private"].flatten(1)
     linear_answer = torch.cat([private @ matrix.T, torch.ones(5, 1)], 1) @ solved
     assert error(result.reconstructions["private"].flatten(1), private) < error(linear_answer, private) / 10
-    assert result.notes["depth"] == 0  # it has no layers
+    assert result.diagnostics["depth"] == 0  # it has no layers
 
 
 def test_deeper_layers_reach_images_the_latents_cannot():
     attack = PriorInversion(**{**FAST, "steps": 25, "layer_steps": 30})
     result, truth, mean = run(attack, linear(torch.eye(64)), prior_of(), images=prior_of(seed=9))
-    assert result.notes["depth"] > 0
+    assert result.diagnostics["depth"] > 0
     assert error(result.reconstructions["private"], truth["private"]) < error(mean, truth["private"]) / 4
 
 
@@ -137,12 +137,12 @@ def test_it_never_loses_to_its_anchor_on_auxiliary_val(seed, columns, foreign):
     result, truth, mean = run(PriorInversion(**FAST), linear(matrix), prior_of(), images=images, seed=seed)
     before = error(mean, truth["auxiliary_val"])
     assert error(result.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= before + 1e-7
-    assert result.notes["start_auxiliary_val_mse"] == pytest.approx(before)
+    assert result.diagnostics["start_auxiliary_val_mse"] == pytest.approx(before)
 
 
-def test_a_search_that_helps_nobody_gives_the_anchor_back():
+def test_a_search_that_does_not_help_returns_the_anchor():
     result, truth, _ = run(PriorInversion(**FAST), linear(torch.eye(64)), prior_of(), anchor="truth")
-    assert result.notes["searched"] == 0
+    assert result.diagnostics["searched"] == 0
     assert torch.equal(result.reconstructions["private"], truth["private"])
 
 
@@ -165,7 +165,7 @@ def test_gradients_in_w_and_features_agree_with_finite_differences(layer):
     assert torch.autograd.gradcheck(lambda grid, picture, w: prior.finish((grid, picture), w, layer), places)
 
 
-def test_what_the_next_layer_makes_of_moved_features_ends_in_the_same_images():
+def test_the_next_layers_output_for_moved_features_gives_the_same_images():
     prior = prior_of()
     w = prior.mapping(prior.latents(2, torch.Generator().manual_seed(0)))
     grid, picture = prior.features(w, 0)
@@ -175,11 +175,11 @@ def test_what_the_next_layer_makes_of_moved_features_ends_in_the_same_images():
 
 
 def test_a_descent_solves_a_problem_of_known_solution_and_keeps_the_lowest():
-    goal = torch.tensor([[0.2, 0.7], [0.9, 0.4]])
+    target = torch.tensor([[0.2, 0.7], [0.9, 0.4]])
     start, size = torch.full((2, 2), 0.5), torch.tensor([0.5, 2.0])
 
     def objective(images, values, moves):
-        distance = mean_squares(images - goal.view(2, 1, 1, 2))
+        distance = mean_squares(images - target.view(2, 1, 1, 2))
         return distance + mean_squares(moves[0]), distance
 
     def search(lr, steps):
@@ -187,11 +187,11 @@ def test_a_descent_solves_a_problem_of_known_solution_and_keeps_the_lowest():
         return descend(groups, lambda values: values[0].view(2, 1, 1, 2), objective, steps)
 
     square = size.square().unsqueeze(1)
-    expected = start + square / (1 + square) * (goal - start)  # least (c + s m - g)^2 + m^2
+    expected = start + square / (1 + square) * (target - start)  # least (c + s m - g)^2 + m^2
     torch.testing.assert_close(search(0.05, 400).iterate[1], expected, rtol=0, atol=1e-3)
     images, _ = search(5.0, 3).iterate
-    assert bool((mean_squares(images - goal.view(2, 1, 1, 2)) <= mean_squares(start - goal)).all())
-    torch.testing.assert_close(search(0.05, 0).losses[0], mean_squares(start - goal).mean())
+    assert bool((mean_squares(images - target.view(2, 1, 1, 2)) <= mean_squares(start - target)).all())
+    torch.testing.assert_close(search(0.05, 0).losses[0], mean_squares(start - target).mean())
 
 
 def sparse():
@@ -202,8 +202,8 @@ def sparse():
 
 def test_through_sparse_layers_a_rule_is_chosen_and_cosines_are_noted():
     result, _, _ = run(PriorInversion(**FAST), sparse(), prior_of())
-    assert sum(name.startswith("rule: ") for name in result.notes) == 1
-    assert {"cosine unrolled, implicit", "cosine unrolled, straight-through", "gradient_norm"} <= set(result.notes)
+    assert sum(name.startswith("rule: ") for name in result.diagnostics) == 1
+    assert {"cosine unrolled, implicit", "cosine unrolled, straight-through", "gradient_norm"} <= set(result.diagnostics)
 
 
 def test_the_seed_decides_and_the_size_of_batches_does_not():
@@ -215,17 +215,17 @@ def test_the_seed_decides_and_the_size_of_batches_does_not():
     first, again, smaller = (result.reconstructions["private"] for result in results)
     assert torch.equal(first, again)
     torch.testing.assert_close(first, smaller, rtol=0, atol=1e-3)
-    assert results[0].notes == pytest.approx(results[2].notes, rel=1e-3)
+    assert results[0].diagnostics == pytest.approx(results[2].diagnostics, rel=1e-3)
 
 
 def test_without_an_earlier_attack_the_search_is_the_answer():
     result, truth, mean = run(PriorInversion(**FAST), linear(torch.eye(64)), prior_of(), anchor=None)
-    assert result.notes["searched"] == result.notes["share"] == 1
-    assert result.notes["anchor"] == result.notes["warm"] == 0
+    assert result.diagnostics["searched"] == result.diagnostics["share"] == 1
+    assert result.diagnostics["anchor"] == result.diagnostics["warm"] == 0
     assert error(result.reconstructions["private"], truth["private"]) < error(mean, truth["private"])
 
 
-def test_target_and_prior_are_left_as_they_were():
+def test_target_and_prior_are_unchanged():
     target, prior = linear(orthogonal(40)), prior_of()
     target.append_to("first", Noise("gaussian", 0.1))
     before, weights = state_hash(target.eval()), state_hash(prior.generator)
@@ -254,15 +254,15 @@ def test_no_hook_stays_after_a_failure():
 
 
 @pytest.mark.parametrize(
-    ("attack", "prior", "told"),
+    ("attack", "prior", "reason"),
     [
         (PriorInversion(), prior_of(), "no prior is named"),
         (PriorInversion(prior="toy"), None, "no prior is named"),
         (PriorInversion(prior="toy"), prior_of((3, 16, 16)), r"images of \(3, 16, 16\).*attacked are \(1, 8, 8\)"),
     ],
 )
-def test_it_says_so_where_it_cannot_be_used(attack, prior, told):
-    with pytest.raises(NotApplicable, match=told):
+def test_it_does_not_apply_without_a_fitting_prior(attack, prior, reason):
+    with pytest.raises(NotApplicable, match=reason):
         run(attack, linear(torch.eye(64)), prior, images=prior_of())
     assert attack.prior_source() == (attack.prior or None)
 
@@ -272,10 +272,10 @@ def test_it_needs_auxiliary_val():
         linear(torch.eye(64)),
         AuxiliaryData(train=made_by(prior_of(), 9, 1), val=made_by(prior_of(), 4, 2)),
     )
-    leak = ModelAccess(
+    access = ModelAccess(
         target, tap="t", stage="first", knowledge=Knowledge.WHITE_BOX, seed=0, device=CPU, released=target
     )
-    goal = {"private": AttackInput(count=4, observation=leak.observe(auxiliary.val))}
+    inputs = {"private": AttackInput(count=4, observation=access.observe(auxiliary.val))}
     context = AttackContext(auxiliary=auxiliary, seed=0, device=CPU, progress=Silent(), label="toy", prior=prior_of())
     with pytest.raises(NotApplicable, match="auxiliary_val"):
-        PriorInversion(prior="toy")(leak, goal, context)
+        PriorInversion(prior="toy")(access, inputs, context)

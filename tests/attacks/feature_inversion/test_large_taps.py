@@ -31,9 +31,9 @@ def convolutions(channels: int) -> StagedModel:
 
 
 @pytest.mark.parametrize("target", [linear(torch.randn(30, 64)), convolutions(2)], ids=["vector", "map"])
-@pytest.mark.parametrize(("name", "told"), LARGE.items(), ids=list(LARGE))
-def test_attacks_do_not_depend_on_where_features_lie(name, told, target, monkeypatch, tmp_path):
-    attack = parse(ATTACKS[name], told, name)
+@pytest.mark.parametrize(("name", "settings"), LARGE.items(), ids=list(LARGE))
+def test_attacks_do_not_depend_on_where_features_lie(name, settings, target, monkeypatch, tmp_path):
+    attack = parse(ATTACKS[name], settings, name)
     inside, _ = attacked(attack, target)
     monkeypatch.setenv("SPARSEGUARD_TAP_MIB", "0")
     monkeypatch.setenv("SPARSEGUARD_SCRATCH", str(tmp_path))

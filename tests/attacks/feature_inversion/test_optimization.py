@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sparseguard.attacks._white_box import WhiteBoxModel, feature_loss_gradient, mean_cosine
-from sparseguard.attacks.feature_inversion._pixel_search import total_variation
+from sparseguard.attacks.feature_inversion._searches.pixel_search import total_variation
 from sparseguard.attacks.feature_inversion.optimization import GradientInversion
 from sparseguard.attacks.feature_inversion.ridge import Ridge
 from sparseguard.core.staged_model import Noise, StagedModel
@@ -23,7 +23,7 @@ def coded(lambd=0.05, steps=60, features=16):
     return StagedModel({"codes": layer}).eval().requires_grad_(False)
 
 
-def test_an_invertible_tap_gives_the_image_back():
+def test_an_image_is_reconstructed_through_an_invertible_tap():
     result, truth = attacked(GradientInversion(steps=300, **PLAIN), linear(orthogonal()))
     assert error(result.reconstructions["private"], truth["private"]) < 1e-6
     assert float(result.residuals["private"].max()) < 1e-2
@@ -41,7 +41,7 @@ def spans(target, images):
 
 
 @pytest.mark.slow
-def test_with_a_complete_active_span_the_image_comes_back_through_a_sparse_layer():
+def test_with_a_complete_active_span_the_image_is_reconstructed_through_a_sparse_layer():
     target, many = coded(lambd=0.02, features=32, steps=30), smooth(40, 3)
     images = many.select(spans(target, many.images).nonzero().squeeze(1)[:5])
     assert len(images) == 5
@@ -63,21 +63,21 @@ def test_it_never_loses_to_the_attack_it_starts_from():
     target = linear(torch.randn(12, 64))
     ridge, truth = attacked(Ridge(copies=2), target)
     attack = GradientInversion(steps=20, tv=(0.0, 1.0), prior_weight=(0.1, 10.0), probe_images=6, probe_steps=5)
-    found, _ = attacked(attack, target, earlier={"outputs": ridge.reconstructions})
-    assert error(found.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= error(
+    result, _ = attacked(attack, target, earlier={"outputs": ridge.reconstructions})
+    assert error(result.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= error(
         ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"]
     )
 
 
-def test_a_search_that_helps_nobody_gives_the_start_back():
+def test_a_search_that_does_not_help_returns_the_start():
     target = linear(torch.zeros(3, 64))
     perfect = {part: images.images for part, images in (("private", smooth(10, 3)), ("auxiliary_val", smooth(20, 2)))}
-    found, truth = attacked(GradientInversion(steps=3, **PLAIN), target, earlier={"outputs": perfect})
-    assert torch.equal(found.reconstructions["private"], truth["private"])
-    assert found.notes["searched"] == 0
+    result, truth = attacked(GradientInversion(steps=3, **PLAIN), target, earlier={"outputs": perfect})
+    assert torch.equal(result.reconstructions["private"], truth["private"])
+    assert result.diagnostics["searched"] == 0
 
 
-def test_noise_is_taken_out_of_the_white_box():
+def test_the_white_box_model_has_no_noise():
     target = linear(orthogonal())
     target.append_to("first", Noise("gaussian", 5.0))
     box, image = WhiteBoxModel(target.eval()), smooth(2, 1).images
@@ -85,7 +85,7 @@ def test_noise_is_taken_out_of_the_white_box():
     assert not torch.equal(target(image), target(image))  # the target itself keeps it
 
 
-def test_total_variation_is_the_mean_squared_difference_of_neighbours():
+def test_total_variation_is_the_mean_squared_difference_of_neighbors():
     image = torch.tensor([[[[0.0, 1.0], [3.0, 3.0]]]])
     assert float(total_variation(image)) == pytest.approx((9 + 4) / 2 + (1 + 0) / 2)
 
@@ -96,8 +96,8 @@ def test_the_straight_through_gradient_is_the_analysis_transposed():
     code = layer(image)
     assert torch.equal(code, SparseCode2d.forward(layer, image.detach()))
     upstream = torch.randn_like(code)
-    (found,) = torch.autograd.grad(code, image, upstream)
-    torch.testing.assert_close(found, layer.operator(image).synthesis(upstream))
+    (result,) = torch.autograd.grad(code, image, upstream)
+    torch.testing.assert_close(result, layer.operator(image).synthesis(upstream))
 
 
 def test_rules_agree_where_the_code_is_solved():
@@ -105,11 +105,11 @@ def test_rules_agree_where_the_code_is_solved():
     images, other = smooth(4, 5).images, smooth(4, 6).images
     with torch.no_grad():
         features = boxes["unrolled"](other)
-    found = [feature_loss_gradient(box, images, features, 1.0) for box in boxes.values()]
-    assert mean_cosine(*found) > 0.95
+    result = [feature_loss_gradient(box, images, features, 1.0) for box in boxes.values()]
+    assert mean_cosine(*result) > 0.95
 
 
-def test_lambda_can_be_scaled_and_put_back():
+def test_lambda_can_be_scaled_and_restored():
     box, image = WhiteBoxModel(coded(lambd=0.3)), smooth(2, 1).images
     before = box(image)
     box.scale_lambda(0.1)
@@ -125,4 +125,4 @@ def test_a_hidden_gradient_shows_in_the_notes():
 
     target = StagedModel({"first": nn.Sequential(Step(), nn.Flatten())}).eval()
     result, _ = attacked(GradientInversion(steps=2, **PLAIN), target)
-    assert result.notes["gradient_norm"] == 0
+    assert result.diagnostics["gradient_norm"] == 0

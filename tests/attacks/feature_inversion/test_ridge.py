@@ -7,7 +7,7 @@ from torch import nn
 
 from sparseguard.attacks import AttackContext
 from sparseguard.attacks.access import ModelAccess
-from sparseguard.attacks.feature_inversion._decoder_networks import ResidualDecoder
+from sparseguard.attacks.feature_inversion._decoders.networks import ResidualDecoder
 from sparseguard.attacks.feature_inversion.decoder import RidgeConv
 from sparseguard.attacks.feature_inversion.ridge import Ridge
 from sparseguard.core.progress import Silent
@@ -29,16 +29,18 @@ def images(count, seed):
 
 
 def scene(first, train=120):
-    """Return leak, goal, context and the true images of a model whose one stage leaks."""
+    """Return access, inputs, context and the true images of a model with the tap at its one stage."""
     model = StagedModel({"flat": nn.Flatten(), "first": first}).eval()
-    leak = ModelAccess(model, tap="t", stage="first", knowledge=Knowledge.BLACK_BOX, seed=0, device=torch.device("cpu"))
+    access = ModelAccess(
+        model, tap="t", stage="first", knowledge=Knowledge.BLACK_BOX, seed=0, device=torch.device("cpu")
+    )
     auxiliary, private = AuxiliaryData(train=images(train, 1), val=images(20, 2)), images(15, 3)
-    goal = {
-        "private": AttackInput(count=15, observation=leak.observe(private)),
-        "auxiliary_val": AttackInput(count=20, observation=leak.observe(auxiliary.val)),
+    inputs = {
+        "private": AttackInput(count=15, observation=access.observe(private)),
+        "auxiliary_val": AttackInput(count=20, observation=access.observe(auxiliary.val)),
     }
     context = AttackContext(auxiliary=auxiliary, seed=0, device=torch.device("cpu"), progress=Silent(), label="test")
-    return leak, goal, context, {"private": private.images, "auxiliary_val": auxiliary.val.images}
+    return access, inputs, context, {"private": private.images, "auxiliary_val": auxiliary.val.images}
 
 
 def dense(width, seed=0):
@@ -53,16 +55,16 @@ def error(ours, theirs):
 
 
 @pytest.mark.parametrize("copies", [1, 4])
-def test_an_invertible_linear_leak_gives_the_images_away(copies):
+def test_images_are_reconstructed_through_an_invertible_linear_tap(copies):
     layer = nn.Linear(64, 64)
     with torch.no_grad():
         layer.weight.copy_(torch.linalg.qr(draws(64, 64))[0])
-    leak, goal, context, truth = scene(layer)
-    result, outside = Ridge(copies=copies)(leak, goal, context)
+    access, inputs, context, truth = scene(layer)
+    result, outside = Ridge(copies=copies)(access, inputs, context)
     assert outside == 0
     for part, originals in truth.items():
         assert -10 * np.log10(error(result.reconstructions[part], originals)) > 60
-    assert result.notes["copies"] == copies
+    assert result.diagnostics["copies"] == copies
 
 
 def test_the_decoder_starts_as_its_guess():
@@ -72,19 +74,19 @@ def test_the_decoder_starts_as_its_guess():
 
 
 def test_ridge_conv_is_never_worse_than_ridge_on_auxiliary_val():
-    leak, goal, context, truth = scene(nn.Sequential(dense(40), nn.ReLU()), train=60)
-    ridge, _ = Ridge(copies=2)(leak, goal, context)
-    conv, _ = RidgeConv(copies=2, epochs=3, width=4)(leak, goal, context)
+    access, inputs, context, truth = scene(nn.Sequential(dense(40), nn.ReLU()), train=60)
+    ridge, _ = Ridge(copies=2)(access, inputs, context)
+    conv, _ = RidgeConv(copies=2, epochs=3, width=4)(access, inputs, context)
     base = error(ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"])
     reached = error(conv.reconstructions["auxiliary_val"], truth["auxiliary_val"])
     assert reached <= base * (1 + 1e-6)
-    assert conv.notes["auxiliary_val_mse"] == pytest.approx(reached, rel=1e-5)
+    assert conv.diagnostics["auxiliary_val_mse"] == pytest.approx(reached, rel=1e-5)
     assert conv.parameter_change > 0
 
 
 def test_ridge_conv_falls_back_to_ridge_when_training_only_hurts():
-    leak, goal, context, _ = scene(dense(40), train=60)
-    ridge, _ = Ridge(copies=1)(leak, goal, context)
-    conv, _ = RidgeConv(copies=1, epochs=2, width=4, lr=50.0)(leak, goal, context)
-    assert conv.notes["best_epoch"] == 0
+    access, inputs, context, _ = scene(dense(40), train=60)
+    ridge, _ = Ridge(copies=1)(access, inputs, context)
+    conv, _ = RidgeConv(copies=1, epochs=2, width=4, lr=50.0)(access, inputs, context)
+    assert conv.diagnostics["best_epoch"] == 0
     torch.testing.assert_close(conv.reconstructions["private"], ridge.reconstructions["private"], rtol=0, atol=1e-6)

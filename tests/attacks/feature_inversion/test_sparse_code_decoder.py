@@ -22,10 +22,10 @@ def results():
 
 
 @pytest.mark.slow
-def test_codes_that_leak_whole_are_found(results):
+def test_codes_in_the_tap_are_decoded(results):
     result, _ = results[0.05]
-    assert result.notes["support recall"] > 0.6
-    assert result.notes["support precision"] > 0.8
+    assert result.diagnostics["support recall"] > 0.6
+    assert result.diagnostics["support precision"] > 0.8
 
 
 def test_leak_falls_with_lambda(results):
@@ -33,9 +33,9 @@ def test_leak_falls_with_lambda(results):
     assert errors[0] < errors[1]
 
 
-def test_the_best_way_back_is_the_one_given(results):
+def test_the_answer_is_the_best_path_to_the_image(results):
     for result, truth in results.values():
-        ways = [value for name, value in result.notes.items() if name.startswith("auxiliary_val_mse, ")]
+        ways = [value for name, value in result.diagnostics.items() if name.startswith("auxiliary_val_mse, ")]
         assert len(ways) == 3
         reached = error(result.reconstructions["auxiliary_val"], truth["auxiliary_val"])
         assert reached == pytest.approx(min(ways), rel=1e-4)
@@ -45,4 +45,4 @@ def test_a_standardizing_stage_before_the_layer_is_known_too():
     target = coded(0.1)
     scaled = StagedModel({"input": nn.Identity(), **target.stages}).eval()
     result, _ = attacked(CodeDecoder(copies=1, epochs=1, width=4), scaled)
-    assert "support recall" in result.notes
+    assert "support recall" in result.diagnostics

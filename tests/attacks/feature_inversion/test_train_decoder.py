@@ -19,7 +19,7 @@ def test_a_decoder_is_never_worse_than_ridge_on_auxiliary_val(attack):
     base = error(ridge.reconstructions["auxiliary_val"], truth["auxiliary_val"])
     assert error(decoder.reconstructions["auxiliary_val"], truth["auxiliary_val"]) <= base + 1e-9
     curve = decoder.curves["auxiliary_val PSNR"]
-    assert len(curve) == decoder.notes["epochs"] + 1
+    assert len(curve) == decoder.diagnostics["epochs"] + 1
     assert curve[0] == pytest.approx(-10 * math.log10(base), abs=1e-3)  # it starts as ridge
 
 

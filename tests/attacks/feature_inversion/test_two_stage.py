@@ -7,7 +7,7 @@ from sparseguard.sparse import StandardizeImage
 from support.attacks import attacked, error, full_range, linear
 
 
-def test_mean_and_contrast_come_back_from_the_pixel_range():
+def test_mean_and_contrast_follow_from_the_pixel_range():
     """All images touch 0 and 1, so a tap that holds the standardized image whole holds everything."""
     target = StagedModel({"stem": StandardizeImage(), "first": linear(torch.eye(64)).stages["first"]}).eval()
     two, truth = attacked(TwoStage(copies=1, epochs=1, width=2), target, train=120, images=full_range)

@@ -25,13 +25,13 @@ def answers(count=20, classes=10, seed=0):
 
 def slow_poincare(logits, wanted):
     """The formula, one number after the other, with numpy's own arcosh."""
-    found = []
+    distances = []
     for row, label in zip(logits.numpy(), wanted.tolist(), strict=True):
         u = row / np.abs(row).sum()
         v = np.clip(np.eye(len(row))[label] - XI, 0, 1)
         inside = max(1 - (u**2).sum(), CLAMP) * (1 - (v**2).sum())
-        found.append(np.arccosh(1 + 2 * ((u - v) ** 2).sum() / inside))
-    return np.array(found)
+        distances.append(np.arccosh(1 + 2 * ((u - v) ** 2).sum() / inside))
+    return np.array(distances)
 
 
 def test_poincare_is_the_formula():
@@ -80,10 +80,10 @@ def test_an_answers_loss_does_not_depend_on_others(name, seed, classes):
 
 def test_cross_entropy_is_scikit_learns():
     logits, wanted = answers()
-    told = cross_entropy(logits, wanted)
+    expected = cross_entropy(logits, wanted)
     for row in range(len(logits)):
         probabilities = F.softmax(logits[[row]], 1).numpy()
-        assert float(told[row]) == pytest.approx(log_loss(wanted[[row]].numpy(), probabilities, labels=range(10)))
+        assert float(expected[row]) == pytest.approx(log_loss(wanted[[row]].numpy(), probabilities, labels=range(10)))
 
 
 @given(seed=st.integers(0, 10_000))
@@ -93,6 +93,6 @@ def test_max_margin_is_negative_just_where_the_class_is_answered(seed):
         max(float(row[other]) for other in range(4) if other != label) - float(row[label])
         for row, label in zip(logits, wanted.tolist(), strict=True)
     ]
-    found = max_margin(logits, wanted)
-    assert found.tolist() == pytest.approx(expected)
-    assert ((found < 0) == (logits.argmax(1) == wanted)).all()
+    result = max_margin(logits, wanted)
+    assert result.tolist() == pytest.approx(expected)
+    assert ((result < 0) == (logits.argmax(1) == wanted)).all()

@@ -30,10 +30,10 @@ def test_candidates_are_the_ones_the_target_is_surest_of():
     target, prior = classifier(), tiny_prior()
     result = run(small(), target, prior=prior)
     z = torch.randn(60, 8, generator=torch.Generator().manual_seed(derive(purpose="candidates", seed=0)))
-    made = prior.synthesis(prior.mapping(z, truncation=0.5)).clamp(0, 1)
-    told = confidence(target, made)
+    images = prior.synthesis(prior.mapping(z, truncation=0.5)).clamp(0, 1)
+    expected = confidence(target, images)
     for label in GOAL.indices:
-        best = told[:, label].sort(descending=True).values[:6]
+        best = expected[:, label].sort(descending=True).values[:6]
         own = result.start_confidence[result.labels == label].sort(descending=True).values
         torch.testing.assert_close(own, best, atol=1e-5, rtol=0)
 
@@ -45,11 +45,11 @@ def test_the_search_raises_the_confidence_and_lowers_the_loss():
         curve = result.curves[f"{loss} loss"]
         assert curve[-1] < curve[0]
     assert (result.confidence > result.start_confidence).float().mean() > 0.9
-    told = confidence(target, result.images).gather(1, result.labels.unsqueeze(1)).squeeze(1)
-    torch.testing.assert_close(result.confidence, told, atol=1e-4, rtol=0)
+    expected = confidence(target, result.images).gather(1, result.labels.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(result.confidence, expected, atol=1e-4, rtol=0)
 
 
-def test_the_answer_is_what_stays_convincing_under_random_crops():
+def test_the_answer_keeps_its_confidence_under_random_crops():
     target = classifier()
     attack = small()
     result = run(attack, target)
@@ -97,7 +97,7 @@ class Memory:
         self.saved[name] = {key: torch.as_tensor(value).clone() for key, value in tensors.items()}
 
 
-def test_an_interrupted_attack_goes_on_with_the_next_class_and_ends_the_same():
+def test_an_interrupted_attack_resumes_with_the_next_class_and_ends_the_same():
     target, memory = classifier(), Memory(most=1)
     whole = run(small(batch_size=6), target)
     with pytest.raises(KeyboardInterrupt):
@@ -109,7 +109,7 @@ def test_an_interrupted_attack_goes_on_with_the_next_class_and_ends_the_same():
     torch.testing.assert_close(resumed.images, whole.images, atol=1e-4, rtol=0)
     assert (memory.saved["class-0"]["images"] == untouched).all()
     again = run(small(batch_size=6), target, partial_results=memory)
-    assert again.notes == pytest.approx(resumed.notes)
+    assert again.diagnostics == pytest.approx(resumed.diagnostics)
 
 
 class ZOnly(Prior):
@@ -130,8 +130,8 @@ def test_a_generator_of_z_only_is_searched_in_z():
     torch.manual_seed(0)
     card = PriorCard(name="z", kind="module", shape=SHAPE, latent=(5, 1, 1), num_ws=0, w_dim=0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(5, 144), nn.Unflatten(1, SHAPE))
-    goal = replace(GOAL, flips_keep_class=False)
-    result = run(small(loss="cross-entropy"), classifier(), prior=ZOnly(card, None, net), goal=goal)
+    classes = replace(GOAL, flips_keep_class=False)
+    result = run(small(loss="cross-entropy"), classifier(), prior=ZOnly(card, None, net), classes=classes)
     assert (result.confidence > result.start_confidence).float().mean() > 0.9
     with pytest.raises(RecipeError, match="needs a prior with a W"):
         run(small(space="w+"), classifier(), prior=ZOnly(card, None, net))
@@ -143,18 +143,18 @@ def test_the_rule_through_sparse_layers_is_the_one_that_lowers_the_loss_most():
     target = classifier(layer, features=4 * 144)
     attack = small(probe_steps=4, lr=(0.01, 0.05))
     result = run(attack, target)
-    assert sum(name.startswith("rule: ") for name in result.notes) == 1
-    assert result.notes["lr"] in attack.lr
-    assert result.notes["gradient_norm"] > 0
-    tried = {name: loss for name, loss in result.notes.items() if name.startswith("probe loss")}
+    assert sum(name.startswith("rule: ") for name in result.diagnostics) == 1
+    assert result.diagnostics["lr"] in attack.lr
+    assert result.diagnostics["gradient_norm"] > 0
+    tried = {name: loss for name, loss in result.diagnostics.items() if name.startswith("probe loss")}
     assert len(tried) == 4  # two rates, then two more rules
-    (rule,) = (name.removeprefix("rule: ") for name in result.notes if name.startswith("rule: "))
-    assert tried[f"probe loss, {rule}, lr {result.notes['lr']:g}"] == min(tried.values())
+    (rule,) = (name.removeprefix("rule: ") for name in result.diagnostics if name.startswith("rule: "))
+    assert tried[f"probe loss, {rule}, lr {result.diagnostics['lr']:g}"] == min(tried.values())
     for rule in ("implicit", "straight-through"):
-        assert -1 <= result.notes[f"cosine unrolled, {rule}"] <= 1
+        assert -1 <= result.diagnostics[f"cosine unrolled, {rule}"] <= 1
 
 
-def test_noise_is_taken_out_of_what_is_searched_through():
+def test_the_search_ignores_noise():
     quiet, noisy = classifier(), classifier(Noise("gaussian", 5.0))
     torch.testing.assert_close(run(small(), noisy).images, run(small(), quiet).images)
 
@@ -174,7 +174,7 @@ def test_the_discriminator_keeps_images_realistic():
 
 
 @pytest.mark.parametrize(
-    ("more", "given", "message"),
+    ("more", "options", "message"),
     [
         ({}, {"prior": None}, "needs a prior"),
         ({"discriminator": 0.5}, {}, "no discriminator"),
@@ -182,9 +182,9 @@ def test_the_discriminator_keeps_images_realistic():
         ({"cutoff": 50}, {}, "layers that take a w"),
     ],
 )
-def test_what_does_not_fit_the_prior_is_refused(more, given, message):
+def test_settings_that_do_not_fit_the_prior_are_refused(more, options, message):
     with pytest.raises(RecipeError, match=message):
-        run(small(**more), classifier(), **given)
+        run(small(**more), classifier(), **options)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_presets_are_settings(name):
     assert (preset.optimized, preset.selected, preset.transforms) == (200, 50, 100)
 
 
-def test_a_prior_of_another_size_is_cropped_made_grey_and_resized():
+def test_a_prior_of_another_size_is_cropped_turned_gray_and_resized():
     prior = tiny_prior((3, 20, 20))
     result = run(small(crop=16), classifier(), prior=prior)
     assert result.images.shape[1:] == SHAPE
@@ -214,7 +214,7 @@ def test_a_prior_of_another_size_is_cropped_made_grey_and_resized():
 
 
 @pytest.mark.parametrize("space", ["w", "w+"])
-def test_what_is_made_without_an_attack_is_truncated_as_candidates_are(space):
+def test_samples_without_an_attack_are_truncated_like_candidates(space):
     prior, attack = tiny_prior(), small(space=space, cutoff=2)
     z = torch.randn(7, 8, generator=torch.Generator().manual_seed(derive(purpose="unattacked", seed=0)))
     w = prior.mapping(z, truncation=0.5, cutoff=2)
@@ -225,9 +225,9 @@ def test_what_is_made_without_an_attack_is_truncated_as_candidates_are(space):
 def test_without_mirroring_neither_ranking_nor_selection_mirrors():
     digits = TargetClasses(indices=(1,), names=GOAL.names, shape=SHAPE, flips_keep_class=False)
     target = classifier()
-    result = run(small(), target, goal=digits)
-    told = target(result.starts).softmax(1)[:, 1]
-    torch.testing.assert_close(result.start_confidence, told, atol=1e-4, rtol=0)
+    result = run(small(), target, classes=digits)
+    expected = target(result.starts).softmax(1)[:, 1]
+    torch.testing.assert_close(result.start_confidence, expected, atol=1e-4, rtol=0)
 
 
 def test_pixel_inversion_makes_the_target_sure_of_noise():
@@ -238,6 +238,6 @@ def test_pixel_inversion_makes_the_target_sure_of_noise():
     near = run(PixelInversion(images=4, steps=60, bound=0.05), target, prior=None)
     assert float((near.images - near.starts).abs().max()) <= 0.05 + 1e-6
     assert (near.confidence > near.start_confidence).all()
-    told = target(result.images).softmax(1).gather(1, result.labels.unsqueeze(1)).squeeze(1)
-    torch.testing.assert_close(result.confidence, told)
+    expected = target(result.images).softmax(1).gather(1, result.labels.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(result.confidence, expected)
     assert CLASS_ATTACKS["pixel-inversion"]().control

@@ -72,13 +72,13 @@ def test_it_follows_from_the_generator_and_leaves_the_given_images_alone() -> No
     images = torch.rand(6, 3, 8, 8, generator=seeded(2))
     before, version = images.clone(), images._version
     labels = torch.arange(6)
-    piece = Midre(fill=0.25)
-    made = [piece.transform(images, labels, state={}, epoch=0, generator=seeded(seed))[0] for seed in (3, 3, 4)]
+    component = Midre(fill=0.25)
+    made = [component.transform(images, labels, state={}, epoch=0, generator=seeded(seed))[0] for seed in (3, 3, 4)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert torch.equal(images, before)
     assert images._version == version
-    assert piece.transform(images[:0], labels[:0], state={}, epoch=0, generator=seeded(0))[0].shape == (0, 3, 8, 8)
+    assert component.transform(images[:0], labels[:0], state={}, epoch=0, generator=seeded(0))[0].shape == (0, 3, 8, 8)
     changed = made[0] != images
     assert set(made[0][changed].tolist()) == {0.25}
 

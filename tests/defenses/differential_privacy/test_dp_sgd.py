@@ -73,20 +73,22 @@ def built(blueprint: Blueprint = PLAIN) -> StagedModel:
     return blueprint.build(PRIVATE.shape, lambda stage: len(stage)).train()
 
 
-def prepared(piece: Defense, fit: Fit = FIT) -> dict[str, Tensor]:
+def prepared(component: Defense, fit: Fit = FIT) -> dict[str, Tensor]:
     budget = Budget(images=len(USED), batch_size=fit.batch_size, epochs=fit.epochs)
     context = Context(private=PRIVATE, auxiliary=PRIVATE, blueprint=PLAIN, seed=0, budget=budget)
-    return dict(piece.prepare(context))
+    return dict(component.prepare(context))
 
 
 QUICK = DpSgd(noise_multiplier=1.0, accountant="rdp")
 STATE = prepared(QUICK)
 
 
-def fitted(piece: Defense = QUICK, model: StagedModel | None = None, state: Any = None, **options: Any) -> StagedModel:
+def fitted(
+    component: Defense = QUICK, model: StagedModel | None = None, state: Any = None, **options: Any
+) -> StagedModel:
     model = model or built()
     options = {"progress": Silent(), **options}
-    train(model, piece, STATE if state is None else state, PRIVATE, FIT, seed=1, device=CPU, label="t", **options)
+    train(model, component, STATE if state is None else state, PRIVATE, FIT, seed=1, device=CPU, label="t", **options)
     return model
 
 
@@ -239,8 +241,8 @@ def test_where_losses_cannot_be_summed_renyi_divergences_are() -> None:
 
 
 def test_the_budget_says_what_there_is_to_account_for() -> None:
-    piece = DpSgd(epsilon=3.0, accountant="rdp")
-    facts = piece.facts(built(), PRIVATE.images[:2], prepared(piece))
+    component = DpSgd(epsilon=3.0, accountant="rdp")
+    facts = component.facts(built(), PRIVATE.images[:2], prepared(component))
     assert facts["steps"] == 9
     assert facts["sampling_rate"] == pytest.approx(30 / 90)
     assert 2.95 < facts["epsilon"] <= 3.0
@@ -343,8 +345,8 @@ def test_a_sparse_layer_that_does_not_learn_is_run_once_an_image() -> None:
     sparse = SparseStandard(features=4, channels=3, steps=4)
     model = sparse.edit_blueprint(PLAIN, {}).build(PRIVATE.shape, lambda stage: len(stage))
     before = model.stages["codes"].fingerprint()  # type: ignore[operator, union-attr]
-    piece = Combined({"sparse-standard": sparse, "dp-sgd": QUICK})
-    fitted(piece, model, {f"dp-sgd/{name}": value for name, value in STATE.items()})
+    component = Combined({"sparse-standard": sparse, "dp-sgd": QUICK})
+    fitted(component, model, {f"dp-sgd/{name}": value for name, value in STATE.items()})
     assert model.stages["codes"].fingerprint() == before  # type: ignore[operator, union-attr]
     assert remains(model) == set()
 
@@ -386,9 +388,9 @@ class Longer(Defense):
 
 @pytest.mark.parametrize(("other", "reason"), [(Adding(), "adds images"), (Longer(), "accounts for 3 epochs")])
 def test_what_the_accountant_does_not_see_is_refused(other: Defense, reason: str) -> None:
-    piece = Combined({"other": other, "dp-sgd": QUICK})
+    component = Combined({"other": other, "dp-sgd": QUICK})
     with pytest.raises(RecipeError, match=reason):
-        fitted(piece, state={f"dp-sgd/{name}": value for name, value in STATE.items()})
+        fitted(component, state={f"dp-sgd/{name}": value for name, value in STATE.items()})
 
 
 def test_another_batch_size_than_accounted_for_is_refused() -> None:

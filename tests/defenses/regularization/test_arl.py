@@ -46,10 +46,10 @@ def step(features, auxiliary_network, images=None, own_count=None):
 
 def test_the_decoder_learns_to_read_a_fixed_target():
     torch.manual_seed(0)
-    piece = AdversarialRepresentation(width=64)
-    model = built(piece).eval()
+    component = AdversarialRepresentation(width=64)
+    model = built(component).eval()
     images = PRIVATE.images[:64]
-    adversary = piece.build_auxiliary_network(model, "standardized", images[:2])
+    adversary = component.build_auxiliary_network(model, "standardized", images[:2])
     taken = step(model.forward_to(images, "standardized").detach(), adversary, images)
     errors = []
     for _ in range(150):
@@ -75,13 +75,13 @@ def test_it_takes_as_many_steps_as_set():
 
 def test_neither_learns_from_the_others_loss():
     torch.manual_seed(0)
-    piece, features = AdversarialRepresentation(), torch.randn(5, 4, requires_grad=True)
+    component, features = AdversarialRepresentation(), torch.randn(5, 4, requires_grad=True)
     adversary = Adversary(features=4, pixels=9, width=6, steps=2)
     adversary.learn(step(features, adversary))
     assert features.grad is None
     adversary.optimizer.zero_grad(set_to_none=True)
     before = state_hash(adversary)
-    piece.penalty(step(features, adversary)).backward()
+    component.penalty(step(features, adversary)).backward()
     assert all(parameter.grad is None for parameter in adversary.parameters())
     assert state_hash(adversary) == before
 
@@ -108,10 +108,10 @@ def test_the_penalty_is_the_decoders_error_in_units_of_the_mean_images():
     truth = images[:4].flatten(1)
     error = ((decoded(adversary, features[:4]) - truth) ** 2).sum() / ((truth - truth.mean(0)) ** 2).sum()
     assert 0 < error < 0.9
-    piece = AdversarialRepresentation(weight=2.5)
-    torch.testing.assert_close(piece.penalty(step(features, adversary, images, own_count=4)), -2.5 * error)
+    component = AdversarialRepresentation(weight=2.5)
+    torch.testing.assert_close(component.penalty(step(features, adversary, images, own_count=4)), -2.5 * error)
     features.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: piece.penalty(step(z, adversary, images, own_count=4)), features)
+    assert torch.autograd.gradcheck(lambda z: component.penalty(step(z, adversary, images, own_count=4)), features)
 
 
 def test_nothing_is_gained_beyond_the_mean_images_error():
@@ -141,21 +141,21 @@ def test_what_leaks_has_mean_0_and_variance_1_whatever_the_scale():
 
 def test_feature_maps_are_standardized_by_channel_and_decoded_flat():
     stages = (Stage("conv", lambda _: nn.Conv2d(1, 2, 3)), Stage("head", lambda _: nn.Flatten()))
-    piece = AdversarialRepresentation()
-    placed = piece.edit_blueprint(Blueprint(stages=stages, taps={"maps": "conv"}, tap="maps"), {})
+    component = AdversarialRepresentation()
+    placed = component.edit_blueprint(Blueprint(stages=stages, taps={"maps": "conv"}, tap="maps"), {})
     model = placed.build(PRIVATE.shape, len)
-    adversary = piece.build_auxiliary_network(model, "standardized", PRIVATE.images[:2])
+    adversary = component.build_auxiliary_network(model, "standardized", PRIVATE.images[:2])
     assert isinstance(model.stages["standardized"], nn.BatchNorm2d)
     assert adversary.decoder(model.forward_to(PRIVATE.images[:3], "standardized")).shape == (3, 784)
 
 
 def test_it_notices_that_its_stage_is_gone():
-    piece = AdversarialRepresentation()
-    model = built(piece)
-    assert piece.find_inactivity(model, PRIVATE.images) is None
+    component = AdversarialRepresentation()
+    model = built(component)
+    assert component.find_inactivity(model, PRIVATE.images) is None
     del model.stages["standardized"]
-    assert "no standardized tap" in piece.find_inactivity(model, PRIVATE.images)
-    assert "decoder" in piece.find_unaccounted_access()
+    assert "no standardized tap" in component.find_inactivity(model, PRIVATE.images)
+    assert "decoder" in component.find_unaccounted_access()
 
 
 class KilledError(Exception):
@@ -187,11 +187,11 @@ def trained(defense, epochs=3, **options):
 
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
-    piece, checkpoint = AdversarialRepresentation(decoder_steps=2), tmp_path / "c.safetensors"
-    straight = trained(piece)
+    component, checkpoint = AdversarialRepresentation(decoder_steps=2), tmp_path / "c.safetensors"
+    straight = trained(component)
     with pytest.raises(KilledError):
-        trained(piece, progress=Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+        trained(component, progress=Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0.0)
     assert checkpoint.exists()
-    resumed = trained(piece, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    resumed = trained(component, checkpoint=checkpoint, checkpoint_seconds=0.0)
     assert state_hash(resumed) == state_hash(straight)
-    assert state_hash(trained(replace(piece, weight=0.0))) != state_hash(straight)
+    assert state_hash(trained(replace(component, weight=0.0))) != state_hash(straight)

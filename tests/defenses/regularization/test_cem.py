@@ -115,8 +115,8 @@ def test_only_the_batchs_own_images_count():
         own_count=6,
     )
     expected = 2.5 * slow_log_spread(features[:6], labels[:6], centroids, counts, 0.1)
-    piece = ConditionalEntropyMaximization(sigma=0.1, lambd=2.5)
-    torch.testing.assert_close(piece.penalty(batch), expected)
+    component = ConditionalEntropyMaximization(sigma=0.1, lambd=2.5)
+    torch.testing.assert_close(component.penalty(batch), expected)
 
 
 def test_features_nearer_to_their_centroids_cost_less():
@@ -130,11 +130,11 @@ def test_features_nearer_to_their_centroids_cost_less():
 
 @torch.no_grad()
 def test_centroids_are_those_of_each_class():
-    piece = ConditionalEntropyMaximization(clusters=4)
-    model = built(piece)
+    component = ConditionalEntropyMaximization(clusters=4)
+    model = built(component)
     few = [*(PRIVATE.labels == 0).nonzero().flatten().tolist(), *(PRIVATE.labels == 1).nonzero().flatten().tolist()[:2]]
     images = PRIVATE.select(torch.tensor(few))
-    state = piece.on_epoch_start(moment(model, images))
+    state = component.on_epoch_start(moment(model, images))
     assert state["counts"].tolist() == [4, 2] + [0] * 8
     assert state["centroids"].shape == (10, 4, 16)
     features = model.forward_to(images.images, "bounded")
@@ -148,9 +148,9 @@ def test_centroids_are_those_of_each_class():
 
 
 def test_centroids_follow_from_the_seed():
-    piece = ConditionalEntropyMaximization()
-    model = built(piece)
-    one, same, other = (piece.on_epoch_start(moment(model, seed=seed))["centroids"] for seed in (0, 0, 1))
+    component = ConditionalEntropyMaximization()
+    model = built(component)
+    one, same, other = (component.on_epoch_start(moment(model, seed=seed))["centroids"] for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -158,10 +158,10 @@ def test_centroids_follow_from_the_seed():
 def test_training_draws_features_to_their_classes():
     spreads = []
     for lambd in (0.0, 0.3):
-        piece = ConditionalEntropyMaximization(lambd=lambd)
-        model = trained(piece, epochs=20, lr=0.001)
+        component = ConditionalEntropyMaximization(lambd=lambd)
+        model = trained(component, epochs=20, lr=0.001)
         features = model.eval().forward_to(PRIVATE.images, "bounded").detach().double()
-        state = piece.on_epoch_start(moment(model))
+        state = component.on_epoch_start(moment(model))
         spreads.append(
             float(slow_log_spread(features, PRIVATE.labels, state["centroids"].double(), state["counts"], 0.025))
         )
@@ -170,25 +170,25 @@ def test_training_draws_features_to_their_classes():
 
 @torch.no_grad()
 def test_what_leaks_is_the_bounded_output_with_noise():
-    piece = ConditionalEntropyMaximization(sigma=0.1)
-    model = built(piece, width=200).eval()
+    component = ConditionalEntropyMaximization(sigma=0.1)
+    model = built(component, width=200).eval()
     bounded = model.forward_to(PRIVATE.images, "bounded")
     torch.testing.assert_close(bounded, torch.special.expit(model.forward_to(PRIVATE.images, "first")))
     torch.manual_seed(0)
     noise = model.forward_to(PRIVATE.images, "released") - bounded
     assert stats.kstest(noise.flatten().numpy(), stats.norm(scale=0.1).cdf).pvalue > 0.01
     spread = np.std(bounded.double().numpy(), axis=0).mean() / 0.1
-    assert piece.facts(model, PRIVATE.images, {})["spread_to_noise"] == pytest.approx(spread, rel=1e-4)
+    assert component.facts(model, PRIVATE.images, {})["spread_to_noise"] == pytest.approx(spread, rel=1e-4)
 
 
 def test_it_notices_that_its_noise_is_gone():
-    piece = ConditionalEntropyMaximization()
-    model = built(piece).eval()
-    assert piece.find_inactivity(model, PRIVATE.images) is None
-    assert "the noise is" in piece.find_inactivity(remove_noise(model), PRIVATE.images)
+    component = ConditionalEntropyMaximization()
+    model = built(component).eval()
+    assert component.find_inactivity(model, PRIVATE.images) is None
+    assert "the noise is" in component.find_inactivity(remove_noise(model), PRIVATE.images)
     del model.stages["released"]
-    assert "no bounded features" in piece.find_inactivity(model, PRIVATE.images)
-    assert "centroids" in piece.find_unaccounted_access()
+    assert "no bounded features" in component.find_inactivity(model, PRIVATE.images)
+    assert "centroids" in component.find_unaccounted_access()
 
 
 class KilledError(Exception):
@@ -211,20 +211,20 @@ class Interrupted(Silent):
 
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
-    piece, checkpoint = ConditionalEntropyMaximization(), tmp_path / "c.safetensors"
-    straight = trained(piece)
+    component, checkpoint = ConditionalEntropyMaximization(), tmp_path / "c.safetensors"
+    straight = trained(component)
     with pytest.raises(KilledError):
-        trained(piece, progress=Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0.0)
+        trained(component, progress=Interrupted(), checkpoint=checkpoint, checkpoint_seconds=0.0)
     assert checkpoint.exists()
-    resumed = trained(piece, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    resumed = trained(component, checkpoint=checkpoint, checkpoint_seconds=0.0)
     assert state_hash(resumed) == state_hash(straight)
 
 
 def test_a_class_without_images_is_passed_over():
     labels = torch.zeros(6, dtype=torch.long)
     images = ImageSet(pixels=PRIVATE.pixels[:6], labels=labels, classes=PRIVATE.classes)
-    piece = ConditionalEntropyMaximization()
-    state = piece.on_epoch_start(moment(built(piece), images))
+    component = ConditionalEntropyMaximization()
+    state = component.on_epoch_start(moment(built(component), images))
     assert state["counts"].tolist() == [3] + [0] * 9
     features = torch.rand(2, 16)
     unknown = mean_log_variance(features, torch.tensor([4, 5]), state["centroids"], state["counts"], 0.1)

@@ -71,10 +71,10 @@ def test_the_penalty_is_the_mean_over_the_batchs_own_images(own_count):
     law = normal(statistics[:own_count])
     divergence = kl_divergence(law, Normal(0.0, torch.ones(1, dtype=torch.float64))).sum(1)
     expected = 0.2 * float(divergence.mean()) if own_count != 0 else 0.0
-    piece = MutualInformationDefense(beta=0.2)
-    assert float(piece.penalty(step(statistics, own_count))) == pytest.approx(expected)
+    component = MutualInformationDefense(beta=0.2)
+    assert float(component.penalty(step(statistics, own_count))) == pytest.approx(expected)
     statistics.requires_grad_()
-    assert torch.autograd.gradcheck(lambda value: piece.penalty(step(value, own_count)), statistics)
+    assert torch.autograd.gradcheck(lambda value: component.penalty(step(value, own_count)), statistics)
 
 
 def test_samples_have_their_distribution_and_are_fresh_at_every_query():
@@ -153,22 +153,22 @@ def test_a_tap_it_cannot_act_at_is_refused():
 
 @torch.no_grad()
 def test_it_notices_when_it_hides_nothing():
-    piece = MutualInformationDefense()
-    model = built(piece).eval()
-    assert piece.find_inactivity(model, IMAGES) is None
+    component = MutualInformationDefense()
+    model = built(component).eval()
+    assert component.find_inactivity(model, IMAGES) is None
     model.stages["statistics"][1].bias[10:] = -5
-    assert "noise is" in piece.find_inactivity(model, IMAGES)
-    assert "no noise" in piece.find_inactivity(remove_noise(model), IMAGES)
+    assert "noise is" in component.find_inactivity(model, IMAGES)
+    assert "no noise" in component.find_inactivity(remove_noise(model), IMAGES)
     del model.stages["bottleneck"]
-    assert "no bottleneck" in piece.find_inactivity(model, IMAGES)
+    assert "no bottleneck" in component.find_inactivity(model, IMAGES)
 
 
 @torch.no_grad()
 def test_it_reports_noise_and_divergence():
-    piece = MutualInformationDefense()
-    model = built(piece).eval()
+    component = MutualInformationDefense()
+    model = built(component).eval()
     law = normal(model.forward_to(IMAGES, "statistics").double())
-    facts = piece.facts(model, IMAGES, {})
+    facts = component.facts(model, IMAGES, {})
     assert facts["bottleneck_spread"] == pytest.approx(float(law.scale.mean()), rel=1e-5)
     divergence = kl_divergence(law, Normal(0.0, torch.ones(1, dtype=torch.float64))).sum(1).mean()
     assert facts["bottleneck_kl_nats"] == pytest.approx(float(divergence), rel=1e-5)

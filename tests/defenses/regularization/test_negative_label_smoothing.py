@@ -43,14 +43,14 @@ def test_with_a_positive_amount_it_is_label_smoothing(seed: int, amount: float, 
 @pytest.mark.parametrize("amount", [-0.05, -0.5, -3.0])
 def test_with_a_negative_amount_it_is_the_textbook_form(amount: float) -> None:
     logits, labels = drawn()
-    piece = NegativeLabelSmoothing(amount=amount)
+    component = NegativeLabelSmoothing(amount=amount)
     total = 0.0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         norm = math.log(sum(math.exp(value) for value in row))
         for k, value in enumerate(row):
             target = (1 - amount) * (k == label) + amount / len(row)
             total += target * (norm - value) / len(labels)
-    assert float(piece.loss(step(logits, labels, elapsed=0.9))) == pytest.approx(total)
+    assert float(component.loss(step(logits, labels, elapsed=0.9))) == pytest.approx(total)
 
 
 def test_gradients_pull_the_targets_apart() -> None:
@@ -62,20 +62,20 @@ def test_gradients_pull_the_targets_apart() -> None:
 
 
 def test_it_grows_linearly_and_stays() -> None:
-    piece = NegativeLabelSmoothing(amount=-0.2, start=0.4, full=0.8)
+    component = NegativeLabelSmoothing(amount=-0.2, start=0.4, full=0.8)
     shares = torch.linspace(0, 1, 11, dtype=torch.float64)
     expected = -0.2 * ((shares - 0.4) / 0.4).clamp(0, 1)
-    torch.testing.assert_close(torch.tensor([piece.compute_amount(s) for s in shares.tolist()]).double(), expected)
+    torch.testing.assert_close(torch.tensor([component.compute_amount(s) for s in shares.tolist()]).double(), expected)
     at_once = NegativeLabelSmoothing(start=0.5, full=0.5)
     assert (at_once.compute_amount(0.49), at_once.compute_amount(0.5)) == (0, at_once.amount)
 
 
 def test_only_the_batchs_own_images_count() -> None:
     logits, labels = drawn()
-    piece = NegativeLabelSmoothing(start=0.0, full=0.0)
-    alone = piece.penalty(step(logits[:2], labels[:2], elapsed=0.0))
-    torch.testing.assert_close(piece.penalty(step(logits, labels, elapsed=0.0, own_count=2)), alone)
-    assert piece.penalty(step(logits[:0], labels[:0], elapsed=0.0)) is None
+    component = NegativeLabelSmoothing(start=0.0, full=0.0)
+    alone = component.penalty(step(logits[:2], labels[:2], elapsed=0.0))
+    torch.testing.assert_close(component.penalty(step(logits, labels, elapsed=0.0, own_count=2)), alone)
+    assert component.penalty(step(logits[:0], labels[:0], elapsed=0.0)) is None
     assert NegativeLabelSmoothing().penalty(step(logits, labels, elapsed=0.3)) is None
 
 

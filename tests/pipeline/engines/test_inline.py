@@ -22,7 +22,7 @@ from sparseguard.attacks.base import Attack
 from sparseguard.core.config import settings
 from sparseguard.core.errors import StoreError, TrainingError
 from sparseguard.pipeline.tasks import train_target as stages
-from sparseguard.pipeline.tasks.query_cache import Remembering
+from sparseguard.pipeline.tasks.query_cache import CachedModel
 from sparseguard.record import read_pictures, read_record, read_records
 from sparseguard.targets import CodeCache
 from sparseguard.types import AttackResult, Knowledge
@@ -54,24 +54,24 @@ def test_adding_a_defense_changes_nobody_elses_numbers(tiny: dict[str, Any], tmp
     alone = run(parse_recipe(tiny), tmp_path / "alone").records[0]
     tiny["defenses"] = ["standardize-only", "none"]
     beside = next(r for r in run(parse_recipe(tiny), tmp_path / "beside").records if r.case.defense == "none")
-    assert beside.attackers == alone.attackers
+    assert beside.attacks == alone.attacks
     assert beside.target == alone.target
 
 
 def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> None:
     run(parse_recipe(tiny), tmp_path)
     (record,) = read_records(tmp_path)
-    assert record.data["sizes"]["private"] == 120
-    assert record.identification == {"private": 120, "test": 120, "auxiliary_val": 101}
+    assert record.data.sizes["private"] == 120
+    assert record.data.reidentification_pools == {"private": 120, "test": 120, "auxiliary_val": 101}
     assert record.target is not None
     assert record.target.state_hash == record.target.state_hash_after
-    assert record.leaked is not None
-    assert record.leaked.dimension == 32
-    assert record.leaked.noise_ratio == 0
+    assert record.features is not None
+    assert record.features.dimension == 32
+    assert record.features.noise_ratio == 0
     pictures = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors")
     scores = pictures.scores["ridge/private/psnr"]
     assert len(scores) == 120
-    assert float(scores.mean()) == pytest.approx(record.attacker("ridge").scores["private"]["psnr"].mean, rel=1e-5)
+    assert float(scores.mean()) == pytest.approx(record.outcome.attack("ridge").scores["private"]["psnr"].mean, rel=1e-5)
     assert pictures.gallery["original"].shape == (64, 1, 28, 28)
 
 
@@ -104,8 +104,8 @@ def test_changed_settings_run_again_and_keep_the_earlier_record(tiny: dict[str, 
 def test_paper_layout_scores_no_test_images(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["data"] = {"name": "fashion-mini", "layout": "paper", "private": 120, "auxiliary": 100, "test": 60}
     (record,) = run(parse_recipe(tiny), tmp_path).records
-    assert record.data["layout"] == "paper"
-    assert set(record.attacker("ridge").scores) == {"private", "auxiliary_val"}
+    assert record.data.layout == "paper"
+    assert set(record.outcome.attack("ridge").scores) == {"private", "auxiliary_val"}
 
 
 def test_a_target_that_breaks_is_a_failed_case_and_the_others_go_on(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ class Vandal(Attack):
     knowledge = Knowledge.BLACK_BOX
 
     def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
-        inner = leak._model._model if isinstance(leak._model, Remembering) else leak._model
+        inner = leak._model._model if isinstance(leak._model, CachedModel) else leak._model
         with torch.no_grad():
             next(iter(inner.parameters())).add_(1)
         shape = context.auxiliary.train.shape

@@ -18,17 +18,17 @@ from scipy import linalg
 
 from sparseguard.core.errors import DataError, RecipeError, SparseguardError, StoreError
 from sparseguard.core.progress import Silent
-from sparseguard.generators import StyleFit, load_prior, count_shared_images
+from sparseguard.generators import StyleFit, count_shared_images, load_prior
 from sparseguard.generators.stylegan import training as style_gan
 from sparseguard.metrics import FashionNet
 from sparseguard.pipeline.prior_training import train as prior_training
-from sparseguard.pipeline.prior_training.evaluate import frechet_judge
+from sparseguard.pipeline.prior_training.evaluate import build_evaluator
 from sparseguard.pipeline.prior_training.train import (
     TrainedPrior,
-    attacker_fingerprints,
-    checkpoint_of,
-    data_set,
-    style_fit,
+    hash_auxiliary,
+    locate_checkpoint,
+    parse_dataset,
+    parse_training,
     train_prior,
 )
 from sparseguard.types import ImageSet
@@ -40,7 +40,7 @@ FIT = StyleFit(images=16, batch_size=4, latent=3, width=2, most=2, depth=1, judg
 
 def trained(out: Path, **options: Any) -> TrainedPrior:
     given = {"name": "toy", "classes": ("Bag", "Dress"), "seed": 0, "device": CPU, "progress": Silent()}
-    return train_prior(out, data_set("fashion-mini", MINI), options.pop("fit", FIT), **{**given, **options})
+    return train_prior(out, parse_dataset("fashion-mini", MINI), options.pop("fit", FIT), **{**given, **options})
 
 
 def noise(count: int, *shape: int) -> ImageSet:
@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedPrior]:
 def test_it_has_seen_the_named_classes_of_auxiliary_and_nothing_else(made: tuple[Path, TrainedPrior]) -> None:
     prior = load_prior(made[0])
     assert prior.trained_on is not None
-    parts = data_set("fashion-mini", MINI).load().by_name()
+    parts = parse_dataset("fashion-mini", MINI).load().by_name()
     for name, images in parts.items():
         expected = 12 if name == "auxiliary" else 0  # 60 images of 10 classes, two of them
         assert count_shared_images(prior.trained_on, images) == expected
@@ -100,15 +100,15 @@ def test_what_is_written(made: tuple[Path, TrainedPrior]) -> None:
     assert card == result.card
     assert [verdict["images"] for verdict in result.history] == [8, 16]
     assert all(verdict["distance"] > 0 for verdict in result.history)
-    assert result.judge is not None
-    assert card.construction["distance"] == result.judge.name == "FD(pixels 2x2)"  # 6 images: 4 pixels and no more
-    assert card.construction["between_halves"] == result.judge.between_halves
+    assert result.evaluator is not None
+    assert card.construction["distance"] == result.evaluator.name == "FD(pixels 2x2)"  # 6 images: 4 pixels and no more
+    assert card.construction["between_halves"] == result.evaluator.between_halves
     assert any("FD(pixels 2x2) of 6 samples to 6 of these images" in line for line in card.source)
 
 
 def test_the_judge_is_the_frechet_distance_at_equal_numbers() -> None:
     images = noise(300, 3, 20, 16)
-    judge = frechet_judge(images, CPU)
+    judge = build_evaluator(images, CPU)
     assert judge is not None
     assert judge.name == "FD(pixels 4x4)"  # 192 dimensions are too many for 150 images, 48 are not
     fakes = torch.rand(2048, 3, 20, 16, generator=torch.Generator().manual_seed(1)) ** 2
@@ -124,8 +124,8 @@ def test_the_judge_is_the_frechet_distance_at_equal_numbers() -> None:
 
 
 def test_clothes_are_judged_by_fashion_net() -> None:
-    images = data_set("fashion-mini", ["data.auxiliary=200"]).load().auxiliary
-    judge = frechet_judge(images, CPU)
+    images = parse_dataset("fashion-mini", ["data.auxiliary=200"]).load().auxiliary
+    judge = build_evaluator(images, CPU)
     assert judge is not None
     assert judge.name == "FD(fashion-net)"
     real = FashionNet().features(images.images).double().numpy()
@@ -138,7 +138,7 @@ def test_clothes_are_judged_by_fashion_net() -> None:
 
 @pytest.mark.parametrize(("count", "name"), [(2, None), (3, None), (4, "FD(pixels 1x1)"), (400, "FD(pixels 8x8)")])
 def test_few_images_are_judged_by_few_pixels(count: int, name: str | None) -> None:
-    judge = frechet_judge(noise(count, 1, 9, 11), CPU)
+    judge = build_evaluator(noise(count, 1, 9, 11), CPU)
     assert (None if judge is None else judge.name) == name
 
 
@@ -149,7 +149,7 @@ def test_a_training_goes_on_and_ends_as_if_it_was_not_stopped(
     out = tmp_path / "toy"
     with pytest.raises(KeyboardInterrupt):
         trained(out, progress=Stopped())
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint_of(out).name]
+    assert [path.name for path in tmp_path.iterdir()] == [locate_checkpoint(out).name]
     trained(out)
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
     for name in ("weights.safetensors", "samples.png"):
@@ -192,20 +192,20 @@ def test_no_place_for_the_result_is_found_out_first(tmp_path: Path, monkeypatch:
 
 
 def test_settings_by_name() -> None:
-    assert data_set("mnist", ["data.path=/some/where"]).path == Path("/some/where")  # type: ignore[attr-defined]
-    assert style_fit(["width=24", "adaptive=false"], 500) == StyleFit(width=24, adaptive=False, images=500)
-    assert len(attacker_fingerprints(data_set("fashion-mini", MINI))) == 60
+    assert parse_dataset("mnist", ["data.path=/some/where"]).path == Path("/some/where")  # type: ignore[attr-defined]
+    assert parse_training(["width=24", "adaptive=false"], 500) == StyleFit(width=24, adaptive=False, images=500)
+    assert len(hash_auxiliary(parse_dataset("fashion-mini", MINI))) == 60
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda: data_set("cifar", []), "unknown name 'cifar'"),
-        (lambda: data_set("mnist", ["path=x"]), r"--set path=x: expected a setting of the data set"),
-        (lambda: data_set("mnist", ["data.pth=x"]), "unknown key 'pth'. Did you mean 'path'"),
-        (lambda: style_fit(["width"]), "--fit width: expected KEY=VALUE"),
-        (lambda: style_fit(["widht=3"]), "unknown key 'widht'. Did you mean 'width'"),
-        (lambda: style_fit(["width=0"]), "--fit: width"),
+        (lambda: parse_dataset("cifar", []), "unknown name 'cifar'"),
+        (lambda: parse_dataset("mnist", ["path=x"]), r"--set path=x: expected a setting of the data set"),
+        (lambda: parse_dataset("mnist", ["data.pth=x"]), "unknown key 'pth'. Did you mean 'path'"),
+        (lambda: parse_training(["width"]), "--fit width: expected KEY=VALUE"),
+        (lambda: parse_training(["widht=3"]), "unknown key 'widht'. Did you mean 'width'"),
+        (lambda: parse_training(["width=0"]), "--fit: width"),
     ],
 )
 def test_settings_that_cannot_be_used(wrong: Callable[[], object], words: str) -> None:
@@ -216,6 +216,6 @@ def test_settings_that_cannot_be_used(wrong: Callable[[], object], words: str) -
 def test_missing_files_are_a_matter_of_data(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         train_prior(
-            tmp_path / "out" / "toy", data_set("mnist", [f"data.path={tmp_path}"]), FIT, name="toy", classes=None,
+            tmp_path / "out" / "toy", parse_dataset("mnist", [f"data.path={tmp_path}"]), FIT, name="toy", classes=None,
             seed=0, device=CPU, progress=Silent(),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Recipes: whatever is wrong is named, and near misses are suggested."""
+"""Recipes: an error names the place and the value, and suggests the nearest word."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseguard import load_recipe, parse_recipe
+from sparseguard import DEFENSES, load_recipe, parse_recipe
 from sparseguard.core.errors import RecipeError
-from sparseguard.pipeline.recipe.recipe import shipped_recipes
+from sparseguard.pipeline.recipe.loading import shipped_recipes
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
@@ -54,6 +54,28 @@ def test_a_wrong_recipe_is_refused_with_the_reason(tiny: dict[str, Any], change:
         parse_recipe({**tiny, **change})
 
 
+def test_all_errors_are_in_one_message(tiny: dict[str, Any]) -> None:
+    wrong = {
+        **tiny,
+        "seeds": [-1],
+        "training": {"epoch": 3},
+        "defenses": ["none", "scaa", {"name": "sca", "lambd": "x", "kernel_size": 4}],
+        "attacks": [{"name": "ridge", "conditions": {"querys": 2}}],
+    }
+    with pytest.raises(RecipeError) as raised:
+        parse_recipe(wrong)
+    assert str(raised.value).splitlines() == [
+        "recipe: seeds must be a list of distinct whole numbers from 0, got [-1].",
+        "[training]: unknown key 'epoch'. Did you mean 'epochs'? Known: batch_size, epochs, lr, momentum, optimizer, "
+        "patience, schedule, weight_decay.",
+        "[[defenses]]: unknown name 'scaa'. Did you mean 'sca'? Known: " + ", ".join(sorted(DEFENSES)) + ".",
+        "[[defenses]] 'sca': lambd: Input should be a valid number, or: Input should be a valid array (got 'x').",
+        "[[defenses]] 'sca': kernel_size: must be odd (got 4).",
+        "[[attacks]] 'ridge': unknown key 'conditions.querys'. Did you mean 'queries'? Known: auxiliary_fraction, "
+        "control, dataset, known_private, max_images, path, queries.",
+    ]
+
+
 @given(st.dictionaries(st.text(max_size=6), st.none() | st.integers() | st.text(max_size=4) | st.lists(st.integers())))
 def test_no_table_raises_anything_but_a_recipe_error(table: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
@@ -68,7 +90,9 @@ def test_overrides(tiny_file: Path) -> None:
     assert recipe.defenses[0].label == "plain"
 
 
-@pytest.mark.parametrize("override", ["fit", "=3", "defenses.sca.lambd=1", "name.x=1", "training.epochs=many", "fit..x=1"])
+@pytest.mark.parametrize(
+    "override", ["training", "=3", "defenses.sca.lambd=1", "name.x=1", "training.epochs=many", "training..x=1"]
+)
 def test_wrong_overrides_are_refused(tiny_file: Path, override: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe(tiny_file, [override])

@@ -1,7 +1,6 @@
 """Evaluators: what they learn from, that they are kept, and how right they are."""
 
 import dataclasses
-import math
 
 import pytest
 import torch

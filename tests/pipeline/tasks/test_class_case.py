@@ -11,7 +11,7 @@ from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.metrics import psnr
 from sparseguard.pipeline import limit_batch_size, load_recipe, parse_recipe, run
 from sparseguard.pipeline.plan.cases import plan_cases
-from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made, shuffled_patches
+from sparseguard.pipeline.scoring.classes import ClassScores, LabeledImages, AttackImages, shuffled_patches
 from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
 from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.record import read_pictures, read_record
@@ -50,15 +50,15 @@ def test_a_case_is_attacked_scored_and_recorded(recipe, tmp_path, splits):
     outcome = run(parse_recipe(recipe), out)
     (record,) = outcome.records
     assert record.status == "ok"
-    assert record.class_goal.classes == list(CLASSES[5:])
-    assert record.class_goal.pool == 6  # 60 test images of ten classes
+    assert record.outcome.classes == list(CLASSES[5:])
+    assert record.outcome.pool == 6  # 60 test images of ten classes
     assert set(record.evaluators) == {"pooling", "striding"}
-    attack, control = record.class_attackers
+    attack, control = record.class_attacks
     assert (attack.control, control.control) == (False, True)
     assert attack.prior.overlap == {"auxiliary": 100}
-    assert attack.prior.knows == []
+    assert attack.prior.known_classes == []
     assert set(attack.classes) == set(CLASSES[5:])
-    for attacker in record.class_attackers:
+    for attacker in record.class_attacks:
         for name, score in attacker.scores.items():
             assert (score.value is None) == (score.reason is not None), name
         accuracy = attacker.scores["attack accuracy@1 (pooling)"]
@@ -80,7 +80,7 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(recipe, tmp_path, monke
     from sparseguard.pipeline.tasks import attack_classes as class_attacking
 
     whole = run(parse_recipe(recipe), tmp_path / "whole").records[0]
-    save, saved = class_attacking.KeptFolder.save, []
+    save, saved = class_attacking.FolderStorage.save, []
 
     def interrupted(self, name, tensors):
         if len(saved) == 3:
@@ -90,12 +90,12 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(recipe, tmp_path, monke
 
     recipe["attacks"][0]["batch_size"] = 6
     with monkeypatch.context() as patch:
-        patch.setattr(class_attacking.KeptFolder, "save", interrupted)
+        patch.setattr(class_attacking.FolderStorage, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(parse_recipe(recipe), tmp_path / "killed")
     assert saved[1:] == ["class-5", "class-6"]
     resumed = run(parse_recipe(recipe), tmp_path / "killed").records[0]
-    for first, second in zip(whole.class_attackers, resumed.class_attackers, strict=True):
+    for first, second in zip(whole.class_attacks, resumed.class_attacks, strict=True):
         for name, facts in first.classes.items():
             assert facts.confidence == pytest.approx(second.classes[name].confidence, abs=0.02)
 
@@ -148,10 +148,10 @@ def test_attacks_on_single_images_are_given_priors_too(recipe, tmp_path, splits)
         {**inversion, "label": "unnamed"},
     ]
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
-    assert record.attacker("prior-inversion").prior.overlap == {"auxiliary": 100}
-    assert record.attacker("ridge").prior is None
+    assert record.outcome.attack("prior-inversion").prior.overlap == {"auxiliary": 100}
+    assert record.outcome.attack("ridge").prior is None
     assert "no prior is named" in record.skipped["unnamed"]
-    assert record.class_attackers == []
+    assert record.class_attacks == []
     recipe["attacks"][1]["prior"] = tiny_folder(tmp_path / "leaky", known=splits.private, classes=None)
     with pytest.raises(DataError, match="of the private images"):
         run(parse_recipe(recipe), tmp_path / "run")
@@ -249,8 +249,8 @@ def test_one_class_and_one_image_can_be_attacked(recipe, tmp_path):
     recipe["threats"][0]["classes"] = ["Shirt"]
     recipe["attacks"] = [{**recipe["attacks"][0], "selected": 1}]
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
-    (attacker,) = record.class_attackers
-    assert "diversity" not in attacker.notes
+    (attacker,) = record.class_attacks
+    assert attacker.diagnostics.diversity is None
     assert attacker.scores["attack accuracy@1 (pooling)"].other_class is None
 
 
@@ -258,13 +258,13 @@ def test_starts_are_the_candidates_the_target_is_surest_of(recipe, tmp_path, mon
     from sparseguard.pipeline.tasks import class_case as class_measuring
 
     seen = []
-    made = class_measuring._made
+    collect = class_measuring.collect_images
 
-    def watched(this, named, goal, result):
-        seen.append((result, made(this, named, goal, result)))
+    def watched(context, attack, goal, result):
+        seen.append((result, collect(context, attack, goal, result)))
         return seen[-1][1]
 
-    monkeypatch.setattr(class_measuring, "_made", watched)
+    monkeypatch.setattr(class_measuring, "collect_images", watched)
     run(parse_recipe(recipe), tmp_path / "run")
     result, parts = seen[0]
     for label in range(5, 10):
@@ -282,7 +282,7 @@ def test_in_layout_paper_no_image_is_unseen(recipe, tmp_path, splits):
     recipe["attacks"] = recipe["attacks"][:1]
     recipe["attacks"][0]["prior"] = tiny_folder(tmp_path / "own", known=paper.auxiliary_val, classes=KNOWN)
     (record,) = run(parse_recipe(recipe), tmp_path / "run").records
-    scores = record.class_attackers[0].scores
+    scores = record.class_attacks[0].scores
     assert "layout 'paper'" in scores["AUC private or unseen (pooling)"].reason
     assert all(score.unseen is None for score in scores.values())
 
@@ -307,13 +307,13 @@ def evaluator(splits, seed=0):
 def some(count, wanted, seed):
     source = torch.Generator().manual_seed(seed)
     images = torch.rand(count * len(wanted), 1, 28, 28, generator=source)
-    return Labelled(images=images, labels=torch.tensor(wanted).repeat_interleave(count))
+    return LabeledImages(images=images, labels=torch.tensor(wanted).repeat_interleave(count))
 
 
 def test_scores_follow_their_rules(splits):
     judge, wanted = evaluator(splits), (2, 7)
     scores = ClassScores(splits, wanted, [judge, evaluator(splits, 1)], None, {})
-    made = Made(
+    made = AttackImages(
         answer=some(3, wanted, 0), starts=some(3, wanted, 1), optimized=some(5, wanted, 2), chance=some(3, wanted, 3)
     )
     found = scores.scores(made)
@@ -326,7 +326,7 @@ def test_scores_follow_their_rules(splits):
     assert accuracy.starts == pytest.approx(float(right(made.starts)))
     assert accuracy.all_optimized == pytest.approx(float(right(made.optimized)))
     assert accuracy.chance == pytest.approx(float(sum(right(made.chance, label) for label in wanted) / 2))
-    swapped = Labelled(images=made.answer.images, labels=made.answer.labels.flip(0))  # of two classes, the other one
+    swapped = LabeledImages(images=made.answer.images, labels=made.answer.labels.flip(0))  # of two classes, the other one
     assert accuracy.other_class == pytest.approx(float(right(swapped)))
 
     places = []
@@ -349,8 +349,8 @@ def test_pools_are_of_equal_size_and_of_the_attacked_classes_only(splits):
 def test_private_images_themselves_are_told_from_unseen_ones(splits):
     judge, wanted = evaluator(splits), (2, 7)
     scores = ClassScores(splits, wanted, [judge, evaluator(splits, 1)], None, {})
-    copies = Labelled(images=scores.private.images, labels=scores.private.labels)
-    found = scores.scores(Made(answer=copies, starts=copies, optimized=copies, chance=some(6, wanted, 1)))
+    copies = LabeledImages(images=scores.private.images, labels=scores.private.labels)
+    found = scores.scores(AttackImages(answer=copies, starts=copies, optimized=copies, chance=some(6, wanted, 1)))
     assert found["AUC private or unseen (judge0)"].value == 1
     assert found["feature distance (judge0)"].value == pytest.approx(0, abs=1e-9)
     assert found["feature distance (judge0)"].unseen > 0

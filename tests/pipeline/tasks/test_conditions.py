@@ -10,15 +10,15 @@ import torch
 
 from sparseguard import load_recipe, parse_recipe, run
 from sparseguard.attacks import ATTACKS
-from sparseguard.attacks.base import Attack, own_images
+from sparseguard.attacks.base import Attack, validation_images
 from sparseguard.core.config import settings
 from sparseguard.core.errors import DataError, RecipeError, TrainingError
 from sparseguard.data import DATASETS
 from sparseguard.pipeline.recipe.conditions import Conditions, select_attacked, select_known
-from sparseguard.pipeline.scoring.images import Contender, choose
+from sparseguard.pipeline.scoring.images import ScoredAttack, choose
 from sparseguard.pipeline.tasks import attack as attacking
-from sparseguard.pipeline.tasks.attack import attacker_images
-from sparseguard.record import read_pictures
+from sparseguard.pipeline.tasks.attack import select_auxiliary
+from sparseguard.record import Record, read_pictures
 from sparseguard.types import AttackResult, Knowledge
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
@@ -34,27 +34,36 @@ def test_recipes_of_the_project_parse(path: Path) -> None:
     assert load_recipe(path).description
 
 
+def chosen(record: Record, metric: str) -> dict[tuple[str, int], str]:
+    """Return the attacks chosen for a metric, by knowledge and number of queries."""
+    return {
+        (one.knowledge, one.queries): one.attack
+        for one in record.outcome.chosen  # type: ignore[union-attr]
+        if one.metric == metric
+    }
+
+
 def test_repeated_queries_help_against_noise_and_are_a_level_of_their_own(tiny: dict[str, Any], tmp_path: Path) -> None:
     often = {**RIDGE, "label": "ridge x16", "conditions": {"queries": 16}}
     (record,) = run(with_attacks(tiny, RIDGE, often, defenses=["gaussian-noise"]), tmp_path).records
-    assert {level: chosen["psnr"] for level, chosen in record.chosen.items()} == {
-        "black-box": "ridge",
-        "black-box ×16": "ridge x16",  # noqa: RUF001
+    assert chosen(record, "psnr") == {
+        ("black-box", 1): "ridge",
+        ("black-box", 16): "ridge x16",
     }
-    compared = next(one for one in record.comparisons if one.metric == "psnr" and one.part == "private")
-    assert (compared.kind, compared.first, compared.second) == ("level", "ridge x16", "ridge")
+    compared = next(one for one in record.comparisons if one.metric == "psnr" and one.split == "private")
+    assert (compared.kind, compared.first, compared.second) == ("knowledge", "ridge x16", "ridge")
     assert compared.ci95[0] > 0
-    ours, theirs = (record.attacker(name).scores["private"]["psnr"].mean for name in ("ridge x16", "ridge"))
+    ours, theirs = (record.outcome.attack(name).scores["private"]["psnr"].mean for name in ("ridge x16", "ridge"))
     assert compared.mean == pytest.approx(ours - theirs, abs=1e-5)
-    assert record.leaked is not None
-    assert record.leaked.queries["private"] == 17 * (120 + 60 + 50)
+    assert record.features is not None
+    assert record.features.queries.private == 17 * (120 + 60 + 50)
 
 
 def test_repeating_is_skipped_where_it_tells_nothing(tiny: dict[str, Any], tmp_path: Path) -> None:
     often = {**RIDGE, "label": "ridge x4", "conditions": {"queries": 4}}
     (record,) = run(with_attacks(tiny, RIDGE, often), tmp_path).records
     assert "answers equal queries equally" in record.skipped["ridge x4"]
-    assert [attacker.name for attacker in record.attackers] == ["mean-image", "ridge"]
+    assert [attacker.name for attacker in record.attacks] == ["mean-image", "ridge"]
 
 
 def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -64,14 +73,14 @@ def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: 
         {**RIDGE, "label": "a tenth", "conditions": {"auxiliary_fraction": 0.2}},
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *controls), tmp_path).records
-    assert record.chosen == {"black-box": dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")}
-    means = {attacker.name: attacker.scores["private"]["psnr"].mean for attacker in record.attackers}
+    assert {one.attack for one in record.outcome.chosen} == {"ridge"}
+    means = {attacker.name: attacker.scores["private"]["psnr"].mean for attacker in record.attacks}
     assert means["shuffled"] < means["mean-image"] + 0.5
     assert means["a tenth"] < means["ridge"]
     assert means["untrained"] != means["ridge"]
-    assert "auxiliary_val" not in record.attacker("a tenth").scores
+    assert "auxiliary_val" not in record.outcome.attack("a tenth").scores
     for label in ("shuffled", "untrained", "a tenth"):
-        (one,) = (c for c in record.comparisons if (c.first, c.metric, c.part) == (label, "psnr", "private"))
+        (one,) = (c for c in record.comparisons if (c.first, c.metric, c.split) == (label, "psnr", "private"))
         assert (one.kind, one.second) == ("control", "ridge")
         assert one.mean == pytest.approx(means[label] - means["ridge"], abs=1e-5)
         assert one.ci95[0] <= one.mean <= one.ci95[1]
@@ -80,10 +89,10 @@ def test_controls_are_compared_and_never_chosen(tiny: dict[str, Any], tmp_path: 
 def test_few_images_are_the_same_ones_everywhere_and_said(tiny: dict[str, Any], tmp_path: Path) -> None:
     few = {**RIDGE, "label": "few", "conditions": {"max_images": 20}}
     (record,) = run(with_attacks(tiny, RIDGE, few), tmp_path).records
-    assert record.chosen["black-box"]["psnr"] in ("ridge", "few")
-    index = record.attacker("few").index
+    assert chosen(record, "psnr")["black-box", 1] in ("ridge", "few")
+    index = record.outcome.attack("few").indices
     assert {part: len(places) for part, places in index.items()} == {"private": 20, "test": 20, "auxiliary_val": 20}
-    assert set(index["private"]) <= set(record.data["gallery_index"])
+    assert set(index["private"]) <= set(record.data.gallery_indices)
     pictures = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors")
     whole, part = (pictures.scores[f"{name}/private/psnr"] for name in ("ridge", "few"))
     assert part.tolist() == pytest.approx(whole[index["private"]].tolist(), abs=1e-4)
@@ -102,7 +111,7 @@ def test_a_smaller_limit_is_a_subset(limit: int) -> None:
 
 def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = DATASETS["fashion-mini"](private=60, auxiliary=200, auxiliary_val=50, test=20).load()
-    tenth = attacker_images(splits, Conditions(share=0.1))
+    tenth = select_auxiliary(splits, Conditions(auxiliary_fraction=0.1))
     assert (len(tenth.train), len(tenth.val)) == (20, 10)
     own = {bytes(image.numpy()) for image in splits.auxiliary.pixels}
     assert {bytes(image.numpy()) for image in tenth.train.pixels} <= own
@@ -122,12 +131,12 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(DATASETS, "other", settings(Other))
     side = 28
-    foreign = attacker_images(splits, Conditions(data="other"))
+    foreign = select_auxiliary(splits, Conditions(data="other"))
     assert (len(foreign.train), len(foreign.val)) == (200, 50)
     assert not {bytes(image.numpy()) for image in foreign.train.pixels} & own
     side = 20
     with pytest.raises(RecipeError, match=r"have the shape \(1, 20, 28\)"):
-        attacker_images(splits, Conditions(data="other"))
+        select_auxiliary(splits, Conditions(data="other"))
 
 
 def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -138,21 +147,21 @@ def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, 
     ]
     (record,) = run(with_attacks(tiny, RIDGE, *entries), tmp_path).records
     splits = DATASETS["fashion-mini"](**{key: value for key, value in tiny["data"].items() if key != "name"}).load()
-    learned = attacker_images(splits, Conditions(**knows))
+    learned = select_auxiliary(splits, Conditions(**knows))
     own = [bytes(image.numpy()) for image in splits.private.pixels]
     known = [own.index(bytes(image.numpy())) for image in learned.train.pixels[len(splits.auxiliary) :]]
     assert len(known) == len(own) // 2
     assert learned.train.labels[-len(known) :].tolist() == splits.private.labels[known].tolist()
     assert torch.equal(learned.train.pixels[: -len(known)], splits.auxiliary.pixels)
     assert learned.val is splits.auxiliary_val
-    attacked = record.attacker("knows half").index
+    attacked = record.outcome.attack("knows half").indices
     assert sorted(known + attacked["private"]) == list(range(len(own)))
     assert set(attacked) == {"private"}
-    few = record.attacker("knows half, attacks few").index["private"]
+    few = record.outcome.attack("knows half, attacks few").indices["private"]
     assert len(few) == 20
     assert set(few) < set(attacked["private"])
-    assert record.chosen["black-box"] == dict.fromkeys(("psnr", "ssim", "id@1"), "ridge")
-    (one,) = (c for c in record.comparisons if (c.first, c.metric, c.part) == ("knows half", "psnr", "private"))
+    assert {one.attack for one in record.outcome.chosen} == {"ridge"}
+    (one,) = (c for c in record.comparisons if (c.first, c.metric, c.split) == ("knows half", "psnr", "private"))
     assert (one.second, one.n) == ("ridge", len(attacked["private"]))
 
 
@@ -212,7 +221,7 @@ def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatc
         layout: Any = "paper"
 
     monkeypatch.setitem(DATASETS, "same", settings(Same))
-    auxiliary = attacker_images(splits, Conditions(dataset="same"))
+    auxiliary = select_auxiliary(splits, Conditions(dataset="same"))
     hidden = {bytes(image.numpy()) for part in (splits.private, splits.test) for image in part.pixels}
     assert len(auxiliary.train) == 200
     assert not {bytes(image.numpy()) for part in (auxiliary.train, auxiliary.val) for image in part.pixels} & hidden
@@ -221,7 +230,7 @@ def test_no_private_or_test_image_is_learned_from(monkeypatch: pytest.MonkeyPatc
 def test_queries_do_not_depend_on_what_was_found_in_the_folder(tiny: dict[str, Any], tmp_path: Path) -> None:
     first = run(with_attacks(tiny, RIDGE), tmp_path).records[0]
     again = run(with_attacks(tiny, RIDGE, description="another"), tmp_path).records[0]
-    assert first.leaked == again.leaked
+    assert first.features == again.features
 
 
 def test_floors_have_no_settings(tiny: dict[str, Any]) -> None:
@@ -260,8 +269,8 @@ class Follower(Attack):
         if not context.earlier:
             raise TrainingError("nothing to follow")
         (best,) = context.earlier.values()
-        error = float((best["auxiliary_val"] - own_images(goal["auxiliary_val"], context)).square().mean())
-        return AttackResult(reconstructions={part: best[part] * 0.99 for part in goal}, notes={"given": error})
+        error = float((best["auxiliary_val"] - validation_images(goal["auxiliary_val"], context)).square().mean())
+        return AttackResult(reconstructions={part: best[part] * 0.99 for part in goal}, diagnostics={"given": error})
 
 
 def test_a_later_attack_starts_from_the_best_earlier_one(
@@ -273,14 +282,14 @@ def test_a_later_attack_starts_from_the_best_earlier_one(
     follower = {"name": "follower", "conditions": {"max_images": 12}}
     recipe = with_attacks(tiny, RIDGE, worse, control, follower)
     (fresh,) = run(recipe, tmp_path / "a").records
-    ridge = fresh.attacker("ridge").scores["private"]["psnr"]
-    assert fresh.attacker("follower").notes["given"] < 10 ** (-(ridge.mean - 3) / 10)
+    ridge = fresh.outcome.attack("ridge").scores["private"]["psnr"]
+    assert fresh.outcome.attack("follower").diagnostics.extra["given"] < 10 ** (-(ridge.mean - 3) / 10)
     (again,) = run(with_attacks(tiny, RIDGE, worse, control), tmp_path / "b").records
     monkeypatch.setattr(attacking.Attacks, "_earlier", _counted := _Counted(attacking.Attacks._earlier))
     (resumed,) = run(recipe, tmp_path / "b").records
     assert _counted.calls == 1  # the others were found in the folder
-    assert resumed.attackers == fresh.attackers
-    assert again.attackers == fresh.attackers[:-1]
+    assert resumed.attacks == fresh.attacks
+    assert again.attacks == fresh.attacks[:-1]
 
 
 class _Counted:
@@ -308,8 +317,8 @@ def test_one_who_knows_private_images_starts_from_what_was_made_of_the_same_ones
     ]
     (record,) = run(with_attacks(tiny, *entries), tmp_path).records
     scores = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors").scores
-    of_all = record.attacker("knows").index["private"]
-    of_few = [of_all.index(place) for place in record.attacker("of few").index["private"]]
+    of_all = record.outcome.attack("knows").indices["private"]
+    of_few = [of_all.index(place) for place in record.outcome.attack("of few").indices["private"]]
     ridge, follower, few = (scores[f"{name}/private/psnr"] for name in ("knows", "follower", "of few"))
     assert follower.tolist() == pytest.approx(ridge.tolist(), abs=0.7)  # a little darker
     assert few.tolist() == pytest.approx(follower[of_few].tolist(), abs=1e-4)
@@ -323,41 +332,47 @@ def test_an_earlier_attack_that_changes_changes_those_that_start_from_it(
         run(with_attacks(tiny, {"name": "ridge", "copies": copies}, "follower"), tmp_path).records[0]
         for copies in (1, 2)
     )
-    assert first.attacker("follower").scores != second.attacker("follower").scores
+    assert first.outcome.attack("follower").scores != second.outcome.attack("follower").scores
 
 
-def contender(name: str, places: list[int], scores: list[float]) -> Contender:
+def scored(name: str, places: list[int], scores: list[float]) -> ScoredAttack:
     values = {metric: torch.tensor(scores) for metric in ("psnr", "ssim", "id@1")}
-    return Contender(name=name, level="black-box", places={"auxiliary_val": places}, scores={"auxiliary_val": values})
+    return ScoredAttack(
+        name=name,
+        knowledge=Knowledge.BLACK_BOX,
+        queries=1,
+        indices={"auxiliary_val": places},
+        scores={"auxiliary_val": values},
+    )
 
 
 def test_attackers_are_chosen_on_images_all_of_them_attacked() -> None:
-    every = contender("every", [0, 1, 2, 3], [9.0, 1.0, 1.0, 1.0])
-    few = contender("few", [1, 3], [2.0, 2.0])
-    assert choose([every, few])["black-box"]["psnr"] == "few"
-    assert choose([every])["black-box"]["psnr"] == "every"
+    every = scored("every", [0, 1, 2, 3], [9.0, 1.0, 1.0, 1.0])
+    few = scored("few", [1, 3], [2.0, 2.0])
+    assert {one.attack for one in choose([every, few])} == {"few"}
+    assert {one.attack for one in choose([every])} == {"every"}
 
 
 def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path: Path) -> None:
     plain = run(with_attacks(tiny, RIDGE), tmp_path / "plain").records[0]
-    judged = with_attacks(tiny, RIDGE, judge={"network": "fashion-net", "bounds": True, "bounds_images": 16})
+    judged = with_attacks(tiny, RIDGE, scoring={"network": "fashion-net", "bounds": True, "bounds_images": 16})
     record = run(judged, tmp_path / "judged").records[0]
-    assert (plain.bounds, plain.attacker("ridge").sets) == ([], {})
-    sets = record.attacker("ridge").sets["private"]
+    assert (plain.bounds, plain.outcome.attack("ridge").set_scores) == ([], {})
+    sets = record.outcome.attack("ridge").set_scores["private"]
     assert sets["FD(fashion-net)"].value is not None
     assert sets["FD(fashion-net)"].n == 120
-    assert sets["FD(fashion-net)"].value < record.attacker("mean-image").sets["private"]["FD(fashion-net)"].value
-    test = record.attacker("ridge").sets["test"]["FD(fashion-net)"]
+    assert sets["FD(fashion-net)"].value < record.outcome.attack("mean-image").set_scores["private"]["FD(fashion-net)"].value
+    test = record.outcome.attack("ridge").set_scores["test"]["FD(fashion-net)"]
     assert test.value is None
     assert "60" in str(test.reason)
-    bounds = {bound.name: bound for bound in record.bounds}
-    assert bounds["null-space (first)"].values["rank"] == 32
+    bounds = {(bound.name, bound.layer): bound for bound in record.bounds}
+    assert bounds["null-space", "first"].values["rank"] == 32
     assert "no sparse layer" in str(bounds["optimality-inversion (first)"].reason)
-    assert record.attackers[1].scores == plain.attackers[1].scores
+    assert record.attacks[1].scores == plain.attacks[1].scores
 
 
 @pytest.mark.parametrize(
-    ("judge", "message"),
+    ("scoring", "message"),
     [
         ({"network": "torchvision"}, "model= and weights="),
         ({"network": "fashion-net", "weights": "x"}, "weights are those of"),
@@ -365,6 +380,6 @@ def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path
         ({"networks": "fashion-net"}, "Did you mean 'network'"),
     ],
 )
-def test_a_wrong_judge_is_refused(tiny: dict[str, Any], judge: dict[str, Any], message: str) -> None:
+def test_a_wrong_judge_is_refused(tiny: dict[str, Any], scoring: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        with_attacks(tiny, RIDGE, judge=judge)
+        with_attacks(tiny, RIDGE, scoring=scoring)

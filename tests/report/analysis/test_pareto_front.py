@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseguard.report import frontier, to_json
+from sparseguard.report import find_frontier, to_json
 from support import many_defenses as many
 from support import synthetic_records as made
 from support.report_forms import pareto
@@ -25,7 +25,7 @@ def dominated(point, others):
 
 @given(st.lists(coarse, max_size=25) | st.lists(fine, max_size=25))
 def test_the_frontier_is_what_brute_force_finds(points):
-    found = frontier(points)
+    found = find_frontier(points)
     assert set(found) == {at for at, point in enumerate(points) if not dominated(point, points)}
     assert len(set(found)) == len(found)
     assert [points[at] for at in found] == sorted(points[at] for at in found)

@@ -6,7 +6,7 @@ import pytest
 
 from sparseguard.record import Flag
 from sparseguard.report import describe_run_size, summarize
-from sparseguard.report.analysis.adversary import BLACK_BOX, chosen_attack
+from sparseguard.report.analysis.adversary import BLACK_BOX, find_chosen_attack
 from sparseguard.stats import bootstrap_interval
 from support import full_records as full
 from support import synthetic_records as made
@@ -186,6 +186,6 @@ def test_a_control_is_never_chosen():
     (row,) = summarize([record])
     assert row.chosen == {"psnr": (), "ssim": (), "id@1": ("ridge",)}
     assert row.measures["psnr"]["private"].score is None
-    assert chosen_attack(record, BLACK_BOX, "psnr") is None
+    assert find_chosen_attack(record, BLACK_BOX, "psnr") is None
     chosen = {name for row in summarize([full.record()]) for names in row.chosen.values() for name in names}
     assert "ridge shuffled" not in chosen

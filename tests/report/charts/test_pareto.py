@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sparseguard.report.charts.label_placement import LETTER, LINE, overlap_areas
+from sparseguard.report.charts.label_placement import LETTER, LINE, compute_overlaps
 from sparseguard.report.charts.pareto import BOTTOM, EDGE, LEFT, MAX_LABELS, RIGHT, TOP, draw_pareto
 from support import many_defenses as many
 from support.report_forms import pareto
@@ -40,7 +40,7 @@ def test_labels_and_markers_stay_inside_and_labels_apart(families, each):
     boxes = [(name.x, name.y + 4 - LINE, name.x + LETTER * len(name.words), name.y + 4) for name in chart.labels]
     assert len(boxes) >= sum(marker.best for marker in chart.markers)
     assert all(box[0] >= LEFT and box[2] <= EDGE and box[1] >= TOP and box[3] <= BOTTOM for box in boxes)
-    areas = overlap_areas(np.array(boxes), np.array(boxes))
+    areas = compute_overlaps(np.array(boxes), np.array(boxes))
     assert areas.sum() == pytest.approx(np.trace(areas))
 
 

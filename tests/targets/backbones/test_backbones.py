@@ -196,8 +196,8 @@ def test_grey_is_repeated_or_the_first_convolution_made_anew() -> None:
 
 @pytest.mark.parametrize("defense", ["sca", "sparse-standard", "bido"])
 def test_defenses_act_on_it(defense: str) -> None:
-    piece, plain = DEFENSES[defense](), BACKBONES["torchvision"](model="squeezenet1_1").blueprint(3)
-    model = piece.edit_blueprint(plain, {}).build((3, 64, 64), seed_of)
+    component, plain = DEFENSES[defense](), BACKBONES["torchvision"](model="squeezenet1_1").blueprint(3)
+    model = component.edit_blueprint(plain, {}).build((3, 64, 64), seed_of)
     undefended = plain.build((3, 64, 64), seed_of)
     assert model(images(3, 64, 64)).shape == (2, 3)
     for name in list(undefended.stages)[3:]:
@@ -269,8 +269,8 @@ def test_its_short_name_is_written_in_full() -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_settings_survive_being_written_down(name: str) -> None:
-    piece = BACKBONES[name]()
-    assert parse(BACKBONES[name], describe(piece), "backbone") == piece
+    component = BACKBONES[name]()
+    assert parse(BACKBONES[name], describe(component), "backbone") == component
 
 
 class Branching(nn.Module):

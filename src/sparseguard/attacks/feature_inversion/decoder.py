@@ -8,8 +8,8 @@ from torch import nn
 
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
-from sparseguard.attacks.feature_inversion._decoder_base import TrainedDecoder, run_decoder
-from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, ResidualDecoder, ResidualMLP, TapShape
+from sparseguard.attacks.feature_inversion._decoders.base import TrainedDecoder, run_decoder
+from sparseguard.attacks.feature_inversion._decoders.networks import ImageShape, ResidualDecoder, ResidualMLP, TapShape
 from sparseguard.core.config import Count, settings
 from sparseguard.types import AttackInputs, AttackResult
 

@@ -119,7 +119,7 @@ class LocalRidge(Attack):
                 split: reconstruct(queries, count, local).view(-1, *auxiliary.train.shape)
                 for split, queries in flatten_features(inputs).items()
             },
-            notes={
+            diagnostics={
                 "penalty": fit.penalty,
                 "queries": float(len(images)),
                 "neighbors": float(count),

@@ -41,16 +41,16 @@ class Ridge(Attack):
 
     def run(self, access: ModelAccess, inputs: AttackInputs, context: AttackContext) -> AttackResult:
         """Fit on auxiliary, choose the penalty on auxiliary_val, apply."""
-        mapping, notes = self.fit(access, context)
+        mapping, diagnostics = self.fit(access, context)
         shape = context.auxiliary.train.shape
         reconstructions = {
             split: mapping(features).float().clamp(0, 1).view(-1, *shape)
             for split, features in flatten_features(inputs).items()
         }
-        return AttackResult(reconstructions=reconstructions, parameter_change=mapping.size, notes=notes)
+        return AttackResult(reconstructions=reconstructions, parameter_change=mapping.size, diagnostics=diagnostics)
 
     def fit(self, access: ModelAccess, context: AttackContext) -> tuple[RidgeMap, dict[str, float]]:
-        """Query the target and fit the map; return it with notes."""
+        """Query the target and fit the map; return it with diagnostics."""
         auxiliary = context.auxiliary
         features: list[Tensor] = []
         pixels: list[Tensor] = []
@@ -65,5 +65,5 @@ class Ridge(Attack):
         fit = fit_ridge(
             gather(features, len(targets), tap_limit()), targets, val_features, auxiliary.val.images.flatten(1)
         )
-        notes = {"penalty": fit.penalty, "auxiliary_val_psnr": fit.psnr, "copies": float(len(features))}
-        return fit.mapping, notes
+        diagnostics = {"penalty": fit.penalty, "auxiliary_val_psnr": fit.psnr, "copies": float(len(features))}
+        return fit.mapping, diagnostics

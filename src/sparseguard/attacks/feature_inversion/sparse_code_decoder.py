@@ -13,18 +13,18 @@ from torch import Tensor
 
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext, NotApplicable, require_features, validation_images
-from sparseguard.attacks.feature_inversion._code_network import CodeNetwork, Codes, code_loss, threshold_codes
-from sparseguard.attacks.feature_inversion._decoder_base import CURVE
-from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape
-from sparseguard.attacks.feature_inversion._query_augmentation import is_stochastic, training_queries
-from sparseguard.attacks.feature_inversion._train_decoder import (
+from sparseguard.attacks.feature_inversion._decoders.base import CURVE
+from sparseguard.attacks.feature_inversion._decoders.code_network import CodeNetwork, Codes, code_loss, threshold_codes
+from sparseguard.attacks.feature_inversion._decoders.networks import ImageShape
+from sparseguard.attacks.feature_inversion._decoders.training import (
     Budget,
     Decoding,
     apply_in_chunks,
     psnr_curve,
     train_decoder,
-    training_notes,
+    training_diagnostics,
 )
+from sparseguard.attacks.feature_inversion._query_augmentation import is_stochastic, training_queries
 from sparseguard.bounds import PixelRange, invert_code
 from sparseguard.core.config import Count, Positive, settings
 from sparseguard.core.staged_model import StagedModel
@@ -45,9 +45,8 @@ class CodeDecoder(Attack):
     The attacker runs the known layer on its own queries. One network learns the codes' support (cross-entropy) and
     amplitudes (squared error on the support) and corrects ridge's image and codes with the reconstruction
     :math:`R * W` of its own codes. Of three answers, the attack returns the best on auxiliary_val: :math:`R * W` and
-    the optimality-condition inversion of the decoded codes, both with the mean and contrast that standardization removed
-    estimated from the pixel range, and the network's refined image. If the best attack before it comes nearer, the
-    answer is that attack's.
+    the optimality-condition inversion of the decoded codes, both with mean and contrast estimated from the pixel
+    range, and the network's refined image. If the best attack before it comes nearer, the answer is that attack's.
 
     Args:
         epochs: at most this many passes over the queries.
@@ -137,8 +136,8 @@ class CodeDecoder(Attack):
         return AttackResult(
             reconstructions={split: reconstructions[split] for split in inputs},
             parameter_change=training.change,
-            notes={
-                **training_notes(training),
+            diagnostics={
+                **training_diagnostics(training),
                 **{f"auxiliary_val_mse, {name}": error for name, error in errors.items()},
                 f"given: {best}": 1.0,
                 **_support_accuracy(network, val, val_codes, device),

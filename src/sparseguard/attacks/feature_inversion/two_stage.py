@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext, require_features
-from sparseguard.attacks.feature_inversion._decoder_base import CURVE, TrainedDecoder
-from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, ResidualDecoder, TapShape
-from sparseguard.attacks.feature_inversion._train_decoder import psnr_curve
+from sparseguard.attacks.feature_inversion._decoders.base import CURVE, TrainedDecoder
+from sparseguard.attacks.feature_inversion._decoders.networks import ImageShape, ResidualDecoder, TapShape
+from sparseguard.attacks.feature_inversion._decoders.training import psnr_curve
 from sparseguard.core.config import Count, settings
 from sparseguard.numerics.ridge import fit_ridge
 from sparseguard.sparse import standardize
@@ -65,7 +65,7 @@ class TwoStage(TrainedDecoder):
         return AttackResult(
             reconstructions=reconstructions,
             parameter_change=first.training.change,
-            notes={**first.notes, "statistics_penalty": second.penalty},
+            diagnostics={**first.diagnostics, "statistics_penalty": second.penalty},
             curves={CURVE: psnr_curve(first.training)},
         )
 

@@ -66,7 +66,7 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
 
     Args:
         attack: its settings.
-        leak: the target's logits, with its weights.
+        access: to the target's logits, with its weights.
         classes: the target classes.
         context: seed, device, partial results.
         prior: the generator.
@@ -86,18 +86,18 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
         missing = [label for label in labels if results[label] is None]
         noted = storage.load("notes")
         if noted is not None:
-            self.notes |= {name: float(value) for name, value in noted.items()}
+            self.diagnostics |= {name: float(value) for name, value in noted.items()}
         if missing:
             self.candidates = self._draw_candidates()
-            plan = self.plan() if noted is None else _restore_plan(self.notes)
-            notes = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.notes.items()}
-            storage.save("notes", notes)
+            plan = self.plan() if noted is None else _restore_plan(self.diagnostics)
+            diagnostics = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.diagnostics.items()}
+            storage.save("notes", diagnostics)
             for label, tensors in self._search_classes(plan, missing):
                 storage.save(f"class-{label}", tensors)
                 results[label] = tensors
         parts = [part for label in labels if (part := results[label]) is not None]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "curve"}
-        self.notes["at_clamp"] = float(joined["at_clamp"].mean())
+        self.diagnostics["at_clamp"] = float(joined["at_clamp"].mean())
         curve = torch.stack([part["curve"] for part in parts]).mean(0)
         return ClassResult(
             images=joined["images"],
@@ -107,7 +107,7 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
             selected=(torch.arange(attack.optimized) < attack.selected).repeat(len(labels)),
             starts=joined["starts"],
             start_confidence=joined["start_confidence"],
-            notes=self.notes,
+            diagnostics=self.diagnostics,
             curves={f"{attack.loss} loss": curve.tolist()},
         )
 
@@ -117,8 +117,10 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
         self._probe_gradients()
         plan = self.choose([LatentPlan(rule="unrolled", lr=lr) for lr in attack.lr], LOSS)
         plan = self.choose([LatentPlan(rule=rule, lr=plan.lr) for rule in self.models], LOSS)
-        self.notes |= {f"{RULE}{plan.rule}": 1.0, "lr": plan.lr}
-        self.notes |= {f"probe loss, {tried.rule}, lr {tried.lr:g}": loss for (_, tried), loss in self.trials.items()}
+        self.diagnostics |= {f"{RULE}{plan.rule}": 1.0, "lr": plan.lr}
+        self.diagnostics |= {
+            f"probe loss, {tried.rule}, lr {tried.lr:g}": loss for (_, tried), loss in self.trials.items()
+        }
         return plan
 
     def trial(self, plan: LatentPlan, criterion: str) -> float:  # noqa: ARG002
@@ -142,14 +144,14 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
         return list(zip(*batches, strict=True))
 
     def _probe_gradients(self) -> None:
-        """Note the gradients of all rules by w at these candidates."""
+        """Record the gradients of all rules by w at these candidates."""
         gradients: dict[Rule, list[Tensor]] = {rule: [] for rule in self.models}
         for start, labels in self._probe():
             for rule, model in self.models.items():
                 leaf = start.to(self.context.device).requires_grad_()
                 loss = self.loss(model(self._render(leaf)), labels.to(self.context.device)).sum()
                 gradients[rule].append(torch.autograd.grad(loss, leaf)[0].flatten(1).cpu())
-        self.note_gradients({rule: torch.cat(parts) for rule, parts in gradients.items()})
+        self.record_gradients({rule: torch.cat(parts) for rule, parts in gradients.items()})
 
     @torch.no_grad()
     def _draw_candidates(self) -> Candidates:
@@ -219,8 +221,8 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
         Random crops depend on the step alone, so that no latent's path depends on those it is searched with.
         """
         attack = self.attack
-        spread = start.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w and attack.space == "w+" else start
-        w = spread.detach().clone().requires_grad_()
+        initial = start.expand(-1, self.prior.card.num_ws, -1) if self.prior.has_w and attack.space == "w+" else start
+        w = initial.detach().clone().requires_grad_()
         logits = torch.empty(0)
 
         def evaluate(step: int) -> Evaluation:
@@ -265,7 +267,7 @@ def _sort(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[order] for name, value in tensors.items()} | {"curve": losses.mean(0)}
 
 
-def _restore_plan(notes: Mapping[str, float]) -> LatentPlan:
+def _restore_plan(diagnostics: Mapping[str, float]) -> LatentPlan:
     """Return the plan of the run that was interrupted."""
-    rule = next(rule for rule in RULES if f"{RULE}{rule}" in notes)
-    return LatentPlan(rule=rule, lr=notes["lr"])
+    rule = next(rule for rule in RULES if f"{RULE}{rule}" in diagnostics)
+    return LatentPlan(rule=rule, lr=diagnostics["lr"])

@@ -1,4 +1,4 @@
-"""Images of a class without a prior: what a target takes for the class, and nobody else should."""
+"""Class inversion without a prior: images that only the target assigns to the class."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sparseguard.types import ClassResult, Images, Knowledge, TargetClasses
 
 @settings
 class PixelInversion(ClassAttack):
-    r"""Minimize the cross-entropy of a class over pixels, near noise, and show what evaluators make of that.
+    r"""Minimize the cross-entropy of a class over pixels, near noise, as a check of evaluators.
 
     .. math:: \min_x -\log \operatorname{softmax}(f(x))_c, \qquad x_0 \sim U(0, 1), \quad |x - x_0|_\infty \le \epsilon
 
-    The target becomes sure of such images although they show noise. An evaluator that takes them for the class
-    takes adversarial patterns for real images, and its attack accuracy means little: they must score near chance.
-    With a large bound the pattern may come to show the class: against dense layers the gradient draws its outline.
+    The target becomes sure of such images although they show noise. An evaluator that assigns them to the class accepts
+    adversarial patterns, and its attack accuracy means little: they must score near chance. With a large bound the
+    pattern may show the class: against dense layers the gradient draws its outline.
 
     Args:
         images: of each class.

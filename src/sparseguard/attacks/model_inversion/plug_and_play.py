@@ -28,7 +28,7 @@ _FACES = {
 
 @settings
 class PlugAndPlay(LatentSettings, ClassAttack):
-    r"""Rank latents by the target's confidence, improve the best by gradients, keep those that stay convincing.
+    r"""Rank latents by the target's confidence, improve the best by gradients, select by random crops.
 
     .. math:: \min_w d\left(f(T(G(w))), c\right) + \beta \log(1 + e^{-D(G(w))})
 
@@ -38,18 +38,18 @@ class PlugAndPlay(LatentSettings, ClassAttack):
     `optimized` of each class are improved for `steps` steps of Adam. (3) They are ranked by the mean confidence over
     `transforms` random crops, mirrored at random where that keeps the class; `selected` are the answer.
 
-    Of several rates, and then, where the target has sparse layers, of the rules by which gradients pass them (unrolled
-    over the steps that are run, implicit at a converged solution, straight through), the one is used that lowers the
-    loss of the released model most in `probe_steps` steps on some candidates. Losses of all trials are noted, and the
+    The attack chooses the rate and then, where the target has sparse layers, the rule by which gradients pass them
+    (unrolled over the solver's steps, implicit at a converged solution, straight through): those that lower the loss of
+    the released model most in `probe_steps` steps on some candidates. The diagnostics have the losses of all trials and the
     cosines between the rules' gradients.
 
     Args:
         prior: name or folder of the generator.
         trust_prior: run the Python that its folder names, if it does; see `load_prior`.
-        candidates: latents drawn.
+        candidates: number of random latents.
         optimized: of each class.
         selected: of each class, the answer.
-        truncation: psi: w is drawn towards the mean w to this share of its distance.
+        truncation: psi, the factor of w's distance to its mean.
         cutoff: the first so many layers are truncated; None: all.
         space: ``w``: one w for all layers, the first layer's; ``w+``: one for each. Without a W the search is in z.
         steps: of the search.
@@ -57,19 +57,19 @@ class PlugAndPlay(LatentSettings, ClassAttack):
         betas: of Adam.
         loss: ``poincare``, ``cross-entropy`` or ``max-margin``.
         discriminator: beta; needs a prior with a discriminator.
-        crop: side of the middle of the prior's images that the target is shown; 0: all.
-        scale: share of the area that a random crop keeps, in the search.
+        crop: side of the central crop of the prior's images; 0: no crop.
+        scale: fraction of the area that a random crop keeps, in the search.
         transforms: random crops in the selection.
-        final_scale: share of the area these keep.
+        final_scale: fraction of the area these keep.
         final_ratio: aspect ratio of these.
-        probe_images: candidates the rule and the rate are chosen on.
+        probe_images: candidates on which rate and rule are tried.
         probe_steps: steps of each trial.
         batch_size: images at once.
 
     Source: L. Struppek et al., "Plug & Play Attacks: Towards Robust and Flexible Model Inversion Attacks", ICML 2022.
     Differs: images are clipped to [0, 1] before the target sees them, the gradient passing; randomized defenses are
-    attacked through their mean answer; rule and rate are chosen; no schedule of the rate. As in the authors' code, one
-    w for all layers means that all are truncated, whatever `cutoff` from 1 on.
+    attacked through their mean answer; rule and rate are chosen by trials; the rate is constant. As in the authors'
+    code, one w for all layers means that all are truncated, whatever `cutoff` from 1 on.
     """
 
     revision: ClassVar[int] = 1
@@ -88,11 +88,11 @@ class PlugAndPlay(LatentSettings, ClassAttack):
         return self.prior
 
     def trusts_prior(self) -> bool:
-        """Return what `trust_prior` says."""
+        """Return `trust_prior`."""
         return self.trust_prior
 
     def check(self, prior: Prior | None) -> None:
-        """Refuse what does not fit the prior."""
+        """Refuse settings that do not fit the prior."""
         if prior is None:
             raise RecipeError("plug-and-play: needs a prior: prior = 'NAME or FOLDER'.")
         card = prior.card
@@ -108,7 +108,7 @@ class PlugAndPlay(LatentSettings, ClassAttack):
             raise RecipeError("plug-and-play: the prior has no discriminator; set discriminator = 0.")
 
     def sample_prior(self, count: int, classes: TargetClasses, prior: Prior | None, seed: int) -> Images | None:
-        """Return samples of the prior, truncated as candidates are."""
+        """Return samples of the prior, truncated like candidates."""
         if prior is None:
             return None
         source = torch.Generator().manual_seed(derive(purpose="unattacked", seed=seed))

@@ -1,4 +1,4 @@
-"""Decoded images on disk while a set is prepared: pixels, digests and notes, so that a killed run goes on."""
+"""Decoded images on disk while a set is prepared: pixels, digests and notes, so that a killed run continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparseguard.core.atomic_io import write_file, write_text
 from sparseguard.data.readers.base import Bytes
 
 ROW = np.dtype([("place", np.int64), ("digest", "V16")])
-"""What is kept of every decoded image besides its pixels: which item of the source it is, and its digest."""
+"""Stored of every decoded image besides its pixels: the index of its item in the source, and its digest."""
 
 _PLAN = "plan.json"
 _FORM = 2
@@ -32,11 +32,11 @@ class Chunks:
         self._folder = folder
 
     def begin(self, plan: Mapping[str, Any], facts: Callable[[], Mapping[str, Any]]) -> None:
-        """Keep the chunks made by the same plan, and what was found out for it; remove those of another plan.
+        """Keep the chunks and facts of the same plan; remove those of another.
 
         Args:
-            plan: what decides the chunks.
-            facts: finds out what `fact` returns; called when there is nothing to keep.
+            plan: everything that the chunks depend on.
+            facts: computes the values of `fact`; called when there is nothing to keep.
         """
         path, plan = self._folder / _PLAN, {**plan, "form": _FORM}
         if path.exists() and _read_json(path).get("plan") == plan:
@@ -46,7 +46,7 @@ class Chunks:
         write_text(path, json.dumps({"plan": plan, "facts": facts()}))
 
     def fact(self, name: str) -> Any:
-        """Return one of the facts that `begin` found out."""
+        """Return one of the plan's facts."""
         return _read_json(self._folder / _PLAN)["facts"][name]
 
     def write(self, number: int, pixels: Bytes, rows: npt.NDArray[Any], notes: Mapping[str, Sequence[str]]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from sparseguard.core.atomic_io import explained, remove_leftovers, write_folder
+from sparseguard.core.atomic_io import translate_os_errors, remove_leftovers, write_folder
 from sparseguard.core.config import describe
 from sparseguard.core.errors import DataError, StoreError
 from sparseguard.core.progress import Progress, Silent
@@ -87,7 +87,7 @@ def prepare(
     progress = progress or Silent()
     if folder.exists():
         return
-    with explained(folder), _lock(Path(f"{folder}.lock"), progress):
+    with translate_os_errors(folder), _lock(Path(f"{folder}.lock"), progress):
         if folder.exists():
             return
         work.mkdir(exist_ok=True)

@@ -105,7 +105,7 @@ class PreparedSet(DataSet):
 
     @abstractmethod
     def _image_format(self) -> ImageFormat:
-        """Return what every image is made into."""
+        """Return size and channels of every image."""
 
     def _flips(self) -> bool:
         return self.flips_keep_class

@@ -32,10 +32,10 @@ class DpSgd(Defense):
 
     .. math:: \tilde g = \frac{1}{B} \Big( \sum_i g_i \min(1, C / \|g_i\|_2) + N(0, \sigma^2 C^2 I) \Big)
 
-    Every image is in a batch with probability q = B / n, independently of all others; B is the batch size of `[training]`.
-    The noise is the least for which Opacus' accountant certifies (epsilon, delta) differential privacy over all steps;
-    neighboring training sets differ by one image. The optimizer of `[training]` takes the noised gradient. Training runs all
-    epochs and keeps the last weights, because early stopping looks at private images.
+    Every image is in a batch with probability q = B / n, independently of all others; B is the batch size of
+    `[training]`. The noise is the least for which Opacus' accountant certifies (epsilon, delta) differential privacy
+    over all steps; neighboring training sets differ by one image. The optimizer of `[training]` takes the noised
+    gradient. Training runs all epochs and keeps the last weights, because early stopping looks at private images.
 
     The record has the epsilon spent and a bound for every attack on the weights: an attacker who knows all other
     training images, and would reconstruct this one with probability `rero_prior` without the model, does so with the
@@ -58,8 +58,8 @@ class DpSgd(Defense):
     that of Hayes, Mahloujifar and Balle 2023, "Bounding training data reconstruction in DP-SGD". The paper uses
     the name of the latter, which analyses DP-SGD and proposes no defense.
 
-    Differs: implemented by Opacus. The optimizer is that of `[training]` (Adam where nothing is said). The bound is computed
-    on a grid, from above, instead of by sampling. The paper names no epsilon; 8 is ours.
+    Differs: implemented by Opacus. The optimizer is that of `[training]` (Adam where nothing is said). The bound is
+    computed on a grid, from above, instead of by sampling. The paper names no epsilon; 8 is ours.
 
     Limits: it protects training images against attacks on the released weights. It does not protect a query image: its
     features may be as invertible as without the defense. The run's seed determines noise and batches, by a generator

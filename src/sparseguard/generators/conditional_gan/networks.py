@@ -39,8 +39,10 @@ class ConditionalGenerator(nn.Module):
             nn.ReLU(),
         )
         self.doublings = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(many, few, 4, stride=2, padding=1), nn.BatchNorm2d(few), nn.ReLU())
-            for many, few in pairwise(channels)
+            nn.Sequential(
+                nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()
+            )
+            for inputs, outputs in pairwise(channels)
         )
         self.out = nn.Sequential(nn.Conv2d(channels[-1], shape[0], 3, padding=1), nn.Sigmoid())
 
@@ -84,8 +86,8 @@ class Discriminator(nn.Module):
         sizes = _sizes(shape)
         channels = [shape[0], *_widths(width, len(sizes) - 1)]
         layers: list[nn.Module] = []
-        for few, many in pairwise(channels):
-            layers += [nn.Conv2d(few, many, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for inputs, outputs in pairwise(channels):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
         dense = nn.Linear(channels[-1] * math.prod(sizes[0]), features)
         self.features = nn.Sequential(*layers, nn.Flatten(), dense, nn.LeakyReLU(0.2))
         self.real = nn.Linear(features, 1)

@@ -17,7 +17,7 @@ from sparseguard.core.state_dicts import load_strictly, read_weights
 from sparseguard.core.user_code.import_factory import call_factory, resolve_factory
 from sparseguard.generators.card import PriorCard
 from sparseguard.generators.external.module_prior import MeanAndNetwork, ModuleConstruction, ModulePrior
-from sparseguard.generators.library import save_prior
+from sparseguard.generators.storage import save_prior
 from sparseguard.generators.validation import check_images
 
 MEAN_OF, BATCH = 10_000, 500

@@ -22,7 +22,7 @@ def grid_sizes(shape: ImageShape) -> list[tuple[int, int]]:
     """Return the grids from the smallest to the image's, each half the next one, rounded up.
 
     Example:
-        >>> grids((1, 28, 28))
+        >>> grid_sizes((1, 28, 28))
         [(4, 4), (7, 7), (14, 14), (28, 28)]
     """
     sizes = [shape[1:]]
@@ -35,7 +35,7 @@ def channel_widths(width: int, count: int, most: int) -> list[int]:
     """Return the channels from the image's grid to the smallest: doubled at every halving, up to ``most`` times.
 
     Example:
-        >>> widths(16, 4, 4)
+        >>> channel_widths(16, 4, 4)
         [16, 32, 64, 64]
     """
     return [width * min(2**number, most) for number in range(count)]

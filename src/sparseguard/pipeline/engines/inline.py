@@ -14,16 +14,16 @@ from sparseguard.core.progress import Progress, Silent
 from sparseguard.pipeline.plan.cases import PlannedCase, plan_cases
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.scoring.scorers import bench
+from sparseguard.pipeline.scoring.scorers import build_scorers
 from sparseguard.pipeline.store import Store
-from sparseguard.pipeline.tasks.attack import attacker_images
-from sparseguard.pipeline.tasks.case import measured
-from sparseguard.pipeline.tasks.class_case import check_pools, measured_classes
-from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.attack import select_auxiliary
+from sparseguard.pipeline.tasks.case import run_case
+from sparseguard.pipeline.tasks.class_case import check_pools, run_class_case
+from sparseguard.pipeline.tasks.context import ReleasedTarget
 from sparseguard.pipeline.tasks.priors import Priors
-from sparseguard.pipeline.tasks.query_cache import remembering
+from sparseguard.pipeline.tasks.query_cache import cache_outputs
 from sparseguard.pipeline.tasks.recipe_config import describe_recipe
-from sparseguard.pipeline.tasks.record import Run, case_of, failed
+from sparseguard.pipeline.tasks.record import RunContext, describe_case, failed
 from sparseguard.pipeline.tasks.train_target import fit_target
 from sparseguard.record import Record, format_json
 
@@ -56,7 +56,7 @@ class _Unfit:
 
 def run(
     recipe: Recipe,
-    out: Path,
+    out: Path | str,
     *,
     device: str = "auto",
     retry_failed: bool = False,
@@ -86,55 +86,58 @@ def run(
     shown = progress or Silent()
     place = parse_device(device)
     splits = recipe.dataset.load()
-    store = Store(out)
+    folder = Path(out)
+    store = Store(folder)
     outcome = Outcome()
     with store.locked():
         for attack in recipe.attacks:
             if attack.conditions.dataset is not None:
-                attacker_images(splits, attack.conditions)  # what is wrong with it should not be found out at the end
+                select_auxiliary(splits, attack.conditions)  # what is wrong with it should not be found out at the end
         priors = Priors(splits=splits)
         every: tuple[NamedAttack | NamedClassAttack, ...] = (*recipe.attacks, *recipe.class_attacks)
         for named in every:
-            prior = priors.of(named)  # likewise
+            prior = priors.get(named)  # likewise
             if isinstance(named, NamedClassAttack):
                 named.component.check(prior)
         for threat in recipe.threats:
             check_pools(recipe, threat, splits)
-        judge = recipe.scoring
-        if recipe.class_attacks:
-            judge = replace(judge, evaluators=True)
-        judges = bench(judge, splits, out, place, shown)
-        this = Run(recipe=recipe, splits=splits, store=store, device=place, progress=shown, bench=judges, priors=priors)
+        scoring = replace(recipe.scoring, evaluators=True) if recipe.class_attacks else recipe.scoring
+        scorers = build_scorers(scoring, splits, folder, place, shown)
+        context = RunContext(
+            recipe=recipe, splits=splits, store=store, device=place, progress=shown, scorers=scorers, priors=priors
+        )
         grid = plan_cases(recipe, splits)
-        slugs = [case_of(recipe, job).slug for job in grid]
-        this.store.set_aside_all_but(set(slugs))
+        slugs = [describe_case(recipe, job).slug for job in grid]
+        context.store.archive_others(set(slugs))
         config = describe_recipe(recipe, splits.private.classes)
-        write_text(out / "recipe.json", format_json(config.model_dump(mode="json")) + "\n")
-        subject: Subject | _Unfit | None = None
+        write_text(folder / "recipe.json", format_json(config.model_dump(mode="json")) + "\n")
+        subject: ReleasedTarget | _Unfit | None = None
         for number, (job, slug) in enumerate(zip(grid, slugs, strict=True), start=1):
-            record = this.store.load_record(slug)
+            record = context.store.load_record(slug)
             if record is not None and record.key == job.record_key and not (retry_failed and record.status == "failed"):
                 outcome.records.append(record)
                 continue
             shown.say(f"case {number}/{len(grid)}: {job.threat.name}, {job.defense.label}, seed {job.seed}")
             if subject is None or subject.key != job.target_key:
-                subject = _subject(this, job)
-            record, pictures = _attempt(this, job, subject)
-            this.store.save_record(record, pictures)
+                subject = _subject(context, job)
+            record, pictures = _attempt(context, job, subject)
+            context.store.save_record(record, pictures)
             outcome.records.append(record)
             outcome.computed += 1
     return outcome
 
 
-def _subject(this: Run, job: PlannedCase) -> Subject | _Unfit:
+def _subject(context: RunContext, job: PlannedCase) -> ReleasedTarget | _Unfit:
     try:
-        target, facts, figures = fit_target(this.recipe, job, this.splits, this.store, this.device, this.progress)
+        target, facts, figures = fit_target(
+            context.recipe, job, context.splits, context.store, context.device, context.progress
+        )
     except TrainingError as error:
         return _Unfit(key=job.target_key, error=error)
-    few = this.splits.auxiliary.batch(torch.arange(min(16, len(this.splits.auxiliary))))
-    threats = [threat for threat in this.recipe.threats if threat.backbone == job.threat.backbone]
-    model = remembering(target.model, few.to(this.device), {target.taps[threat.tap] for threat in threats})
-    return Subject(
+    few = context.splits.auxiliary.batch(torch.arange(min(16, len(context.splits.auxiliary))))
+    threats = [threat for threat in context.recipe.threats if threat.backbone == job.threat.backbone]
+    model = cache_outputs(target.model, few.to(context.device), {target.taps[threat.tap] for threat in threats})
+    return ReleasedTarget(
         key=job.target_key,
         target=target,
         model=model,
@@ -143,12 +146,14 @@ def _subject(this: Run, job: PlannedCase) -> Subject | _Unfit:
     )
 
 
-def _attempt(this: Run, job: PlannedCase, subject: Subject | _Unfit) -> tuple[Record, dict[str, torch.Tensor]]:
+def _attempt(
+    context: RunContext, job: PlannedCase, subject: ReleasedTarget | _Unfit
+) -> tuple[Record, dict[str, torch.Tensor]]:
     if isinstance(subject, _Unfit):
-        return failed(this, job, "fit", subject.error), {}
+        return failed(context, job, "fit", subject.error), {}
     try:
         if job.threat.goal == "class-inversion":
-            return measured_classes(this, job, subject)
-        return measured(this, job, subject)
+            return run_class_case(context, job, subject)
+        return run_case(context, job, subject)
     except TrainingError as error:
-        return failed(this, job, "attack", error), {}
+        return failed(context, job, "attack", error), {}

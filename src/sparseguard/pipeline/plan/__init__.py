@@ -1,0 +1,1 @@
+"""Plans: the cases of a recipe and the keys of their stages."""

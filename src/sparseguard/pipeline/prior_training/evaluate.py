@@ -1,4 +1,4 @@
-"""How far a prior's samples are from the images it learns: a distance that is the same for real images, beside it."""
+"""Fréchet distance of a prior's samples to the images it learns, and of real images to each other."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sparseguard.core.seeding import derive
 from sparseguard.metrics import FashionNet, frechet_distance
 from sparseguard.types import ImageSet
 
-JUDGED = 2048
-"""Images of each kind that a distance is taken between, at most."""
+MAX_IMAGES = 2048
+"""Images of each kind that a distance compares, at most."""
 SIDES = (8, 4, 2, 1)
 
 Features = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n d"]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FrechetJudge:
+class FrechetEvaluator:
     """The Fréchet distance of fakes to one half of the images, taken at the number of images in that half.
 
     Args:
@@ -42,29 +42,29 @@ class FrechetJudge:
         return _distance(self.real, self.features(fakes[: len(self.real)]))
 
 
-def frechet_judge(images: ImageSet, device: torch.device) -> FrechetJudge | None:
-    """Return the judge of samples by halves of ``images``, 2,048 each at most; None for fewer than four images.
+def build_evaluator(images: ImageSet, device: torch.device) -> FrechetEvaluator | None:
+    """Return the evaluator of samples by halves of ``images``, 2,048 each at most; None for fewer than four images.
 
     Features are FashionNet's for grey images of 28 x 28, else pixels of the images made smaller by averages, to 8 a
     side or as many fewer as it takes for the covariance of one half to have full rank.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive(purpose="halves of a prior")))
-    half = min(len(images) // 2, JUDGED)
+    half = min(len(images) // 2, MAX_IMAGES)
     if half < 2:
         return None
     name, features = _features(images.shape, half, device)
     first, second = (features(images.batch(order[start : start + half])) for start in (0, half))
-    return FrechetJudge(name=f"FD({name})", features=features, real=first, between_halves=_distance(first, second))
+    return FrechetEvaluator(name=f"FD({name})", features=features, real=first, between_halves=_distance(first, second))
 
 
-def told(judge: FrechetJudge | None) -> str:
+def describe_distance(evaluator: FrechetEvaluator | None) -> str:
     """Return the sentence on the distance in a prior's history."""
-    if judge is None:
+    if evaluator is None:
         return "There were too few images for a distance."
-    n = len(judge.real)
+    n = len(evaluator.real)
     return (
-        f"The distance in its history is {judge.name} of {n:,} samples to {n:,} of these images; {n:,} others of these "
-        f"images have {judge.between_halves:.4g}."
+        f"The distance in its history is {evaluator.name} of {n:,} samples to {n:,} of these images; {n:,} others of "
+        f"these images have {evaluator.between_halves:.4g}."
     )
 
 
@@ -81,7 +81,7 @@ def _features(shape: tuple[int, int, int], half: int, device: torch.device) -> t
     return f"pixels {height}x{width}", pixels
 
 
-def _distance(real: Tensor, made: Tensor) -> float:
-    value = frechet_distance(made, real, 2).value
+def _distance(real: Tensor, generated: Tensor) -> float:
+    value = frechet_distance(generated, real, 2).value
     assert value is not None  # there are two images of each kind at least
     return value

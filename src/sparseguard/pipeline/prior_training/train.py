@@ -1,4 +1,4 @@
-"""Making a prior of a data set's auxiliary: from images to a folder."""
+"""Training of a prior on a data set's auxiliary data: from images to a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseguard.core.atomic_io import explained
+from sparseguard.core.atomic_io import translate_os_errors
 from sparseguard.core.config import describe, parse, parse_named
 from sparseguard.core.errors import RecipeError, StoreError, nearest
 from sparseguard.core.progress import Progress
@@ -21,16 +21,16 @@ from sparseguard.generators import (
     PriorCard,
     StyleFit,
     StylePrior,
-    fingerprint_images,
-    encode_grid,
-    draw_samples,
-    save_prior,
     describe_style_prior,
+    draw_samples,
+    encode_grid,
+    fingerprint_images,
+    save_prior,
     style_prior_tensors,
     train_style_gan,
 )
 from sparseguard.generators.sampling import SAMPLES
-from sparseguard.pipeline.prior_training.evaluate import FrechetJudge, frechet_judge, told
+from sparseguard.pipeline.prior_training.evaluate import FrechetEvaluator, build_evaluator, describe_distance
 from sparseguard.pipeline.recipe.overrides import apply_override
 from sparseguard.types import ImageSet
 
@@ -41,11 +41,11 @@ class TrainedPrior:
 
     Args:
         card: its description, with the history of the distance.
-        judge: what measured the distance; None where there were too few images.
+        evaluator: of the distance; None where there were too few images.
     """
 
     card: PriorCard
-    judge: FrechetJudge | None
+    evaluator: FrechetEvaluator | None
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -53,7 +53,7 @@ class TrainedPrior:
         return list(self.card.construction["history"])
 
 
-def data_set(name: str, changes: Sequence[str]) -> DataSet:
+def parse_dataset(name: str, changes: Sequence[str]) -> DataSet:
     """Return a data set by name, with settings changed by ``data.KEY=VALUE``.
 
     Raises:
@@ -64,11 +64,11 @@ def data_set(name: str, changes: Sequence[str]) -> DataSet:
         if not change.startswith("data."):
             raise RecipeError(f"--set {change}: expected a setting of the data set, such as data.path=FOLDER.")
         apply_override(table, change)
-    found: DataSet = parse_named(table["data"], DATASETS, "[data]")[1]
-    return found
+    dataset: DataSet = parse_named(table["data"], DATASETS, "[data]")[1]
+    return dataset
 
 
-def style_fit(changes: Sequence[str], images: int | None = None) -> StyleFit:
+def parse_training(changes: Sequence[str], images: int | None = None) -> StyleFit:
     """Return the settings of a training, changed by ``KEY=VALUE``, and the images shown where given.
 
     Raises:
@@ -105,7 +105,7 @@ def train_prior(
         classes: it learns these alone; None for all.
         seed: of the training.
         device: where to compute.
-        progress: told after every step.
+        progress: reports every step.
 
     Raises:
         RecipeError: for a class the data set does not have, or fewer images than a batch.
@@ -115,51 +115,51 @@ def train_prior(
     """
     if out.exists():
         raise StoreError(f"{out}: exists already. Choose another folder, or remove it.")
-    wanted = _known_classes(dataset, classes)
-    _writable(out)
+    names = _check_classes(dataset, classes)
+    _check_writable(out)
     splits = dataset.load()
-    images = _of_classes(splits.auxiliary, wanted)
+    images = _select_classes(splits.auxiliary, names)
     if len(images) < fit.batch_size:
         raise RecipeError(
             f"auxiliary of {dataset.name} has {len(images):,} images of these classes, fewer than a batch of "
             f"{fit.batch_size}. Set --fit batch_size={max(2, len(images))} or smaller, or use more classes."
         )
-    judge = frechet_judge(images, device)
-    checkpoint = checkpoint_of(out)
+    evaluator = build_evaluator(images, device)
+    checkpoint = locate_checkpoint(out)
     resumed, started = checkpoint.exists(), time.monotonic()
     fitted = train_style_gan(
         images, fit, flips=splits.flips_keep_class, seed=seed, device=device, progress=progress, label=name,
-        distance=judge, checkpoint=checkpoint,
+        distance=evaluator, checkpoint=checkpoint,
     )  # fmt: skip
     seconds = time.monotonic() - started
     card = describe_style_prior(name, fitted, fit, images.shape)
     card = card.model_copy(
         update={
-            "classes": present(images),
-            "trained_on": f"{len(images):,} images of auxiliary of {dataset.name} ({_settings(dataset)}), of the "
-            f"classes {', '.join(present(images))}",
+            "classes": list_classes(images),
+            "trained_on": f"{len(images):,} images of auxiliary of {dataset.name} ({_describe_settings(dataset)}), of "
+            f"the classes {', '.join(list_classes(images))}",
             "source": (
                 f"sparseguard prior train, seed {seed}.",
-                told(judge),
+                describe_distance(evaluator),
                 f"Trained on {device.type} with torch {torch.__version__}{', the last part' if resumed else ''} in "
                 f"{seconds:.0f} s.",
             ),
-            "construction": {**card.construction, **_measured(judge)},
+            "construction": {**card.construction, **_describe_evaluator(evaluator)},
         }
     )
     prior = StylePrior(card, None, fitted.generator, fitted.discriminator).to(device)
     picture = {SAMPLES: encode_grid(draw_samples(prior))}
     save_prior(out, card, fingerprint_images(images), style_prior_tensors(fitted), picture)
     checkpoint.unlink(missing_ok=True)
-    return TrainedPrior(card=card, judge=judge)
+    return TrainedPrior(card=card, evaluator=evaluator)
 
 
-def checkpoint_of(out: Path) -> Path:
+def locate_checkpoint(out: Path) -> Path:
     """Return the file beside a prior's folder from which its training goes on."""
     return out.with_name(f"{out.name}.checkpoint.safetensors")
 
 
-def attacker_fingerprints(dataset: DataSet) -> Tensor:
+def hash_auxiliary(dataset: DataSet) -> Tensor:
     """Return the fingerprints ``(n, 8)`` of a data set's auxiliary.
 
     Raises:
@@ -168,13 +168,13 @@ def attacker_fingerprints(dataset: DataSet) -> Tensor:
     return fingerprint_images(dataset.load().auxiliary)
 
 
-def present(images: ImageSet) -> tuple[str, ...]:
+def list_classes(images: ImageSet) -> tuple[str, ...]:
     """Return the names of the classes of which there are images, in the data set's order."""
-    there = set(images.labels.tolist())
-    return tuple(name for label, name in enumerate(images.classes) if label in there)
+    labels = set(images.labels.tolist())
+    return tuple(name for label, name in enumerate(images.classes) if label in labels)
 
 
-def _known_classes(dataset: DataSet, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _check_classes(dataset: DataSet, classes: Sequence[str] | None) -> tuple[str, ...]:
     if classes is None:
         return dataset.classes
     for name in classes:
@@ -185,22 +185,22 @@ def _known_classes(dataset: DataSet, classes: Sequence[str] | None) -> tuple[str
     return tuple(classes)
 
 
-def _of_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
-    wanted = torch.tensor([images.classes.index(name) for name in names])
-    return images.select(torch.isin(images.labels, wanted).nonzero().squeeze(1))
+def _select_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
+    labels = torch.tensor([images.classes.index(name) for name in names])
+    return images.select(torch.isin(images.labels, labels).nonzero().squeeze(1))
 
 
-def _writable(out: Path) -> None:
-    """Find out before a long training whether there is a place for its result."""
-    with explained(out):
+def _check_writable(out: Path) -> None:
+    """Refuse, before a long training, a folder that cannot be written."""
+    with translate_os_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
 
 
-def _measured(judge: FrechetJudge | None) -> Mapping[str, Any]:
-    return {} if judge is None else {"distance": judge.name, "between_halves": judge.between_halves}
+def _describe_evaluator(evaluator: FrechetEvaluator | None) -> Mapping[str, Any]:
+    return {} if evaluator is None else {"distance": evaluator.name, "between_halves": evaluator.between_halves}
 
 
-def _settings(dataset: DataSet) -> str:
+def _describe_settings(dataset: DataSet) -> str:
     plain = {key: value for key, value in describe(dataset).items() if value is not None and key != "path"}
     return ", ".join(f"{key}={value}" for key, value in plain.items())

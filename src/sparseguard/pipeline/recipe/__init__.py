@@ -1,0 +1,1 @@
+"""Recipes: their model, limits, loading, and resolved components."""

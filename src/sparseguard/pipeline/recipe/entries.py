@@ -68,12 +68,6 @@ class NamedAttack(NamedComponent):
         return knowledge
 
     @property
-    def level(self) -> str:
-        """Name of the group of attacks one is chosen from: knowledge, and how often each image is sent."""
-        times = f" ×{self.conditions.queries}" if self.conditions.queries > 1 else ""  # noqa: RUF001
-        return f"{self.knowledge}{times}"
-
-    @property
     def eligible(self) -> bool:
         """Whether it can be chosen: floors and controls cannot."""
         return not self.component.floor and self.conditions.eligible

@@ -19,18 +19,23 @@ class ShortForm:
 
     Args:
         names: known names.
-        pattern: regular expression of further names, in short form or as a table's name; empty: none.
+        prefix: of names in short form; what follows it is the setting ``model`` of the component ``full``; empty: none.
+        full: name of that component.
     """
 
     names: tuple[str, ...]
-    pattern: str = ""
+    prefix: str = ""
+    full: str = ""
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return the schema of either form."""
-        forms: list[dict[str, Any]] = [{"type": "string", "enum": list(self.names)}, handler(core_schema)]
-        if self.pattern:
-            named = {"properties": {"name": {"pattern": f"^{self.pattern}$"}}, "required": ["name"], "type": "object"}
-            forms += [{"type": "string", "pattern": f"^{self.pattern}$"}, named]
+        tables = handler(core_schema)
+        forms: list[dict[str, Any]] = [{"type": "string", "enum": list(self.names)}, tables]
+        if self.prefix:
+            name = {"type": "string", "pattern": f"^{self.prefix}.+$"}
+            definition = handler.resolve_ref_schema({"$ref": tables["discriminator"]["mapping"][self.full]})
+            settings = {key: value for key, value in definition["properties"].items() if key != "model"}
+            forms += [name, {**definition, "properties": {**settings, "name": name}}]
         return {"anyOf": forms}
 
 

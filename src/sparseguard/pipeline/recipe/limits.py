@@ -37,8 +37,8 @@ _QUOTED = re.compile(
     r"|\#[^\n]*+",
     re.DOTALL,
 )
-_DOTTED = re.compile(rf"[\w\-]++(?:[ \t]*+\.[ \t]*+[\w\-]++){{{MAX_SEGMENTS},}}+")
-_DIGITS = re.compile(rf"(?:\d_?+){{{MAX_DIGITS + 1},}}+")
+_DOTTED = re.compile(rf"(?<![\w\-])[\w\-]++(?:[ \t]*+\.[ \t]*+[\w\-]++){{{MAX_SEGMENTS},}}+")
+_DIGITS = re.compile(rf"(?<![\d_])(?:\d_?+){{{MAX_DIGITS + 1},}}+")
 _BRACKET = re.compile(r"[\[\]{}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import pydantic
@@ -61,10 +60,8 @@ def _find_path(issue: Any, table: Mapping[str, Any]) -> tuple[str, ...]:
     value: Any = table
     path: list[str] = []
     for word in issue["loc"]:
-        if isinstance(value, list) and isinstance(word, int) and word < len(value):
-            value = value[word]
-            path.append(str(word))
-        elif isinstance(value, dict) and word in value:
+        is_index = isinstance(value, list) and isinstance(word, int) and word < len(value)
+        if is_index or (isinstance(value, dict) and word in value):
             value = value[word]
             path.append(str(word))
     if issue["type"] == "missing":
@@ -136,32 +133,38 @@ def _hint(path: tuple[str, ...], table: Mapping[str, Any], keys: Sequence[str]) 
 
 def _known_keys(path: tuple[str, ...], table: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     """Return the keys of the table at a path."""
-    simple = {"training": Fit, "scoring": Scoring, "expected_flags": ExpectedFlag}
     if not path:
         return list(keys)
-    if path[0] in simple:
-        return [field.name for field in fields(simple[path[0]])]  # type: ignore[arg-type]
+    if path[0] in _SIMPLE_TABLES:
+        return list(settings_of(_SIMPLE_TABLES[path[0]]))
     if path[0] == "data":
         return ["name", *settings_of(DATASETS[table["data"]["name"]])]
     entry = table[path[0]][int(path[1])]
+    return _ENTRY_KEYS[path[0]](entry, path[2:])
+
+
+def _threat_keys(entry: Mapping[str, Any], rest: tuple[str, ...]) -> list[str]:
+    if rest == ("backbone",):
+        return ["name", "label", *settings_of(BACKBONES[entry["backbone"]["name"]])]
+    return ["name", "tap", "backbone", *(["classes"] if THREATS[entry["name"]].goal == "class-inversion" else [])]
+
+
+def _attack_keys(entry: Mapping[str, Any], rest: tuple[str, ...]) -> list[str]:
     name = entry["name"]
-    if path[0] == "threats":
-        if path[2:] == ("backbone",):
-            return ["name", "label", *settings_of(BACKBONES[entry["backbone"]["name"]])]
-        return ["name", "tap", "backbone", *(["classes"] if THREATS[name].goal == "class-inversion" else [])]
-    if path[0] == "attacks":
-        if path[2:] == ("conditions",):
-            return [field.name for field in fields(Conditions)]
-        if name in ATTACKS:
-            return ["name", "label", "conditions", *settings_of(ATTACKS[name])]
-        return [
-            "name",
-            "label",
-            *(["preset"] if CLASS_ATTACKS[name].presets else []),
-            *settings_of(CLASS_ATTACKS[name]),
-        ]
-    if name in DEFENSES:
-        return ["name", "label", "sweep", *settings_of(DEFENSES[name])]
-    if len(path) > 2:
-        return list(settings_of(DEFENSES[path[2]]))
-    return ["name", "label", "sweep", *(split_name(name, DEFENSES) or [])]
+    if rest == ("conditions",):
+        return list(settings_of(Conditions))
+    if name in ATTACKS:
+        return ["name", "label", "conditions", *settings_of(ATTACKS[name])]
+    return ["name", "label", *(["preset"] if CLASS_ATTACKS[name].presets else []), *settings_of(CLASS_ATTACKS[name])]
+
+
+def _defense_keys(entry: Mapping[str, Any], rest: tuple[str, ...]) -> list[str]:
+    name = entry["name"]
+    if rest:
+        return list(settings_of(DEFENSES[rest[0]]))
+    own = settings_of(DEFENSES[name]) if name in DEFENSES else split_name(name, DEFENSES) or []
+    return ["name", "label", "sweep", *own]
+
+
+_SIMPLE_TABLES: Mapping[str, type] = {"training": Fit, "scoring": Scoring, "expected_flags": ExpectedFlag}
+_ENTRY_KEYS = {"threats": _threat_keys, "attacks": _attack_keys, "defenses": _defense_keys}

@@ -28,9 +28,6 @@ from sparseguard.pipeline.recipe.threats import THREATS, ThreatModel
 from sparseguard.targets import BACKBONES
 from sparseguard.targets.backbones.torchvision import PREFIX
 
-TORCHVISION = f"{PREFIX}.+"
-"""Pattern of the short names of torchvision's models."""
-
 Label = Annotated[
     str, pydantic.AfterValidator(check_label), pydantic.Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME})
 ]
@@ -135,7 +132,9 @@ def data_entry() -> Any:
 def backbone_entry() -> Any:
     """Return the type of a threat's backbone."""
     entries = _entries(BACKBONES, label=(Label | None, None))
-    return Annotated[_union(entries), pydantic.Field(discriminator="name"), ShortForm(tuple(BACKBONES), TORCHVISION)]
+    return Annotated[
+        _union(entries), pydantic.Field(discriminator="name"), ShortForm(tuple(BACKBONES), PREFIX, PREFIX.rstrip(":"))
+    ]
 
 
 def defense_entry() -> Any:
@@ -194,7 +193,7 @@ def settings_of(cls: type[Any]) -> dict[str, FieldInfo]:
 
 def _entries(table: Mapping[str, type[Any]], **extra: Any) -> list[type[Entry]]:
     """Return a model for each component of a table; ``extra`` are fields of entries that are no settings."""
-    models = []
+    models: list[type[Entry]] = []
     for name, cls in table.items():
         settings = settings_of(cls)
         fields: Any = {field: (info.annotation, info) for field, info in settings.items()}

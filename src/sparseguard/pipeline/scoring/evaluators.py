@@ -87,8 +87,8 @@ def load_evaluators(splits: Splits, folder: Path, device: torch.device, progress
     """Return the evaluators from ``folder/evaluators/KEY``; train them first if they are not there.
 
     They learn on auxiliary (shifted a little, and mirrored where that keeps the class), keep the weights of the
-    lowest loss on auxiliary_val, and see neither private images nor reconstructions. In layout ``paper`` the test images
-    include what they learned on, so that their accuracy flatters them.
+    lowest loss on auxiliary_val, and see neither private images nor reconstructions. In layout ``paper`` the test
+    images include what they learned on, so that their accuracy flatters them.
 
     Args:
         splits: the images.

@@ -18,20 +18,20 @@ from sparseguard.types import Knowledge, Splits
 
 GALLERY = 64
 REVISION = 1
-"""Of scores, choices and comparisons: this file, `comparing` and `set_scores`."""
+"""Of scores, choices and comparisons: this file, `paired` and `distributions`."""
 
 
-def scored_parts(splits: Splits) -> tuple[str, ...]:
-    """Return the parts that are reconstructed: in layout ``paper`` the attacker trained on the test images."""
+def scored_splits(splits: Splits) -> tuple[str, ...]:
+    """Return the splits that are reconstructed: in layout ``paper`` the auxiliary data hold the test images."""
     return ("private", "auxiliary_val") if splits.layout == "paper" else ("private", "test", "auxiliary_val")
 
 
-def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return, by part, the pixels a reconstruction has to be told apart from, and its original's place among them.
+def reidentification_pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Return split to the candidate images of re-identification, and each original's index among them.
 
-    Private and test reconstructions face the private images; each test image takes the place of one of them, so that N
-    is the same for both. On auxiliary_val, where attackers are chosen, the pool is
-    auxiliary: an attacker has no private images to choose with.
+    The candidates of private and test reconstructions are the private images; each test image replaces one of them, so
+    that N is the same for both. On auxiliary_val, where attacks are chosen, they are the auxiliary images: an attacker
+    has no private images to choose with.
     """
     private = splits.private.pixels
     return {
@@ -41,43 +41,50 @@ def pools(splits: Splits) -> dict[str, tuple[Tensor, Tensor | None]]:
     }
 
 
-def identification_sizes(splits: Splits) -> dict[str, int]:
-    """Return N of id@1 by part; chance is 1/N."""
-    sizes = {part: len(pool) + (own is None) for part, (pool, own) in pools(splits).items()}
-    return {part: sizes[part] for part in scored_parts(splits)}
+def count_reidentification_pools(splits: Splits) -> dict[str, int]:
+    """Return N of re-identification rate@1 by split; chance is 1/N."""
+    sizes = {
+        split: len(pool) + (originals_in_pool is None)
+        for split, (pool, originals_in_pool) in reidentification_pools(splits).items()
+    }
+    return {split: sizes[split] for split in scored_splits(splits)}
 
 
 def score(
     reconstructions: Mapping[str, Tensor], splits: Splits, index: Mapping[str, Tensor | None]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return every metric of every part per image: part -> metric -> ``(n,)``; ``index`` says of which images."""
-    parts, against = splits.by_name(), pools(splits)
+    """Return split -> metric -> score of each image ``(n,)``; ``index`` has the indices of the images."""
+    by_split, pools_of = splits.by_name(), reidentification_pools(splits)
     scores = {}
-    for part, images in reconstructions.items():
-        places = index[part]
-        every = torch.arange(len(parts[part])) if places is None else places
-        originals, (pool, own) = parts[part].batch(every), against[part]
-        own = None if own is None else own[every]
-        scores[part] = {name: metric.compute(images, originals, pool, own) for name, metric in METRICS.items()}
+    for split, images in reconstructions.items():
+        attacked = index[split]
+        rows = torch.arange(len(by_split[split])) if attacked is None else attacked
+        originals, (pool, originals_in_pool) = by_split[split].batch(rows), pools_of[split]
+        originals_in_pool = None if originals_in_pool is None else originals_in_pool[rows]
+        scores[split] = {
+            name: metric.compute(images, originals, pool, originals_in_pool) for name, metric in METRICS.items()
+        }
     return scores
 
 
 def summarize(values: Tensor) -> Summary:
-    """Return mean, spread, a normal 95 % interval of the mean over images, and quantiles."""
+    """Return mean, standard deviation, a normal 95 % interval of the mean over images, and quantiles."""
     scores = values.double().numpy()
     mean, std = float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
     low, middle, high = (float(value) for value in np.quantile(scores, (0.05, 0.5, 0.95)))
-    return Summary(mean=mean, std=std, ci95=normal_interval(mean, std, len(scores)), quantiles=(low, middle, high), n=len(scores))
+    return Summary(
+        mean=mean, std=std, ci95=normal_interval(mean, std, len(scores)), quantiles=(low, middle, high), n=len(scores)
+    )
 
 
-def choose(contenders: Sequence[Contender]) -> list[Choice]:
+def choose(attacks: Sequence[ScoredAttack]) -> list[Choice]:
     """Return, by knowledge, number of queries and metric, the attack with the best mean on auxiliary_val.
 
     Means are over the images that all attacks of the same knowledge and number of queries attacked.
     """
     chosen: list[Choice] = []
-    for knowledge, queries in dict.fromkeys((one.knowledge, one.queries) for one in contenders):
-        rivals = [one for one in contenders if (one.knowledge, one.queries) == (knowledge, queries)]
+    for knowledge, queries in dict.fromkeys((attack.knowledge, attack.queries) for attack in attacks):
+        rivals = [attack for attack in attacks if (attack.knowledge, attack.queries) == (knowledge, queries)]
         shared = set.intersection(*(set(rival.indices["auxiliary_val"]) for rival in rivals))
         for metric in METRICS:
             means = {rival.name: rival.mean("auxiliary_val", metric, shared) for rival in rivals}
@@ -87,7 +94,7 @@ def choose(contenders: Sequence[Contender]) -> list[Choice]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Contender:
+class ScoredAttack:
     """An attack's scores per image and the images' indices in their splits."""
 
     name: str
@@ -96,14 +103,14 @@ class Contender:
     indices: Mapping[str, list[int]]
     scores: Mapping[str, Mapping[str, Tensor]]
 
-    def mean(self, part: str, metric: str, shared: set[int]) -> float:
+    def mean(self, split: str, metric: str, shared: set[int]) -> float:
         """Return the mean over the images at ``shared`` places."""
-        return float(self.at(part, metric, shared).mean())
+        return float(self.at(split, metric, shared).mean())
 
-    def at(self, part: str, metric: str, shared: set[int]) -> Tensor:
-        """Return the scores of the images at ``shared`` places, in their order."""
-        keep = torch.tensor([place in shared for place in self.indices[part]])
-        return self.scores[part][metric][keep].double()
+    def at(self, split: str, metric: str, shared: set[int]) -> Tensor:
+        """Return the scores of the images at ``shared`` indices, in their order."""
+        chosen_rows = torch.tensor([place in shared for place in self.indices[split]])
+        return self.scores[split][metric][chosen_rows].double()
 
 
 def effective_rank(features: Tensor) -> float:
@@ -120,16 +127,16 @@ def effective_rank(features: Tensor) -> float:
     total = spectrum.sum()
     if total == 0:
         return 0.0
-    share = spectrum / total
-    return float(torch.exp(torch.special.entr(share).sum()))
+    weights = spectrum / total
+    return float(torch.exp(torch.special.entr(weights).sum()))
 
 
-def gallery_index(count: int) -> Tensor:
+def select_gallery(count: int) -> Tensor:
     """Return the places of the gallery's images among ``count`` private ones; the same in every case of a data set."""
-    places = select_attacked(count, GALLERY)
-    return torch.arange(count) if places is None else places
+    attacked = select_attacked(count, GALLERY)
+    return torch.arange(count) if attacked is None else attacked
 
 
-def as_bytes(images: Tensor) -> Tensor:
+def to_bytes(images: Tensor) -> Tensor:
     """Turn [0, 1] into uint8 0-255, rounded."""
     return (images * 255).round().to(torch.uint8)

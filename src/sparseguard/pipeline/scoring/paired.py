@@ -1,4 +1,4 @@
-"""Attackers of one case side by side, image by image."""
+"""Paired comparisons of the attacks of one case, image by image."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from typing import Literal
 from sparseguard.metrics import METRICS
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import NamedAttack
-from sparseguard.pipeline.scoring.images import Contender
+from sparseguard.pipeline.scoring.images import ScoredAttack
 from sparseguard.record import Choice, Comparison
 from sparseguard.stats import paired_difference
 from sparseguard.types import Knowledge
 
-PARTS = ("private", "test")
+SPLITS = ("private", "test")
 
 
 def compare(
-    attacks: Sequence[NamedAttack], scored: Mapping[str, Contender], chosen: Sequence[Choice]
+    attacks: Sequence[NamedAttack], scored: Mapping[str, ScoredAttack], chosen: Sequence[Choice]
 ) -> list[Comparison]:
     """Return every chosen attack minus that of black-box, and every control minus the attack it belongs to.
 
-    A control belongs to the attack of the same name and settings that has all images and no control.
+    A control belongs to the attack of the same component that has all auxiliary data and no control.
 
     Args:
         attacks: the recipe's attacks.
-        scored: those that were run, by label.
+        scored: their scores, by label.
         chosen: the attacks chosen.
     """
     comparisons: list[Comparison] = []
-    black_box = {one.metric: one.attack for one in chosen if _is_base(one)}
-    for one in chosen:
-        if not _is_base(one) and one.metric in black_box:
-            comparisons += _differences("knowledge", scored[one.attack], scored[black_box[one.metric]], one.metric)
+    black_box = {choice.metric: choice.attack for choice in chosen if _is_base(choice)}
+    for choice in chosen:
+        if not _is_base(choice) and choice.metric in black_box:
+            comparisons += _differences(
+                "knowledge", scored[choice.attack], scored[black_box[choice.metric]], choice.metric
+            )
     for attack in attacks:
-        own = _belongs_to(attack, attacks)
-        if attack.label in scored and own is not None and own.label in scored:
+        reference = _reference_of(attack, attacks)
+        if attack.label in scored and reference is not None and reference.label in scored:
             for metric in METRICS:
-                comparisons += _differences("control", scored[attack.label], scored[own.label], metric)
+                comparisons += _differences("control", scored[attack.label], scored[reference.label], metric)
     return comparisons
 
 
@@ -46,7 +48,7 @@ def _is_base(choice: Choice) -> bool:
     return (choice.knowledge, choice.queries) == (Knowledge.BLACK_BOX, 1)
 
 
-def _belongs_to(attack: NamedAttack, attacks: Sequence[NamedAttack]) -> NamedAttack | None:
+def _reference_of(attack: NamedAttack, attacks: Sequence[NamedAttack]) -> NamedAttack | None:
     if attack.eligible or attack.component.floor:
         return None
     plain = Conditions(queries=attack.conditions.queries)
@@ -61,22 +63,24 @@ def _belongs_to(attack: NamedAttack, attacks: Sequence[NamedAttack]) -> NamedAtt
 
 
 def _differences(
-    kind: Literal["knowledge", "control"], first: Contender, second: Contender, metric: str
+    kind: Literal["knowledge", "control"], first: ScoredAttack, second: ScoredAttack, metric: str
 ) -> Iterator[Comparison]:
-    for part in PARTS:
-        if part not in first.scores or part not in second.scores:
+    for split in SPLITS:
+        if split not in first.scores or split not in second.scores:
             continue
-        shared = set(first.indices[part]) & set(second.indices[part])
+        shared = set(first.indices[split]) & set(second.indices[split])
         if len(shared) < 2:
             continue
-        found = paired_difference(first.at(part, metric, shared).numpy(), second.at(part, metric, shared).numpy())
+        difference = paired_difference(
+            first.at(split, metric, shared).numpy(), second.at(split, metric, shared).numpy()
+        )
         yield Comparison(
             kind=kind,
             first=first.name,
             second=second.name,
             metric=metric,
-            split=part,
-            mean=found.mean,
-            ci95=found.interval,
-            n=found.n,
+            split=split,
+            mean=difference.mean,
+            ci95=difference.interval,
+            n=difference.n,
         )

@@ -23,41 +23,41 @@ REVISION = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bench:
-    """Networks that judge reconstructions, made once a run.
+class Scorers:
+    """Networks that score reconstructions, built once a run.
 
     Args:
-        network: whose features sets are compared in.
+        network: network whose features compare sets of images.
         lpips: distance of two images, lower is closer.
-        evaluators: classifiers.
-        real: keeps the originals' features.
+        evaluators: classifiers that no attack uses.
+        real: the originals' features by a hash of the images.
     """
 
     network: FeatureNetwork | None
     lpips: Lpips | None
     evaluators: list[Evaluator]
-    real: dict[str, Tensor] = field(default_factory=dict)
+    feature_cache: dict[str, Tensor] = field(default_factory=dict)
 
-    def per_image(self, made: Tensor, originals: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def score_images(self, reconstructions: Tensor, originals: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return further scores of each image ``(n,)`` by name."""
         scores = {
-            f"evaluator accuracy ({judge.name})": class_consistency(made, labels, judge.module)
-            for judge in self.evaluators
+            f"evaluator accuracy ({evaluator.name})": class_consistency(reconstructions, labels, evaluator.module)
+            for evaluator in self.evaluators
         }
         if self.lpips is not None:
-            scores["LPIPS"] = self.lpips(made, originals)
+            scores["LPIPS"] = self.lpips(reconstructions, originals)
         return scores
 
-    def of_set(self, made: Tensor, originals: Tensor) -> dict[str, SetScore]:
-        """Return scores of all reconstructions together."""
+    def score_set(self, reconstructions: Tensor, originals: Tensor) -> dict[str, SetScore]:
+        """Return scores of the whole set of reconstructions."""
         if self.network is None:
             return {}
-        found = set_scores(made, originals, self.network, self.real)
-        return {name: SetScore(value=one.value, reason=one.reason, n=one.n) for name, one in found.items()}
+        scores = set_scores(reconstructions, originals, self.network, self.feature_cache)
+        return {name: SetScore(value=score.value, reason=score.reason, n=score.n) for name, score in scores.items()}
 
 
-def bench(scoring: Scoring, splits: Splits, folder: Path, device: torch.device, progress: Progress) -> Bench:
-    """Return what a recipe asks for, trained or loaded."""
+def build_scorers(scoring: Scoring, splits: Splits, folder: Path, device: torch.device, progress: Progress) -> Scorers:
+    """Return the scorers that a recipe asks for, trained or loaded."""
     network: FeatureNetwork | None = None
     if scoring.network == "fashion-net":
         network = FashionNet(device)
@@ -65,7 +65,7 @@ def bench(scoring: Scoring, splits: Splits, folder: Path, device: torch.device, 
         network = Inception2015(scoring.weights, device)
     elif scoring.network == "torchvision" and scoring.model is not None and scoring.weights is not None:
         network = TorchvisionNetwork(scoring.model, scoring.weights, device)
-    return Bench(
+    return Scorers(
         network=network,
         lpips=None if scoring.lpips is None else Lpips(scoring.lpips, scoring.lpips_backbone, device),
         evaluators=load_evaluators(splits, folder, device, progress) if scoring.evaluators else [],
@@ -73,15 +73,21 @@ def bench(scoring: Scoring, splits: Splits, folder: Path, device: torch.device, 
 
 
 def measure_bounds(
-    scoring: Scoring, model: StagedModel, stage: str, splits: Splits, device: torch.device, seed: int, progress: Progress
+    scoring: Scoring,
+    model: StagedModel,
+    stage: str,
+    splits: Splits,
+    device: torch.device,
+    seed: int,
+    progress: Progress,
 ) -> list[Bound]:
     """Return the bounds of a released model at one tap."""
-    few = torch.arange(min(scoring.bounds_images, len(splits.private)))
+    chosen = torch.arange(min(scoring.bounds_images, len(splits.private)))
     bounds = compute_bounds(
         model,
         tap_stage=stage,
         auxiliary=splits.auxiliary,
-        private=splits.private.select(few),
+        private=splits.private.select(chosen),
         decode=_ridge,
         noise=NoiseFacts.from_model(model),
         device=device,

@@ -1,0 +1,1 @@
+"""Tasks of a case: train, observe, attack, score, record."""

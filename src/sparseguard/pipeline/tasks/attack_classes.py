@@ -21,14 +21,14 @@ from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import NamedClassAttack
 from sparseguard.pipeline.store import Store
-from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.types import ClassResult, TargetClasses
 
 TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("notes", "curves")]
 
 
 @dataclass(frozen=True)
-class KeptFolder:
+class FolderStorage:
     """Keeps what an attack has finished as files of a folder."""
 
     folder: Path
@@ -48,7 +48,7 @@ def run_class_attack(
     goal: TargetClasses,
     *,
     job: PlannedCase,
-    observed: Observed,
+    observed: TapObserver,
     prior: Prior | None,
     store: Store,
     device: torch.device,
@@ -69,16 +69,16 @@ def run_class_attack(
             device=device,
             progress=progress,
             label=label,
-            partial_results=KeptFolder(store.kept(key)),
+            partial_results=FolderStorage(store.partial_folder(key)),
         )
-        leak = observed.leak(attack.knowledge, attack.label, Conditions())
+        leak = observed.grant_access(attack.knowledge, attack.label, Conditions())
         started = time.monotonic()
         try:
             result = attack.component(leak, goal, context)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise TrainingError(f"{label}: {error}") from error
         told = {
-            "notes": dict(result.notes),
+            "notes": dict(result.diagnostics),
             "curves": {name: [float(value) for value in curve] for name, curve in result.curves.items()},
             "seconds": time.monotonic() - started,
         }
@@ -86,6 +86,6 @@ def run_class_attack(
         found = store.load_class_attack(key)
         assert found is not None
     tensors, facts = found
-    notes: dict[str, float] = facts["notes"]
+    diagnostics: dict[str, float] = facts["notes"]
     curves: dict[str, list[float]] = facts["curves"]
-    return ClassResult(**tensors, notes=notes, curves=curves), facts
+    return ClassResult(**tensors, diagnostics=diagnostics, curves=curves), facts

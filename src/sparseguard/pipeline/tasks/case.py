@@ -1,4 +1,4 @@
-"""Attacking, scoring and checking one case."""
+"""Attacks, scores and checks of one feature inversion case."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sparseguard.core.seeding import derive
 from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.pipeline.scoring.descriptions import describe_image_metrics, describe_set_metrics
-from sparseguard.pipeline.scoring.images import Contender, as_bytes, choose, gallery_index, score, summarize
+from sparseguard.pipeline.scoring.images import ScoredAttack, choose, score, select_gallery, summarize, to_bytes
 from sparseguard.pipeline.scoring.paired import compare
 from sparseguard.pipeline.scoring.scorers import measure_bounds
 from sparseguard.pipeline.store import StoredAttack
-from sparseguard.pipeline.tasks.attack import Attacks
-from sparseguard.pipeline.tasks.context import Subject
-from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.attack import AttackRunner
+from sparseguard.pipeline.tasks.context import ReleasedTarget
+from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.pipeline.tasks.recipe_config import describe_conditions, hyperparameters
-from sparseguard.pipeline.tasks.record import Run, flags_of, provenance_of, record_of
-from sparseguard.pipeline.tasks.train_target import describe_target, untrained_target
+from sparseguard.pipeline.tasks.record import RunContext, describe_provenance, make_flags, make_record
+from sparseguard.pipeline.tasks.train_target import build_untrained_target, describe_target
 from sparseguard.record import (
     Bound,
     Curves,
@@ -40,139 +40,150 @@ from sparseguard.targets import Target, state_hash
 from sparseguard.types import FLOORS
 
 
-def measured(this: Run, job: PlannedCase, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+def run_case(context: RunContext, job: PlannedCase, subject: ReleasedTarget) -> tuple[Record, dict[str, Tensor]]:
     """Return a case's record and the pictures beside it.
 
     Raises:
         TrainingError: when an attack ended in values that mean nothing.
     """
     target = subject.target
-    facts = describe_target(subject, this.splits, job, this.device)
-    observed = Observed(target, subject.model, job, this.splits, this.device)
-    attacked: list[FeatureInversionAttack] = []
-    scored: dict[str, Contender] = {}
+    facts = describe_target(subject, context.splits, job, context.device)
+    observed = TapObserver(target, subject.model, job, context.splits, context.device)
+    described: list[FeatureInversionAttack] = []
+    scored: dict[str, ScoredAttack] = {}
     skipped: dict[str, str] = {}
-    gallery = gallery_index(len(this.splits.private))
-    pictures = {"gallery/original": as_bytes(this.splits.private.batch(gallery))}
+    gallery = select_gallery(len(context.splits.private))
+    pictures = {"gallery/original": to_bytes(context.splits.private.batch(gallery))}
     seconds = {"prepare": subject.facts.prepare_seconds, "fit": subject.facts.seconds}
     auxiliary_queries = 0
 
     @cache
-    def untrained() -> Observed:
-        before = untrained_target(this.recipe, job, this.splits, this.store, this.device)
-        return Observed(before, before.model, job, this.splits, this.device)
+    def untrained() -> TapObserver:
+        before = build_untrained_target(context.recipe, job, context.splits, context.store, context.device)
+        return TapObserver(before, before.model, job, context.splits, context.device)
 
-    attacks = Attacks(
-        recipe=this.recipe,
+    attacks = AttackRunner(
+        recipe=context.recipe,
         job=job,
-        splits=this.splits,
-        store=this.store,
-        device=this.device,
-        progress=this.progress,
+        splits=context.splits,
+        store=context.store,
+        device=context.device,
+        progress=context.progress,
         observed=observed,
         untrained=untrained,
-        priors=this.priors,
+        priors=context.priors,
     )
-    with this.progress.task(f"{job.threat.name}: {job.defense.label}: attack, score", len(this.recipe.attacks)) as go:
-        for named in this.recipe.attacks:
+    with context.progress.task(
+        f"{job.threat.name}: {job.defense.label}: attack, score", len(context.recipe.attacks)
+    ) as advance:
+        for attack in context.recipe.attacks:
             try:
-                stored = attacks.run(named)
+                stored = attacks.run(attack)
             except NotApplicable as reason:
-                skipped[named.label] = str(reason)
+                skipped[attack.label] = str(reason)
                 continue
             finally:
-                go(1)
-            index = attacks.index(named)
-            scores = score(stored.reconstructions, this.splits, index)
-            sets = _judged(this, named, stored, index, scores)
-            parts = this.splits.by_name()
-            places = {part: list(range(len(parts[part]))) if at is None else at.tolist() for part, at in index.items()}
-            some = {part: places[part] for part, at in index.items() if at is not None}
-            attacked.append(_describe_attack(this, named, stored, scores, sets, some))
-            scored[named.label] = Contender(
-                name=named.label,
-                knowledge=named.knowledge,
-                queries=named.conditions.queries,
-                indices=places,
+                advance(1)
+            index = attacks.indices(attack)
+            scores = score(stored.reconstructions, context.splits, index)
+            sets = _score_sets(context, attack, stored, index, scores)
+            splits = context.splits.by_name()
+            indices = {
+                split: list(range(len(splits[split]))) if attacked is None else attacked.tolist()
+                for split, attacked in index.items()
+            }
+            subset = {split: indices[split] for split, attacked in index.items() if attacked is not None}
+            described.append(_describe_attack(context, attack, stored, scores, sets, subset))
+            scored[attack.label] = ScoredAttack(
+                name=attack.label,
+                knowledge=attack.knowledge,
+                queries=attack.conditions.queries,
+                indices=indices,
                 scores=scores,
             )
-            pictures |= _pictures(named.label, stored, scores, places["private"], gallery.tolist())
-            seconds[f"attack {named.label}"] = stored.facts["seconds"]
+            pictures |= _pictures(attack.label, stored, scores, indices["private"], gallery.tolist())
+            seconds[f"attack {attack.label}"] = stored.facts["seconds"]
             auxiliary_queries = max(auxiliary_queries, stored.facts["public_queries"])
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
-    few = this.splits.auxiliary.batch(torch.arange(min(64, len(this.splits.auxiliary)))).to(this.device)
+    probe = context.splits.auxiliary.batch(torch.arange(min(64, len(context.splits.auxiliary)))).to(context.device)
     with torch.no_grad():
-        inactive = job.defense.component.find_inactivity(target.model, few)
-    chosen = choose([scored[named.label] for named in this.recipe.attacks if named.eligible and named.label in scored])
-    asked = [named for named in this.recipe.attacks if named.label in scored and named.knowledge not in FLOORS]
+        inactive = job.defense.component.find_inactivity(target.model, probe)
+    chosen = choose(
+        [scored[attack.label] for attack in context.recipe.attacks if attack.eligible and attack.label in scored]
+    )
+    querying = [
+        attack for attack in context.recipe.attacks if attack.label in scored and attack.knowledge not in FLOORS
+    ]
     evidence = Evidence(
         target=facts,
-        features=observed.describe(auxiliary_queries, {named.conditions.queries for named in asked}),
-        attacks=attacked,
+        features=observed.describe(auxiliary_queries, {attack.conditions.queries for attack in querying}),
+        attacks=described,
         chosen=chosen,
-        comparisons=compare(this.recipe.attacks, scored, chosen),
+        comparisons=compare(context.recipe.attacks, scored, chosen),
         randomizes=job.defense.component.randomizes,
         inactive=inactive,
-        duplicates=this.duplicates,
+        duplicates=context.duplicates,
     )
     outcome = FeatureInversionOutcome(
         kind="feature-inversion",
-        metrics=_describe_metrics(attacked),
-        attacks=attacked,
+        metrics=_describe_metrics(described),
+        attacks=described,
         chosen=chosen,
         skipped=skipped,
         comparisons=list(evidence.comparisons),
-        bounds=_bounds(this, job, target),
+        bounds=_bounds(context, job, target),
     )
-    record = record_of(
-        this,
+    record = make_record(
+        context,
         job,
         status="ok",
         target=facts,
         features=evidence.features,
         outcome=outcome,
-        flags=flags_of(this.recipe, job, raised(evidence)),
-        provenance=provenance_of(this, seconds, subject.facts.codes or None),
+        flags=make_flags(context.recipe, job, raised(evidence)),
+        provenance=describe_provenance(context, seconds, subject.facts.codes or None),
     )
     return record, pictures
 
 
-def _judged(
-    this: Run,
-    named: NamedAttack,
+def _score_sets(
+    context: RunContext,
+    attack: NamedAttack,
     stored: StoredAttack,
     index: dict[str, Tensor | None],
     scores: dict[str, dict[str, Tensor]],
 ) -> dict[str, dict[str, SetScore]]:
-    """Add the scores of the recipe's judges to ``scores``, and return those of whole sets, by part."""
-    sets = {}
-    for part, made in stored.reconstructions.items():
-        images = this.splits.by_name()[part]
-        places = index[part]
-        every = torch.arange(len(images)) if places is None else places
-        originals = images.batch(every)
-        scores[part] |= this.bench.per_image(made, originals, images.labels[every])
-        wanted = part != "auxiliary_val" and (named.eligible or named.component.floor)
-        if wanted and (found := this.bench.of_set(made, originals)):
-            sets[part] = found
+    """Add the scores of evaluators and LPIPS to ``scores``, and return those of whole sets, by split."""
+    sets: dict[str, dict[str, SetScore]] = {}
+    for split, reconstructions in stored.reconstructions.items():
+        images = context.splits.by_name()[split]
+        attacked = index[split]
+        rows = torch.arange(len(images)) if attacked is None else attacked
+        originals = images.batch(rows)
+        scores[split] |= context.scorers.score_images(reconstructions, originals, images.labels[rows])
+        scored = split != "auxiliary_val" and (attack.eligible or attack.component.floor)
+        if scored and (scores_of_set := context.scorers.score_set(reconstructions, originals)):
+            sets[split] = scores_of_set
     return sets
 
 
-def _bounds(this: Run, job: PlannedCase, target: Target) -> list[Bound]:
-    if not this.recipe.scoring.bounds:
+def _bounds(context: RunContext, job: PlannedCase, target: Target) -> list[Bound]:
+    if not context.recipe.scoring.bounds:
         return []
-    found = this.store.load_bounds(job.bounds_key)
-    if found is None:
+    bounds = context.store.load_bounds(job.bounds_key)
+    if bounds is None:
         stage = target.taps[job.threat.tap]
         seed = derive(purpose="bounds", threat=job.threat.name, seed=job.seed)
-        found = measure_bounds(this.recipe.scoring, target.model, stage, this.splits, this.device, seed, this.progress)
-        this.store.save_bounds(job.bounds_key, found)
-    return found
+        bounds = measure_bounds(
+            context.recipe.scoring, target.model, stage, context.splits, context.device, seed, context.progress
+        )
+        context.store.save_bounds(job.bounds_key, bounds)
+    return bounds
 
 
 def _describe_attack(
-    this: Run,
-    named: NamedAttack,
+    context: RunContext,
+    attack: NamedAttack,
     stored: StoredAttack,
     scores: dict[str, dict[str, Tensor]],
     sets: dict[str, dict[str, SetScore]],
@@ -180,15 +191,15 @@ def _describe_attack(
 ) -> FeatureInversionAttack:
     facts = stored.facts
     return FeatureInversionAttack(
-        name=named.label,
-        attack=named.name,
-        hyperparameters=hyperparameters(named),
-        conditions=describe_conditions(named),
-        knowledge=named.knowledge.value,
-        queries=named.conditions.queries,
-        floor=named.component.floor,
-        prior=this.priors.facts_of(named),
-        eligible=named.eligible,
+        name=attack.label,
+        attack=attack.name,
+        hyperparameters=hyperparameters(attack),
+        conditions=describe_conditions(attack),
+        knowledge=attack.knowledge.value,
+        queries=attack.conditions.queries,
+        floor=attack.component.floor,
+        prior=context.priors.describe(attack),
+        eligible=attack.eligible,
         indices=index,
         parameter_change=facts["parameter_change"],
         outside_range=facts["outside_range"],
@@ -196,10 +207,11 @@ def _describe_attack(
             figure_fields(facts["notes"], FeatureInversionDiagnostics.model_fields)
         ),
         curves=Curves.model_validate(curve_fields(facts["curves"])),
-        residuals={part: summarize(torch.tensor(values)) for part, values in facts["residuals"].items()},
+        residuals={split: summarize(torch.tensor(values)) for split, values in facts["residuals"].items()},
         set_scores=sets,
         scores={
-            part: {metric: summarize(values) for metric, values in metrics.items()} for part, metrics in scores.items()
+            split: {metric: summarize(values) for metric, values in metrics.items()}
+            for split, metrics in scores.items()
         },
     )
 
@@ -211,12 +223,15 @@ def _describe_metrics(attacks: Sequence[FeatureInversionAttack]) -> dict[str, Me
 
 
 def _pictures(
-    label: str, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], places: list[int], gallery: list[int]
+    label: str, stored: StoredAttack, scores: dict[str, dict[str, Tensor]], indices: list[int], gallery: list[int]
 ) -> dict[str, Tensor]:
-    """What of the gallery an attack made, and its scores per image; an attack of few images has a shorter gallery."""
-    at = {place: row for row, place in enumerate(places)}
-    rows = [at[place] for place in gallery if place in at]
-    pictures = {f"gallery/{label}": as_bytes(stored.reconstructions["private"][rows])}
-    for part, metrics in scores.items():
-        pictures |= {f"scores/{label}/{part}/{metric}": values for metric, values in metrics.items()}
+    """Return an attack's reconstructions of the gallery, and its scores per image.
+
+    An attack of few images has a shorter gallery.
+    """
+    row_of = {image: row for row, image in enumerate(indices)}
+    rows = [row_of[image] for image in gallery if image in row_of]
+    pictures = {f"gallery/{label}": to_bytes(stored.reconstructions["private"][rows])}
+    for split, metrics in scores.items():
+        pictures |= {f"scores/{label}/{split}/{metric}": values for metric, values in metrics.items()}
     return pictures

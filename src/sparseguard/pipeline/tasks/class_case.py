@@ -1,4 +1,4 @@
-"""Attacking, scoring and checking one case whose threat is to classes."""
+"""Attacks, scores and checks of one class inversion case."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.pipeline.recipe.entries import NamedClassAttack, Threat
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.scoring.classes import ClassScores, Labelled, Made
-from sparseguard.pipeline.scoring.images import as_bytes
+from sparseguard.pipeline.scoring.classes import AttackImages, ClassScores, LabeledImages
+from sparseguard.pipeline.scoring.images import to_bytes
 from sparseguard.pipeline.tasks.attack_classes import run_class_attack
-from sparseguard.pipeline.tasks.context import Subject
-from sparseguard.pipeline.tasks.observe import Observed
+from sparseguard.pipeline.tasks.context import ReleasedTarget
+from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.pipeline.tasks.recipe_config import hyperparameters
-from sparseguard.pipeline.tasks.record import Run, describe_evaluators, flags_of, provenance_of, record_of
+from sparseguard.pipeline.tasks.record import (
+    RunContext,
+    describe_evaluators,
+    describe_provenance,
+    make_flags,
+    make_record,
+)
 from sparseguard.pipeline.tasks.train_target import describe_target
 from sparseguard.record import (
     AttackedClass,
@@ -42,62 +48,67 @@ SHOWN = 10
 
 
 def check_pools(recipe: Recipe, threat: Threat, splits: Splits) -> None:
-    """Refuse a threat to classes of which there are too few images to compare with.
+    """Refuse a class inversion of classes with too few images to compare with.
 
     Raises:
-        DataError: naming the class and the part.
+        DataError: naming the class and the split.
     """
     for name in select_classes(recipe, threat, splits.private.classes):
         label = splits.private.classes.index(name)
-        for part, images in (("private", splits.private), ("test", splits.test)):
+        for split, images in (("private", splits.private), ("test", splits.test)):
             count = int((images.labels == label).sum())
             if count < recipe.scoring.neighbors:
                 raise DataError(
-                    f"[[threats]] '{threat.name}': class '{name}' has {count} images in {part}, scores need at least "
+                    f"[[threats]] '{threat.name}': class '{name}' has {count} images in {split}, scores need at least "
                     f"{recipe.scoring.neighbors}. Attack other classes, or use more images."
                 )
 
 
-def measured_classes(this: Run, job: PlannedCase, subject: Subject) -> tuple[Record, dict[str, Tensor]]:
+def run_class_case(context: RunContext, job: PlannedCase, subject: ReleasedTarget) -> tuple[Record, dict[str, Tensor]]:
     """Return a case's record and the pictures beside it.
 
     Raises:
         TrainingError: when an attack ended in values that mean nothing.
     """
-    target, splits = subject.target, this.splits
-    facts = describe_target(subject, splits, job, this.device)
-    observed = Observed(target, subject.model, job, splits, this.device)
+    target, splits = subject.target, context.splits
+    facts = describe_target(subject, splits, job, context.device)
+    observed = TapObserver(target, subject.model, job, splits, context.device)
     names = splits.private.classes
-    wanted = [names.index(name) for name in select_classes(this.recipe, job.threat, names)]
+    attacked = [names.index(name) for name in select_classes(context.recipe, job.threat, names)]
     goal = TargetClasses(
-        indices=tuple(wanted), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
+        indices=tuple(attacked), names=names, shape=splits.private.shape, flips_keep_class=splits.flips_keep_class
     )
-    judged = ClassScores(
-        splits, wanted, this.bench.evaluators, this.bench.network, this.bench.real, this.recipe.scoring.neighbors
+    scorer = ClassScores(
+        splits,
+        attacked,
+        context.scorers.evaluators,
+        context.scorers.network,
+        context.scorers.feature_cache,
+        context.recipe.scoring.neighbors,
     )
-    attacked: list[ClassInversionAttack] = []
-    pictures = {"classes/private": _rows(judged.private, wanted)}
+    described: list[ClassInversionAttack] = []
+    pictures = {"classes/private": _stack_classes(scorer.private, attacked)}
     seconds = {"prepare": subject.facts.prepare_seconds, "fit": subject.facts.seconds}
-    for named in this.recipe.class_attacks:
-        prior = this.priors.of(named)
+    for attack in context.recipe.class_attacks:
+        prior = context.priors.get(attack)
         result, told = run_class_attack(
-            named,
+            attack,
             goal,
             job=job,
             observed=observed,
             prior=prior,
-            store=this.store,
-            device=this.device,
-            progress=this.progress,
+            store=context.store,
+            device=context.device,
+            progress=context.progress,
         )
-        made = _made(this, named, goal, result)
-        attacked.append(_describe_attack(this, named, result, made, judged, goal))
-        pictures |= _pictures(named, result, made, judged, wanted)
-        seconds[f"attack {named.label}"] = told["seconds"]
+        made = collect_images(context, attack, goal, result)
+        described.append(_describe_attack(context, attack, result, made, scorer, goal))
+        pictures |= _pictures(attack, result, made, scorer, attacked)
+        seconds[f"attack {attack.label}"] = told["seconds"]
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
-    few = splits.auxiliary.batch(torch.arange(min(64, len(splits.auxiliary)))).to(this.device)
+    probe = splits.auxiliary.batch(torch.arange(min(64, len(splits.auxiliary)))).to(context.device)
     with torch.no_grad():
-        inactive = job.defense.component.find_inactivity(target.model, few)
+        inactive = job.defense.component.find_inactivity(target.model, probe)
     evidence = Evidence(
         target=facts,
         features=observed.describe(0, set()),
@@ -106,73 +117,80 @@ def measured_classes(this: Run, job: PlannedCase, subject: Subject) -> tuple[Rec
         comparisons=[],
         randomizes=job.defense.component.randomizes,
         inactive=inactive,
-        duplicates=this.duplicates,
-        class_attacks=attacked,
-        evaluators=describe_evaluators(judged.judges, judged.preferred),
+        duplicates=context.duplicates,
+        class_attacks=described,
+        evaluators=describe_evaluators(scorer.evaluators, scorer.preferred_fractions),
     )
-    names_of_scores = dict.fromkeys(name for attack in attacked for name in attack.scores)
+    names_of_scores = dict.fromkeys(name for attack in described for name in attack.scores)
     outcome = ClassInversionOutcome(
         kind="class-inversion",
-        metrics={name: judged.describe(name) for name in names_of_scores},
-        classes=[names[label] for label in wanted],
-        pool=judged.pool,
-        pairing=f"nearest private image of the class in the features of evaluator {judged.judges[0].name}",
-        attacks=attacked,
+        metrics={name: scorer.describe(name) for name in names_of_scores},
+        classes=[names[label] for label in attacked],
+        pool=scorer.pool,
+        pairing=f"nearest private image of the class in the features of evaluator {scorer.evaluators[0].name}",
+        attacks=described,
     )
-    record = record_of(
-        this,
+    record = make_record(
+        context,
         job,
         status="ok",
         target=facts,
         features=evidence.features,
         outcome=outcome,
         evaluators=dict(evidence.evaluators),
-        flags=flags_of(this.recipe, job, raised(evidence)),
-        provenance=provenance_of(this, seconds),
+        flags=make_flags(context.recipe, job, raised(evidence)),
+        provenance=describe_provenance(context, seconds),
     )
     return record, pictures
 
 
-def _made(this: Run, named: NamedClassAttack, goal: TargetClasses, result: ClassResult) -> Made:
-    """Part what an attack made, and add as many images made without an attack."""
+def collect_images(
+    context: RunContext, attack: NamedClassAttack, goal: TargetClasses, result: ClassResult
+) -> AttackImages:
+    """Return the images of an attack, and as many made without one."""
     chosen = result.selected
     labels = result.labels[chosen]
-    surest = torch.cat([_surest(result, label, int((labels == label).sum())) for label in goal.indices])
-    seed = derive(purpose="chance", attack=named.name)
-    loose = named.component.sample_prior(len(labels), goal, this.priors.of(named), seed)
-    return Made(
-        answer=Labelled(images=result.images[chosen], labels=labels),
-        starts=Labelled(images=result.starts[surest], labels=result.labels[surest]),
-        optimized=Labelled(images=result.images, labels=result.labels),
-        chance=Labelled(images=result.starts[chosen] if loose is None else loose, labels=labels),
+    surest = torch.cat([_most_confident(result, label, int((labels == label).sum())) for label in goal.indices])
+    seed = derive(purpose="chance", attack=attack.name)
+    unattacked = attack.component.sample_prior(len(labels), goal, context.priors.get(attack), seed)
+    return AttackImages(
+        answer=LabeledImages(images=result.images[chosen], labels=labels),
+        starts=LabeledImages(images=result.starts[surest], labels=result.labels[surest]),
+        optimized=LabeledImages(images=result.images, labels=result.labels),
+        chance=LabeledImages(images=result.starts[chosen] if unattacked is None else unattacked, labels=labels),
     )
 
 
-def _surest(result: ClassResult, label: int, count: int) -> Tensor:
-    """Return the places of the starts of a class that the target was surest of."""
+def _most_confident(result: ClassResult, label: int, count: int) -> Tensor:
+    """Return the indices of the starts of a class with the highest confidence of the target."""
     own = (result.labels == label).nonzero().squeeze(1)
     return own[result.start_confidence[own].argsort(descending=True, stable=True)[:count]]
 
 
 def _describe_attack(
-    this: Run, named: NamedClassAttack, result: ClassResult, made: Made, judged: ClassScores, goal: TargetClasses
+    context: RunContext,
+    attack: NamedClassAttack,
+    result: ClassResult,
+    made: AttackImages,
+    scorer: ClassScores,
+    goal: TargetClasses,
 ) -> ClassInversionAttack:
-    prior = this.priors.facts_of(named)
+    prior = context.priors.describe(attack)
     if prior is not None:
         seen = prior.classes or []
         known = [goal.names[label] for label in goal.indices if goal.names[label] in seen]
         prior = prior.model_copy(update={"known_classes": known})
-    figures = {**result.notes, **_of_answer(this, made, judged, prior)}
+    figures = {**result.diagnostics, **_answer_figures(context, made, scorer, prior)}
     return ClassInversionAttack(
-        name=named.label,
-        attack=named.name,
-        hyperparameters=hyperparameters(named),
-        knowledge=named.knowledge.value,
-        control=named.component.control,
+        name=attack.label,
+        attack=attack.name,
+        hyperparameters=hyperparameters(attack),
+        knowledge=attack.knowledge.value,
+        control=attack.component.control,
         prior=prior,
-        classes={goal.names[label]: _facts(result, made, judged, label) for label in goal.indices},
-        scores=judged.scores(made),
-        agreement=judged.agreement(made),
+        classes={goal.names[label]: _describe_class(result, made, scorer, label) for label in goal.indices},
+        scores=scorer.scores(made),
+        agreement=scorer.agreement(made),
         diagnostics=ClassInversionDiagnostics.model_validate(
             figure_fields(figures, ClassInversionDiagnostics.model_fields)
         ),
@@ -180,20 +198,24 @@ def _describe_attack(
     )
 
 
-def _of_answer(this: Run, made: Made, judged: ClassScores, prior: PriorFacts | None) -> dict[str, float]:
+def _answer_figures(
+    context: RunContext, made: AttackImages, scorer: ClassScores, prior: PriorFacts | None
+) -> dict[str, float]:
     """Return how alike the answer's images are, and how far the prior's samples are from real images."""
-    private, notes = judged.private, {}
+    private, diagnostics = scorer.private, {}
     with suppress(ValueError):  # no class has two images
-        notes["diversity"] = relative_diversity(made.answer.images, made.answer.labels, private.images, private.labels)
+        diagnostics["diversity"] = relative_diversity(
+            made.answer.images, made.answer.labels, private.images, private.labels
+        )
     if prior is not None:
-        judge = judged.judges[0]
-        for name, images in (("private", this.splits.private), ("auxiliary", this.splits.auxiliary)):
-            some = judge.features(images.batch(subset(len(images))))
-            notes[f"samples_far_from_{name}"] = outlier_fraction(made.chance.features(judge), some)
-    return notes
+        evaluator = scorer.evaluators[0]
+        for name, images in (("private", context.splits.private), ("auxiliary", context.splits.auxiliary)):
+            some = evaluator.features(images.batch(subset(len(images))))
+            diagnostics[f"samples_far_from_{name}"] = outlier_fraction(made.chance.features(evaluator), some)
+    return diagnostics
 
 
-def _facts(result: ClassResult, made: Made, judged: ClassScores, label: int) -> AttackedClass:
+def _describe_class(result: ClassResult, made: AttackImages, scorer: ClassScores, label: int) -> AttackedClass:
     own = (result.labels == label) & result.selected
     return AttackedClass(
         confidence=float(result.confidence[own].mean()),
@@ -201,21 +223,21 @@ def _facts(result: ClassResult, made: Made, judged: ClassScores, label: int) -> 
         start_confidence=float(result.start_confidence[own].mean()),
         best_confidence=float(result.confidence[own].max()),
         best_start_confidence=float(result.start_confidence[result.labels == label].max()),
-        attack_accuracy=judged.class_accuracy(made, label),
+        attack_accuracy=scorer.class_accuracy(made, label),
     )
 
 
 def _pictures(
-    named: NamedClassAttack, result: ClassResult, made: Made, judged: ClassScores, wanted: list[int]
+    attack: NamedClassAttack, result: ClassResult, made: AttackImages, scorer: ClassScores, attacked: list[int]
 ) -> dict[str, Tensor]:
-    nearest = Labelled(images=judged.nearest(made.answer), labels=made.answer.labels)
-    starts = Labelled(images=result.starts[result.selected], labels=made.answer.labels)
+    nearest = LabeledImages(images=scorer.nearest(made.answer), labels=made.answer.labels)
+    starts = LabeledImages(images=result.starts[result.selected], labels=made.answer.labels)
     found: dict[str, Any] = {"": made.answer, "/starts": starts, "/nearest": nearest, "/chance": made.chance}
-    return {f"classes/{named.label}{kind}": _rows(one, wanted) for kind, one in found.items()}
+    return {f"classes/{attack.label}{kind}": _stack_classes(one, attacked) for kind, one in found.items()}
 
 
-def _rows(one: Labelled, wanted: list[int]) -> Tensor:
+def _stack_classes(one: LabeledImages, attacked: list[int]) -> Tensor:
     """Return ``(k, n, c, h, w)`` uint8: the first images of every class, equally many."""
-    rows = [one.images[one.labels == label][:SHOWN] for label in wanted]
-    few = min(len(row) for row in rows)
-    return as_bytes(torch.stack([row[:few] for row in rows]))
+    rows = [one.images[one.labels == label][:SHOWN] for label in attacked]
+    probe = min(len(row) for row in rows)
+    return to_bytes(torch.stack([row[:probe] for row in rows]))

@@ -11,7 +11,7 @@ from sparseguard.types import Released
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
+class ReleasedTarget:
     """A released target.
 
     Args:

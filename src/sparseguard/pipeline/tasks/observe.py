@@ -1,4 +1,4 @@
-"""What leaked of the attacked images through one tap, and leaks for attacks to hold."""
+"""Features of the attacked images at one tap, and access to the target for attacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.seeding import derive
 from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.conditions import Conditions
-from sparseguard.pipeline.scoring.images import effective_rank, scored_parts
+from sparseguard.pipeline.scoring.images import effective_rank, scored_splits
 from sparseguard.record import FeatureFacts, Queries
 from sparseguard.targets import Target
 from sparseguard.types import Knowledge, Observation, Released, Splits
@@ -18,12 +18,12 @@ from sparseguard.types import Knowledge, Observation, Released, Splits
 PROBES = 64
 
 
-class Observed:
-    """One target's tap.
+class TapObserver:
+    """Observes one target's tap.
 
     Args:
         target: the released target.
-        model: what is queried; the target's model, or one that remembers its answers.
+        model: what is queried; the target's model, or one that caches its outputs.
         job: the case.
         splits: the images.
         device: where the model is.
@@ -36,24 +36,26 @@ class Observed:
         self._splits = splits
         self._device = device
         self._observations: dict[int, dict[str, Observation]] = {}
-        few = splits.auxiliary.select(torch.arange(min(PROBES, len(splits.auxiliary))))
-        probe = self._leak(Knowledge.BLACK_BOX, "probe", target.model)
-        first, second = probe.observe(few).features, probe.observe(few).features
-        spread = float(first.flatten(1).var(0).mean().sqrt())
-        self.noise_ratio = float((first - second).square().mean().sqrt()) / (spread or 1.0)
+        images = splits.auxiliary.select(torch.arange(min(PROBES, len(splits.auxiliary))))
+        probe = self._access(Knowledge.BLACK_BOX, "probe", target.model)
+        first, second = probe.observe(images).features, probe.observe(images).features
+        std = float(first.flatten(1).var(0).mean().sqrt())
+        self.noise_ratio = float((first - second).square().mean().sqrt()) / (std or 1.0)
 
     def observations(self, repeats: int) -> dict[str, Observation]:
-        """Return what leaked of every scored part when each image is sent ``repeats`` times."""
+        """Return the features of every scored split when each image is sent ``repeats`` times."""
         if repeats not in self._observations:
             purpose = "private" if repeats == 1 else f"private, {repeats} times"
-            leak = self._leak(Knowledge.BLACK_BOX, purpose, self._model, repeats=repeats)
-            parts = self._splits.by_name()
-            self._observations[repeats] = {part: leak.observe(parts[part]) for part in scored_parts(self._splits)}
+            access = self._access(Knowledge.BLACK_BOX, purpose, self._model, repeats=repeats)
+            by_split = self._splits.by_name()
+            self._observations[repeats] = {
+                split: access.observe(by_split[split]) for split in scored_splits(self._splits)
+            }
         return self._observations[repeats]
 
-    def leak(self, knowledge: Knowledge, purpose: str, conditions: Conditions) -> ModelAccess:
-        """Return a leak whose noise is its own."""
-        return self._leak(
+    def grant_access(self, knowledge: Knowledge, purpose: str, conditions: Conditions) -> ModelAccess:
+        """Return access with noise of its own."""
+        return self._access(
             knowledge,
             purpose,
             self._model,
@@ -63,18 +65,18 @@ class Observed:
 
     def describe(self, auxiliary_queries: int, repeats: Collection[int]) -> FeatureFacts:
         """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
-        parts = self._splits.by_name()
-        private_queries = sum(repeats) * sum(len(parts[part]) for part in scored_parts(self._splits))
-        seen = self._leak(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
+        by_split = self._splits.by_name()
+        private_queries = sum(repeats) * sum(len(by_split[split]) for split in scored_splits(self._splits))
+        features = self._access(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
         return FeatureFacts(
-            shape=tuple(seen.shape[1:]),
-            dimension=int(seen[0].numel()),
-            effective_rank=effective_rank(seen),
+            shape=tuple(features.shape[1:]),
+            dimension=int(features[0].numel()),
+            effective_rank=effective_rank(features),
             noise_ratio=self.noise_ratio,
             queries=Queries(private=private_queries, auxiliary=auxiliary_queries),
         )
 
-    def _leak(
+    def _access(
         self, knowledge: Knowledge, purpose: str, model: Released, repeats: int = 1, shuffled: bool = False
     ) -> ModelAccess:
         threat = self._job.threat

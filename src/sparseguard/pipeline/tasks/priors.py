@@ -1,4 +1,4 @@
-"""The priors a recipe's attacks are given: loaded once, and looked at for images they must not have seen."""
+"""Priors of a recipe's attacks: loaded once, and checked for private images in their training data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparseguard.types import Splits
 
 @dataclass(kw_only=True, eq=False)
 class Priors:
-    """The priors of a recipe by what its attacks call them.
+    """The priors of a recipe by the names its attacks use.
 
     Args:
         splits: the images under attack.
@@ -23,7 +23,7 @@ class Priors:
     loaded: dict[str, Prior] = field(default_factory=dict)
     facts: dict[str, PriorFacts] = field(default_factory=dict)
 
-    def of(self, attack: NamedAttack | NamedClassAttack) -> Prior | None:
+    def get(self, attack: NamedAttack | NamedClassAttack) -> Prior | None:
         """Return the prior an attack names; None if it names none.
 
         Raises:
@@ -34,25 +34,27 @@ class Priors:
             return None
         if source not in self.loaded:
             prior = load_prior(source, trust_code=attack.component.trusts_prior())
-            self.facts[source] = self._looked_at(source, prior, attack.label)
+            self.facts[source] = self._describe(source, prior, attack.label)
             self.loaded[source] = prior
         return self.loaded[source]
 
-    def facts_of(self, attack: NamedAttack | NamedClassAttack) -> PriorFacts | None:
-        """Return what is known of the prior an attack was given."""
-        return None if self.of(attack) is None else self.facts[str(attack.component.prior_source())]
+    def describe(self, attack: NamedAttack | NamedClassAttack) -> PriorFacts | None:
+        """Return the facts of the prior an attack uses; None if it uses none."""
+        return None if self.get(attack) is None else self.facts[str(attack.component.prior_source())]
 
-    def _looked_at(self, source: str, prior: Prior, label: str) -> PriorFacts:
+    def _describe(self, source: str, prior: Prior, label: str) -> PriorFacts:
         overlap: dict[str, int] | None = None
         if prior.trained_on is not None:
-            found = {part: count_shared_images(prior.trained_on, images) for part, images in self.splits.by_name().items()}
-            if found["private"]:
+            shared = {
+                split: count_shared_images(prior.trained_on, images) for split, images in self.splits.by_name().items()
+            }
+            if shared["private"]:
                 raise DataError(
-                    f"[[attacks]] '{label}': the prior '{source}' was trained on {found['private']:,} of the private "
+                    f"[[attacks]] '{label}': the prior '{source}' was trained on {shared['private']:,} of the private "
                     "images, so what it makes may be one of them. Choose another; `sparseguard prior train` makes one "
-                    "of the attacker's images alone."
+                    "of the auxiliary data alone."
                 )
-            overlap = {part: count for part, count in found.items() if count}
+            overlap = {split: count for split, count in shared.items() if count}
         card = prior.card
         return PriorFacts(
             name=card.name,

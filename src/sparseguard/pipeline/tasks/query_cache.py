@@ -1,4 +1,4 @@
-"""Running a deterministic model once for queries that several attacks share."""
+"""Cache of a deterministic model's outputs, for queries that several attacks share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sparseguard.core.staged_model import StagedModel
 from sparseguard.types import Released
 
 
-class Remembering:
-    """A model that remembers what it released, for all taps of a recipe at once.
+class CachedModel:
+    """A model that caches its outputs, for all taps of a recipe at once.
 
     Attacks of one case send the same images again and again, and a tap further down repeats the work of the one before
     it. Only for models that answer equal queries equally.
@@ -37,17 +37,17 @@ class Remembering:
         key = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).digest()
         if key in self._known and stage in self._known[key]:
             return self._known[key][stage]
-        wanted = {name: value for name, value in self._model.outputs(images).items() if name in self._stages | {stage}}
-        size = sum(value.numel() * value.element_size() for value in wanted.values())
+        outputs = {name: value for name, value in self._model.outputs(images).items() if name in self._stages | {stage}}
+        size = sum(value.numel() * value.element_size() for value in outputs.values())
         if size <= self._left:
             self._left -= size
-            self._known[key] = wanted
-        return wanted[stage]
+            self._known[key] = outputs
+        return outputs[stage]
 
 
 @torch.no_grad()
-def remembering(model: StagedModel, images: Tensor, stages: Collection[str]) -> Released:
-    """Return ``model``, remembering its answers if it answers ``images`` equally twice at every stage."""
+def cache_outputs(model: StagedModel, images: Tensor, stages: Collection[str]) -> Released:
+    """Return ``model`` with a cache if it returns equal outputs for ``images`` twice at every stage."""
     first, second = model.outputs(images), model.outputs(images)
     deterministic = all(torch.equal(first[name], second[name]) for name in first)
-    return Remembering(model, stages) if deterministic else model
+    return CachedModel(model, stages) if deterministic else model

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sparseguard.core.config import describe
+from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedComponent
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.record import (
     AttackConfig,
     Component,

@@ -19,8 +19,8 @@ from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedDefense
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.scoring.evaluators import Evaluator
-from sparseguard.pipeline.scoring.images import gallery_index, identification_sizes
-from sparseguard.pipeline.scoring.scorers import Bench
+from sparseguard.pipeline.scoring.images import count_reidentification_pools, select_gallery
+from sparseguard.pipeline.scoring.scorers import Scorers
 from sparseguard.pipeline.store import Store
 from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.pipeline.tasks.recipe_config import describe_recipe
@@ -33,7 +33,7 @@ LIBRARIES = ("sparseguard", "torch", "torchmetrics", "numpy", "safetensors", "py
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+class RunContext:
     """What every case of a run shares."""
 
     recipe: Recipe
@@ -41,7 +41,7 @@ class Run:
     store: Store
     device: torch.device
     progress: Progress
-    bench: Bench
+    scorers: Scorers
     priors: Priors
 
     @cached_property
@@ -50,23 +50,23 @@ class Run:
         return duplicates(self.splits)
 
 
-def failed(this: Run, job: PlannedCase, stage: str, error: TrainingError) -> Record:
+def failed(context: RunContext, job: PlannedCase, stage: str, error: TrainingError) -> Record:
     """Return the record of a case that has no scores, and why."""
     failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
-    return record_of(this, job, status="failed", failure=failure, provenance=provenance_of(this, {}))
+    return make_record(context, job, status="failed", failure=failure, provenance=describe_provenance(context, {}))
 
 
-def record_of(this: Run, job: PlannedCase, **content: Any) -> Record:
+def make_record(context: RunContext, job: PlannedCase, **content: Any) -> Record:
     """Return a case's record: what identifies it, and ``content``."""
-    recipe, splits = this.recipe, this.splits
+    recipe, splits = context.recipe, context.splits
     defense = job.defense
     data = DataFacts(
         layout=splits.layout,
         sizes={split: len(images) for split, images in splits.by_name().items()},
         fingerprints=splits.fingerprints(),
-        duplicates=this.duplicates,
-        gallery_indices=gallery_index(len(splits.private)).tolist(),
-        reidentification_pools=identification_sizes(splits),
+        duplicates=context.duplicates,
+        gallery_indices=select_gallery(len(splits.private)).tolist(),
+        reidentification_pools=count_reidentification_pools(splits),
         flips_keep_class=splits.flips_keep_class,
         readers=DataReaders(
             target=["private (a tenth of it for early stopping only)"],
@@ -80,17 +80,17 @@ def record_of(this: Run, job: PlannedCase, **content: Any) -> Record:
             evaluators=["auxiliary", "auxiliary_val"],
             bounds=["auxiliary", "private"],
             accuracy=["test", "tuning", "auxiliary_val"],
-            scores=list(identification_sizes(splits)),
+            scores=list(count_reidentification_pools(splits)),
         ),
     )
     shared = {
         "recipe": recipe.name,
-        "case": case_of(recipe, job),
+        "case": describe_case(recipe, job),
         "key": job.record_key,
         "threat": describe_threat(job.threat),
         "config": describe_recipe(recipe, splits.private.classes),
         "data": data,
-        "evaluators": describe_evaluators(this.bench.evaluators),
+        "evaluators": describe_evaluators(context.scorers.evaluators),
         "claim": find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
     }
     return Record.model_validate({**shared, **content})
@@ -127,7 +127,7 @@ def _one_lambda(defense: NamedDefense) -> float | None:
     return lambd if isinstance(lambd, float) else None
 
 
-def case_of(recipe: Recipe, job: PlannedCase) -> Case:
+def describe_case(recipe: Recipe, job: PlannedCase) -> Case:
     """Return the axes of a case."""
     return Case(
         dataset=recipe.data.name,
@@ -139,7 +139,7 @@ def case_of(recipe: Recipe, job: PlannedCase) -> Case:
     )
 
 
-def flags_of(recipe: Recipe, job: PlannedCase, messages: dict[str, str]) -> list[Flag]:
+def make_flags(recipe: Recipe, job: PlannedCase, messages: dict[str, str]) -> list[Flag]:
     """Return flags from the messages of checks, with the recipe's sentence where it expects one."""
     flags = []
     for name, message in messages.items():
@@ -154,12 +154,14 @@ def flags_of(recipe: Recipe, job: PlannedCase, messages: dict[str, str]) -> list
     return flags
 
 
-def provenance_of(this: Run, seconds: Mapping[str, float], first_sparse_layer: str | None = None) -> Provenance:
+def describe_provenance(
+    context: RunContext, seconds: Mapping[str, float], first_sparse_layer: str | None = None
+) -> Provenance:
     """Return times, host and versions."""
     return Provenance(
         finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds={stage: round(value, 2) for stage, value in seconds.items()},
-        device=str(this.device),
+        device=str(context.device),
         platform=platform.platform(),
         threads=torch.get_num_threads(),
         python=platform.python_version(),

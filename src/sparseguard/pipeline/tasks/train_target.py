@@ -1,4 +1,4 @@
-"""The stages of a case: fit the target, look at its leak, attack it."""
+"""Training of a case's target, and its facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparseguard.defenses import Budget, Context, Defense, State
 from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.store import Store, TrainingFacts
-from sparseguard.pipeline.tasks.context import Subject
+from sparseguard.pipeline.tasks.context import ReleasedTarget
 from sparseguard.record import DefenseFacts, TargetFacts, TrainingCurves, figure_fields
 from sparseguard.targets import CodeCache, Target, state_hash, train
 from sparseguard.targets.training.flops import count_step_flops
@@ -25,10 +25,10 @@ from sparseguard.targets.training.loaders import count_held_out
 from sparseguard.types import Splits
 
 ACCURACY = {"test": "accuracy", "tuning": "accuracy select", "auxiliary_val": "accuracy attacker_val"}
-"""The parts accuracy is measured on, and the purpose its noise is drawn for."""
+"""The splits on which accuracy is measured, and the purpose for which noise is drawn there."""
 
-FEW = 64
-"""Attacker-side images a defense looks at to describe the released model."""
+PROBE = 64
+"""Auxiliary images from which a defense computes figures of the released model."""
 
 
 def fit_target(
@@ -40,15 +40,15 @@ def fit_target(
     start from the same weights wherever their stages agree, and see the same batches.
     """
     defense: Defense = job.defense.component
-    found = store.load_target(job.target_key)
-    if found is None:
-        state, prepared_in = _prepared(recipe, job, splits, store, device, progress)
+    stored = store.load_target(job.target_key)
+    if stored is None:
+        state, prepared_in = _prepare(recipe, job, splits, store, device, progress)
     else:
-        state, prepared_in = found[1], 0.0
+        state, prepared_in = stored[1], 0.0
     model, blueprint = build_target(recipe, job, splits.private.shape, len(splits.private.classes), state)
-    if found is None:
+    if stored is None:
         started = time.monotonic()
-        fitted = train(
+        history = train(
             model,
             defense,
             state,
@@ -63,33 +63,35 @@ def fit_target(
             code_cache=CodeCache(folder=store.codes),
         )
         facts = TrainingFacts(
-            epochs=fitted.epoch,
-            best_epoch=fitted.best_epoch,
-            history=fitted.history,
-            codes=fitted.codes,
-            step_flops=fitted.step_flops,
+            epochs=history.epoch,
+            best_epoch=history.best_epoch,
+            history=history.history,
+            codes=history.codes,
+            step_flops=history.step_flops,
             plain_flops=_plain_flops(recipe, job, splits),
             seconds=time.monotonic() - started,
             prepare_seconds=prepared_in,
         )
         store.save_target(job.target_key, model.state_dict(), state, facts)
     else:
-        weights, facts = found[0], found[2]
+        weights, facts = stored[0], stored[2]
         load_weights(model, weights, store.folder / "targets" / job.target_key / "model.safetensors")
     model.to(device)
     defense.release(model)
     target = Target(model=model, taps=dict(blueprint.taps), epochs=facts.epochs, best_epoch=facts.best_epoch)
-    few = splits.auxiliary.batch(torch.arange(min(FEW, len(splits.auxiliary)))).to(device)
+    probe = splits.auxiliary.batch(torch.arange(min(PROBE, len(splits.auxiliary)))).to(device)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(derive(purpose="facts", seed=job.seed))
-        figures = defense.facts(model, few, {name: value.to(device) for name, value in state.items()})
+        figures = defense.facts(model, probe, {name: value.to(device) for name, value in state.items()})
     return target, facts, {name: float(value) for name, value in figures.items()}
 
 
-def untrained_target(recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device) -> Target:
+def build_untrained_target(
+    recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device
+) -> Target:
     """Return the case's target as it was before training, with its defense released: a reference for leaks."""
-    found = store.load_target(job.target_key)
-    state = found[1] if found else {}
+    stored = store.load_target(job.target_key)
+    state = stored[1] if stored else {}
     model, blueprint = build_target(recipe, job, splits.private.shape, len(splits.private.classes), state)
     model.to(device)
     job.defense.component.release(model)
@@ -100,19 +102,19 @@ def _seed(recipe: Recipe, job: PlannedCase) -> int:
     return derive(purpose="fit", dataset=recipe.data.name, backbone=job.threat.backbone.name, seed=job.seed)
 
 
-def _plain(job: PlannedCase, classes: int) -> Blueprint:
+def _undefended(job: PlannedCase, classes: int) -> Blueprint:
     """Return the undefended model, which knows where it will be attacked."""
     plain: Blueprint = job.threat.backbone.component.blueprint(classes)
     return replace(plain, tap=job.threat.tap)
 
 
-def _prepared(
+def _prepare(
     recipe: Recipe, job: PlannedCase, splits: Splits, store: Store, device: torch.device, progress: Progress
 ) -> tuple[State, float]:
     """Return what the defense learned before its target exists, and the seconds it took; 0 where it is kept."""
-    kept = store.load_prepared(job.target_key)
-    if kept is not None:
-        return kept, 0.0
+    stored = store.load_prepared(job.target_key)
+    if stored is not None:
+        return stored, 0.0
     started = time.monotonic()
     count = len(splits.private) - count_held_out(len(splits.private))
     with torch.random.fork_rng():
@@ -121,7 +123,7 @@ def _prepared(
             Context(
                 private=splits.private,
                 auxiliary=splits.auxiliary,
-                blueprint=_plain(job, len(splits.private.classes)),
+                blueprint=_undefended(job, len(splits.private.classes)),
                 seed=_seed(recipe, job),
                 budget=Budget(
                     images=count, batch_size=min(recipe.training.batch_size, count), epochs=recipe.training.epochs
@@ -147,7 +149,7 @@ def build_target(
     """
     seed = _seed(recipe, job)
     try:
-        blueprint = job.defense.component.edit_blueprint(_plain(job, classes), state)
+        blueprint = job.defense.component.edit_blueprint(_undefended(job, classes), state)
         model = blueprint.build(shape, lambda stage: derive(purpose="initial", stage=stage, seed=seed))
         _require_logits(model, shape, classes)
     except (ValueError, RuntimeError, RecipeError) as error:
@@ -161,18 +163,20 @@ def build_target(
 @torch.no_grad()
 def _require_logits(model: StagedModel, shape: Shape, classes: int) -> None:
     with torch.random.fork_rng(devices=[]):
-        given = tuple(model.eval()(torch.zeros(2, *shape)).shape[1:])
-    if given != (classes,):
-        raise RecipeError(f"it leaves values of shape {given} where {classes} logits should be. Choose another tap.")
+        shape_of_logits = tuple(model.eval()(torch.zeros(2, *shape)).shape[1:])
+    if shape_of_logits != (classes,):
+        raise RecipeError(
+            f"it leaves values of shape {shape_of_logits} where {classes} logits should be. Choose another tap."
+        )
 
 
 def _plain_flops(recipe: Recipe, job: PlannedCase, splits: Splits) -> int:
-    plain = _plain(job, len(splits.private.classes)).build(splits.private.shape, lambda _: 0).train()
+    plain = _undefended(job, len(splits.private.classes)).build(splits.private.shape, lambda _: 0).train()
     count = len(splits.private) - count_held_out(len(splits.private))
     return count_step_flops(plain, splits.private.shape, min(recipe.training.batch_size, count))
 
 
-def describe_target(subject: Subject, splits: Splits, job: PlannedCase, device: torch.device) -> TargetFacts:
+def describe_target(subject: ReleasedTarget, splits: Splits, job: PlannedCase, device: torch.device) -> TargetFacts:
     """Measure the target's accuracy with the defense active: on test, and where settings of defenses are chosen."""
     target, facts = subject.target, subject.facts
     counts = torch.bincount(splits.test.labels)

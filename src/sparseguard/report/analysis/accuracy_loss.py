@@ -13,7 +13,7 @@ from sparseguard.stats import NonInferiority, noninferiority_test
 NOT_RECORDED = "accuracy on the tuning split was not recorded; records have it from version 3 of their format on"
 
 
-def selection_splits(records: Sequence[Record]) -> tuple[str, ...]:
+def choose_selection_splits(records: Sequence[Record]) -> tuple[str, ...]:
     """Return the splits that variants are selected on; in layout ``paper``, tuning holds auxiliary_val already."""
     paper = any(record.data.layout == "paper" for record in records)
     return ("tuning",) if paper else ("tuning", "auxiliary_val")
@@ -34,7 +34,7 @@ def check_accuracy(
 
     Args:
         pairs: the variant's record and that of none, a pair a seed.
-        splits: as `selection_splits` says.
+        splits: as `choose_selection_splits` says.
         margin: how much accuracy may be lost.
     """
     if not pairs:

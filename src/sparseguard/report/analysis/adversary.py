@@ -52,7 +52,7 @@ def sort_adversaries(adversaries: Iterable[Adversary]) -> list[Adversary]:
     return sorted(set(adversaries), key=rank)
 
 
-def chosen_attack(record: Record, adversary: Adversary | None, metric: str) -> FeatureInversionAttack | None:
+def find_chosen_attack(record: Record, adversary: Adversary | None, metric: str) -> FeatureInversionAttack | None:
     """Return the attack chosen for an adversary and a metric; never a floor or a control."""
     if record.feature_inversion is None or adversary is None:
         return None
@@ -60,7 +60,7 @@ def chosen_attack(record: Record, adversary: Adversary | None, metric: str) -> F
     return attack if attack and attack.eligible and not attack.floor else None
 
 
-def main_metrics(records: Iterable[Record]) -> dict[str, MetricDescription]:
+def select_main_metrics(records: Iterable[Record]) -> dict[str, MetricDescription]:
     """Return the metrics of the main tables: those that attacks are chosen by, else all metrics of single images."""
     fallback: dict[str, MetricDescription] = {}
     for record in records:

@@ -12,9 +12,9 @@ from sparseguard.record import Comparison, Record
 from sparseguard.report.analysis.per_image import (
     ImageScores,
     PicturesBySlug,
-    all_image_scores,
     average_seeds,
-    image_scores,
+    select_all_image_scores,
+    select_image_scores,
     subtract,
 )
 from sparseguard.stats import Interval, bootstrap_interval, bootstrap_intervals
@@ -54,7 +54,7 @@ class Difference:
     seeds: tuple[SeedDifference, ...]
 
 
-def mean_over_seeds(values: Iterable[float]) -> SeedMean | None:
+def average_over_seeds(values: Iterable[float]) -> SeedMean | None:
     """Return mean and standard deviation over seeds; None without a value."""
     known = list(values)
     if not known:
@@ -62,10 +62,10 @@ def mean_over_seeds(values: Iterable[float]) -> SeedMean | None:
     return SeedMean(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-def score_intervals(record: Record, pictures: PicturesBySlug) -> dict[tuple[str, str, str], Interval]:
+def compute_intervals(record: Record, pictures: PicturesBySlug) -> dict[tuple[str, str, str], Interval]:
     """Return bootstrap intervals over images of all of a case's means, by attack, split and metric."""
     by_count: dict[int, dict[tuple[str, str, str], ImageScores]] = {}
-    for key, scores in all_image_scores(record, pictures).items():
+    for key, scores in select_all_image_scores(record, pictures).items():
         by_count.setdefault(len(scores.values), {})[key] = scores
     return {
         key: interval
@@ -113,14 +113,14 @@ def _compare_images(record: Record, comparison: Comparison, pictures: PicturesBy
     if comparison.first not in attacks or comparison.second not in attacks:
         return None
     first, second = (
-        image_scores(record, pictures, attacks[name], comparison.split, comparison.metric)
+        select_image_scores(record, pictures, attacks[name], comparison.split, comparison.metric)
         for name in (comparison.first, comparison.second)
     )
     return subtract(first, second) if first and second else None
 
 
 def _difference(seeds: Sequence[SeedDifference], ci95: Interval | None) -> Difference | None:
-    mean = mean_over_seeds(each.mean for each in seeds)
+    mean = average_over_seeds(each.mean for each in seeds)
     if mean is None:
         return None
     return Difference(mean.mean, ci95, mean.std, min(each.n for each in seeds), tuple(seeds))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparseguard.record import EvaluatorFacts, MetricDescription, PriorFacts, Record
 from sparseguard.report.analysis.aggregate import SeedMean
-from sparseguard.report.analysis.class_summary import ClassRow, finite_mean, summarize_class_seeds
+from sparseguard.report.analysis.class_summary import ClassRow, average_finite, summarize_class_seeds
 from sparseguard.report.analysis.record_group import RecordGroup
 
 _SCORED = "attack accuracy@1 ("
@@ -91,8 +91,8 @@ def _evaluators(records: Sequence[Record]) -> tuple[Evaluator, ...]:
     return tuple(
         Evaluator(
             name,
-            finite_mean(facts.accuracy for facts in seed_facts(name)),
-            finite_mean(facts.shuffled_patches for facts in seed_facts(name)),
+            average_finite(facts.accuracy for facts in seed_facts(name)),
+            average_finite(facts.shuffled_patches for facts in seed_facts(name)),
         )
         for name in dict.fromkeys(names)
     )

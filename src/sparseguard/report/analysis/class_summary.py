@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparseguard.record import AttackedClass, ClassInversionAttack, ClassScore, Flag, Record
-from sparseguard.report.analysis.aggregate import SeedMean, mean_over_seeds
-from sparseguard.report.analysis.summary import FailedSeed, failed_seeds
+from sparseguard.report.analysis.aggregate import SeedMean, average_over_seeds
+from sparseguard.report.analysis.summary import FailedSeed, list_failed_seeds
 from sparseguard.stats import Interval
 
 REFERENCES = ("chance", "other_class", "starts", "all_optimized", "unseen", "shuffled_patches")
@@ -110,20 +110,20 @@ def summarize_class_seeds(cell: Sequence[Record]) -> list[ClassRow]:
     return [_row(cell, measured, name) for name in names or (None,)]
 
 
-def finite_mean(values: Iterable[float | None]) -> SeedMean | None:
+def average_finite(values: Iterable[float | None]) -> SeedMean | None:
     """Return mean and standard deviation over seeds of the values that are numbers.
 
     Example:
-        >>> finite_mean([1.0, None, 3.0, float("nan")]).mean
+        >>> average_finite([1.0, None, 3.0, float("nan")]).mean
         2.0
     """
-    return mean_over_seeds(value for value in values if value is not None and math.isfinite(value))
+    return average_over_seeds(value for value in values if value is not None and math.isfinite(value))
 
 
-def mean_by_name(seeds: Sequence[dict[str, float]]) -> dict[str, SeedMean]:
+def average_by_name(seeds: Sequence[dict[str, float]]) -> dict[str, SeedMean]:
     """Return figures over seeds, by name."""
     names = dict.fromkeys(name for figures in seeds for name in figures)
-    means = {name: finite_mean(figures.get(name) for figures in seeds) for name in names}
+    means = {name: average_finite(figures.get(name) for figures in seeds) for name in names}
     return {name: mean for name, mean in means.items() if mean}
 
 
@@ -146,18 +146,18 @@ def _row(cell: Sequence[Record], measured: Sequence[Record], name: str | None) -
         hyperparameters=first.hyperparameters if first else {},
         status="ok" if measured else "failed",
         seeds=len(scored),
-        accuracy=finite_mean(record.target.accuracy for record in measured if record.target),
+        accuracy=average_finite(record.target.accuracy for record in measured if record.target),
         scores={
             score: _measure(scored, score) for score in dict.fromkeys(key for each in attacks for key in each.scores)
         },
         confidence=_confidence([list(each.classes.values()) for each in attacks]) if attacks else None,
-        agreement=finite_mean(each.agreement.fraction for each in attacks if each.agreement),
-        kappa=finite_mean(each.agreement.kappa for each in attacks if each.agreement),
+        agreement=average_finite(each.agreement.fraction for each in attacks if each.agreement),
+        kappa=average_finite(each.agreement.kappa for each in attacks if each.agreement),
         classes=_classes(attacks),
         rules=_rules(attacks),
-        diagnostics=mean_by_name([each.diagnostics.figures() for each in attacks]),
+        diagnostics=average_by_name([each.diagnostics.figures() for each in attacks]),
         flags=tuple(dict.fromkeys(flag for record in cell for flag in record.flags)),
-        failures=failed_seeds(cell),
+        failures=list_failed_seeds(cell),
     )
 
 
@@ -166,9 +166,9 @@ def _measure(scored: Sequence[Scored], name: str) -> ClassMeasure:
     seeds = tuple(
         SeedScore(seed, value, _interval(score)) for seed, score in scores if (value := _value(score)) is not None
     )
-    references = {variant: finite_mean(getattr(score, variant) for _, score in scores) for variant in REFERENCES}
+    references = {variant: average_finite(getattr(score, variant) for _, score in scores) for variant in REFERENCES}
     return ClassMeasure(
-        value=finite_mean(each.value for each in seeds),
+        value=average_finite(each.value for each in seeds),
         reasons=tuple(dict.fromkeys(_reason(score) for _, score in scores if _value(score) is None)),
         ci95=seeds[0].ci95 if len(seeds) == 1 else None,
         seeds=seeds,
@@ -196,7 +196,7 @@ def _classes(attacks: Sequence[ClassInversionAttack]) -> dict[str, ClassResult]:
             by_class.setdefault(label, []).append(facts)
     return {
         label: ClassResult(
-            mean_by_name([facts.attack_accuracy for facts in seeds]), _confidence([[facts] for facts in seeds])
+            average_by_name([facts.attack_accuracy for facts in seeds]), _confidence([[facts] for facts in seeds])
         )
         for label, seeds in by_class.items()
     }
@@ -206,7 +206,7 @@ def _confidence(seeds: Sequence[Sequence[AttackedClass]]) -> Confidence:
     """Return means over the classes of each seed, over seeds."""
 
     def average(name: str) -> SeedMean | None:
-        return finite_mean(statistics.fmean(getattr(facts, name) for facts in seed) for seed in seeds if seed)
+        return average_finite(statistics.fmean(getattr(facts, name) for facts in seed) for seed in seeds if seed)
 
     return Confidence(
         *map(average, ("confidence", "augmented_confidence", "start_confidence", "best_start_confidence"))

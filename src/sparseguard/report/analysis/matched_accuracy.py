@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseguard.record import Record
-from sparseguard.report.analysis.accuracy_loss import NOT_RECORDED, check_accuracy, has_answers, selection_splits
-from sparseguard.report.analysis.adversary import BLACK_BOX, chosen_attack
-from sparseguard.report.analysis.aggregate import SeedMean, mean_over_seeds
+from sparseguard.report.analysis.accuracy_loss import NOT_RECORDED, check_accuracy, choose_selection_splits, has_answers
+from sparseguard.report.analysis.adversary import BLACK_BOX, find_chosen_attack
+from sparseguard.report.analysis.aggregate import SeedMean, average_over_seeds
 from sparseguard.report.analysis.families import TapFamilies, Variant, group_families
 from sparseguard.report.analysis.names import CONTROL_DEFENSES, UNDEFENDED
 from sparseguard.report.analysis.record_group import RecordGroup
@@ -102,7 +102,7 @@ def match_accuracy(group: RecordGroup) -> list[MatchedAccuracy]:
 
 def _match(defenses: TapFamilies, max_drop: float) -> MatchedAccuracy:
     base = next((variant for variant in defenses.families.get(UNDEFENDED, ()) if variant.measured), None)
-    splits = selection_splits(defenses.records)
+    splits = choose_selection_splits(defenses.records)
     reason = None
     if base is None:
         reason = f"there are no scores of {UNDEFENDED}"
@@ -176,7 +176,7 @@ def _candidate(variant: Variant, base: Variant, splits: Sequence[str], max_drop:
         label=variant.label,
         seeds=len(variant.measured),
         leak=_leak(variant),
-        accuracy=mean_over_seeds(record.target.accuracy for record in variant.measured if record.target),
+        accuracy=average_over_seeds(record.target.accuracy for record in variant.measured if record.target),
         evidence=evidence,
         reason=reason,
     )
@@ -188,7 +188,7 @@ def _pairs(variant: Variant, base: Variant) -> list[tuple[Record, Record]]:
 
 
 def _leak(variant: Variant) -> float | None:
-    chosen = [chosen_attack(record, BLACK_BOX, "psnr") for record in variant.measured]
+    chosen = [find_chosen_attack(record, BLACK_BOX, "psnr") for record in variant.measured]
     scores = [attack.scores.get("auxiliary_val", {}).get("psnr") for attack in chosen if attack]
     known = [score.mean for score in scores if score]
     return statistics.fmean(known) if known and len(known) == len(chosen) else None
@@ -205,8 +205,8 @@ def _scores(variant: Variant, base: Variant, evidence: NonInferiority | None) ->
     return VariantScores(
         label=variant.label,
         seeds=len(variant.measured),
-        accuracy=mean_over_seeds(record.target.accuracy for record in variant.measured if record.target),
-        drop=mean_over_seeds(theirs.accuracy - ours.accuracy for ours, theirs in targets if ours and theirs),
+        accuracy=average_over_seeds(record.target.accuracy for record in variant.measured if record.target),
+        drop=average_over_seeds(theirs.accuracy - ours.accuracy for ours, theirs in targets if ours and theirs),
         evidence=evidence,
         measures=row.measures if row else {},
         chosen=row.chosen if row else {},

@@ -56,14 +56,14 @@ def find_pareto(group: RecordGroup) -> list[Pareto]:
     return [pareto for families in group_families(group) if len((pareto := _pareto(families)).points) > 1]
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
+def find_frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the indices of the points that are not dominated, by rising accuracy.
 
     A point, accuracy and leak, is dominated by another one that has at least its accuracy and at most its leak, and is
     better in one of the two. Equal points do not dominate each other.
 
     Example:
-        >>> frontier([(0.9, 20.0), (0.8, 15.0), (0.7, 16.0), (0.9, 21.0)])
+        >>> find_frontier([(0.9, 20.0), (0.8, 15.0), (0.7, 16.0), (0.9, 21.0)])
         [1, 0]
     """
     best: list[int] = []
@@ -80,7 +80,7 @@ def _pareto(defenses: TapFamilies) -> Pareto:
         for variant in members
         if (values := _values(variant)) is not None
     ]
-    best = set(frontier([(accuracy, psnr) for _, _, accuracy, psnr, _ in measured]))
+    best = set(find_frontier([(accuracy, psnr) for _, _, accuracy, psnr, _ in measured]))
     points = tuple(
         Point(
             family=name,

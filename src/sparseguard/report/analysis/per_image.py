@@ -27,7 +27,7 @@ class ImageScores:
         return self.values[mask] if mask.sum() == len(indices) else None
 
 
-def image_scores(
+def select_image_scores(
     record: Record, pictures: PicturesBySlug, attack: FeatureInversionAttack, split: str, metric: str
 ) -> ImageScores | None:
     """Return an attack's scores, None where the file beside the record does not hold them for every image."""
@@ -62,14 +62,14 @@ def average_seeds(scores: Sequence[ImageScores | None]) -> ImageScores | None:
     return ImageScores(known[0].indices, np.mean([each.values for each in known], axis=0))
 
 
-def all_image_scores(record: Record, pictures: PicturesBySlug) -> dict[tuple[str, str, str], ImageScores]:
+def select_all_image_scores(record: Record, pictures: PicturesBySlug) -> dict[tuple[str, str, str], ImageScores]:
     """Return the scores of all attacks of a case, by attack, split and metric, as far as files hold them."""
     return {
         (attack.name, split, metric): scores
         for attack in record.attacks
         for split, by_metric in attack.scores.items()
         for metric in by_metric
-        if (scores := image_scores(record, pictures, attack, split, metric))
+        if (scores := select_image_scores(record, pictures, attack, split, metric))
     }
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from sparseguard.core.errors import RecipeError
 from sparseguard.record import Case, MetricDescription, Record
-from sparseguard.report.analysis.adversary import main_metrics
+from sparseguard.report.analysis.adversary import select_main_metrics
 from sparseguard.report.analysis.grouping import group_comparable, group_seeds, sort_records
 from sparseguard.report.analysis.per_image import PicturesBySlug
 from sparseguard.report.analysis.summary import Row, summarize_seeds
@@ -67,7 +67,7 @@ class RecordGroup:
     @cached_property
     def metrics(self) -> dict[str, MetricDescription]:
         """The metrics of the main tables of feature inversion."""
-        return main_metrics(self.records)
+        return select_main_metrics(self.records)
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -13,7 +13,7 @@ from sparseguard.record import Claim, Failure, FeatureInversionAttack, Flag, Rec
 from sparseguard.report.analysis.adversary import (
     BLACK_BOX,
     Adversary,
-    chosen_attack,
+    find_chosen_attack,
     list_adversaries,
     sort_adversaries,
 )
@@ -21,11 +21,11 @@ from sparseguard.report.analysis.aggregate import (
     Difference,
     SeedMean,
     average_comparisons,
+    average_over_seeds,
     find_comparison,
-    mean_over_seeds,
 )
 from sparseguard.report.analysis.names import SPLITS
-from sparseguard.report.analysis.per_image import PicturesBySlug, average_seeds, image_scores
+from sparseguard.report.analysis.per_image import PicturesBySlug, average_seeds, select_image_scores
 from sparseguard.stats import Interval, bootstrap_interval
 
 
@@ -126,7 +126,7 @@ def summarize_seeds(cell: Sequence[Record], pictures: PicturesBySlug, metrics: C
     return [_row(cell, measured, pictures, adversary, metrics) for adversary in present or (None,)]
 
 
-def failure_reason(failure: Failure | None) -> str:
+def describe_failure(failure: Failure | None) -> str:
     """Return why a case has no scores."""
     return f"{failure.stage}: {failure.kind}: {failure.message}" if failure else "no reason recorded"
 
@@ -163,7 +163,7 @@ def _row(
         queries=adversary.queries if adversary else 1,
         status="ok" if measured else "failed",
         seeds=len(records),
-        accuracy=mean_over_seeds(record.target.accuracy for record in records if record.target),
+        accuracy=average_over_seeds(record.target.accuracy for record in records if record.target),
         measures=measures,
         memorization={metric: own for metric, (own, _) in memorization.items()},
         floor_memorization={metric: floor for metric, (_, floor) in memorization.items()},
@@ -173,28 +173,28 @@ def _row(
         effective_rank=statistics.fmean(tap.effective_rank for tap in taps) if taps else None,
         noise_ratio=statistics.fmean(tap.noise_ratio for tap in taps) if taps else None,
         flags=tuple(dict.fromkeys(flag for record in cell for flag in record.flags)),
-        failures=failed_seeds(cell),
+        failures=list_failed_seeds(cell),
         claim=next((record.claim for record in cell if record.claim), None),
     )
 
 
-def failed_seeds(cell: Iterable[Record]) -> tuple[FailedSeed, ...]:
+def list_failed_seeds(cell: Iterable[Record]) -> tuple[FailedSeed, ...]:
     """Return the seeds without scores."""
     failed = (record for record in cell if record.status == "failed")
-    return tuple(FailedSeed(record.case.seed, failure_reason(record.failure)) for record in failed)
+    return tuple(FailedSeed(record.case.seed, describe_failure(record.failure)) for record in failed)
 
 
 def _measure(
     records: Sequence[Record], pictures: PicturesBySlug, adversary: Adversary | None, metric: str, split: str
 ) -> Measure:
-    chosen = [(record, chosen_attack(record, adversary, metric)) for record in records]
+    chosen = [(record, find_chosen_attack(record, adversary, metric)) for record in records]
     scored = [(record, each) for record, each in chosen if each and metric in each.scores.get(split, {})]
     summaries = [each.scores[split][metric] for _, each in scored]
-    score = mean_over_seeds(summary.mean for summary in summaries)
-    floors = [best_floor(record, pictures, each, metric, split) for record, each in chosen]
+    score = average_over_seeds(summary.mean for summary in summaries)
+    floors = [find_best_floor(record, pictures, each, metric, split) for record, each in chosen]
     known = [each for each in floors if each]
     floor = statistics.fmean(mean for mean, _ in known) if known and len(known) == len(floors) else None
-    average = average_seeds([image_scores(record, pictures, each, split, metric) for record, each in scored])
+    average = average_seeds([select_image_scores(record, pictures, each, split, metric) for record, each in scored])
     ci95 = bootstrap_interval(average.values) if average else None
     comparisons = [
         (record, comparison)
@@ -213,7 +213,7 @@ def _measure(
     )
 
 
-def best_floor(
+def find_best_floor(
     record: Record, pictures: PicturesBySlug, chosen: FeatureInversionAttack | None, metric: str, split: str
 ) -> tuple[float, str] | None:
     """Return the mean of the best floor on the images that the chosen attack attacked, and its name."""
@@ -223,7 +223,7 @@ def best_floor(
     for floor in floors:
         if floor.indices.get(split) == indices:
             means.append((floor.scores[split][metric].mean, floor.name))
-        elif indices is not None and (scores := image_scores(record, pictures, floor, split, metric)):
+        elif indices is not None and (scores := select_image_scores(record, pictures, floor, split, metric)):
             subset = scores.select(np.asarray(indices))
             means += [] if subset is None else [(float(subset.mean()), floor.name)]
     return max(means, default=None)
@@ -242,5 +242,5 @@ def _memorization(
 
 
 def _names(records: Iterable[Record], adversary: Adversary | None, metric: str) -> tuple[str, ...]:
-    chosen = (chosen_attack(record, adversary, metric) for record in records)
+    chosen = (find_chosen_attack(record, adversary, metric) for record in records)
     return tuple(sorted({attack.name for attack in chosen if attack}))

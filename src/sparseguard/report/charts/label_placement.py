@@ -51,7 +51,7 @@ def place_labels(
         boxes, away = _around(point, LETTER * len(words), edges)
         ends = np.clip(np.asarray(point), boxes[:, :2] + (0.0, 2.0), boxes[:, 2:] - (0.0, 2.0))
         ways = np.asarray(point) + (ends - point)[:, None] * np.linspace(0.15, 0.95, 9)[:, None]
-        cost = away + 4 * overlap_areas(boxes, _stack([*others, *boxed])).sum(axis=1)
+        cost = away + 4 * compute_overlaps(boxes, _stack([*others, *boxed])).sum(axis=1)
         cost += 80 * _within(ways.reshape(-1, 2), _stack(boxed)).sum(axis=1).reshape(len(boxes), -1).sum(axis=1)
         cost += 80 * _within(np.asarray(lines, dtype=np.float64).reshape(-1, 2), boxes).sum(axis=0)
         best = int(np.argmin(cost))
@@ -65,12 +65,12 @@ def place_labels(
     return placed
 
 
-def overlap_areas(first: Boxes, second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+def compute_overlaps(first: Boxes, second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """Return the area of the overlap of each box of the first with each of the second.
 
     Example:
         >>> boxes = np.array([[3.0, 2.0, 9.0, 9.0], [4.0, 0.0, 5.0, 1.0]])
-        >>> overlap_areas(np.array([[0.0, 0.0, 4.0, 4.0]]), boxes).tolist()
+        >>> compute_overlaps(np.array([[0.0, 0.0, 4.0, 4.0]]), boxes).tolist()
         [[2.0, 0.0]]
     """
     low = np.maximum(first[:, None, :2], second[None, :, :2])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseguard.record import LayerBound
-from sparseguard.report.charts.axis import linear_axis
+from sparseguard.report.charts.axis import fit_linear_axis
 
 UNLIMITED = 99.9
 """From here on a PSNR, which is capped at 100 dB, means the image itself."""
@@ -40,7 +40,7 @@ def draw_layers(layers: Sequence[LayerBound], highest: float) -> LayerChart:
         layers: from the image to the tap.
         highest: the highest PSNR on the axis, the same for all defenses.
     """
-    axis = linear_axis([highest], zero=True)
+    axis = fit_linear_axis([highest], zero=True)
 
     def x(psnr: float) -> float:
         return WIDTH * min(max(axis.fraction(psnr), 0.0), 1.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparseguard.record import FeatureInversionAttack, Record
-from sparseguard.report.charts.axis import Axis, linear_axis, logarithmic_axis
+from sparseguard.report.charts.axis import Axis, fit_linear_axis, fit_logarithmic_axis
 
 COLOURS = 6
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 270.0, 26.0, 150.0
@@ -110,8 +110,8 @@ def _draw(
     points = [point for lines in by_defense.values() for _, line in lines for point in line]
     if not points:
         return None
-    x_axis = linear_axis([index for index, _ in points], zero=True)
-    y_axis = (logarithmic_axis if log else linear_axis)([value for _, value in points])
+    x_axis = fit_linear_axis([index for index, _ in points], zero=True)
+    y_axis = (fit_logarithmic_axis if log else fit_linear_axis)([value for _, value in points])
     labels = dict.fromkeys(label for lines in by_defense.values() for label, _ in lines)
     styles = {label: rank for rank, label in enumerate(labels)}
     panels = tuple(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparseguard.report.analysis.summary import Row
-from sparseguard.report.charts.axis import linear_axis
+from sparseguard.report.charts.axis import fit_linear_axis
 from sparseguard.report.text.numbers import MISSING, format_number, format_signed
 
 LABEL_WIDTH = 220
@@ -57,7 +57,7 @@ class OverviewChart:
 def draw_overview(rows: Sequence[Row]) -> OverviewChart:
     """Return the chart of a comparison's rows, in their order, with one axis for all of them."""
     leaks = [leak for row in rows for split in ("private", "test") if (leak := _leak(row, split)) is not None]
-    axis = linear_axis(leaks or [1.0], zero=True, least=1.0)
+    axis = fit_linear_axis(leaks or [1.0], zero=True, least=1.0)
 
     def x(leak: float) -> float:
         return LABEL_WIDTH + LEAK_WIDTH * axis.fraction(leak)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparseguard.report.analysis.names import UNDEFENDED
 from sparseguard.report.analysis.pareto_front import Pareto, Point
-from sparseguard.report.charts.axis import Axis, linear_axis
+from sparseguard.report.charts.axis import Axis, fit_linear_axis
 from sparseguard.report.charts.label_placement import LETTER, LINE, Box, Label, Position, place_labels
 from sparseguard.report.text.numbers import format_number
 
@@ -84,8 +84,8 @@ def draw_pareto(pareto: Pareto, max_drop: float) -> ParetoChart:
     """Return the plot of a tap's points, with a line at the accuracy that may be lost."""
     points = pareto.points
     scales = _Scales(
-        linear_axis([point.accuracy for point in points], least=0.02),
-        linear_axis([*(point.psnr for point in points), *(pareto.floors or ())], least=1.0),
+        fit_linear_axis([point.accuracy for point in points], least=0.02),
+        fit_linear_axis([*(point.psnr for point in points), *(pareto.floors or ())], least=1.0),
     )
     positions = [scales.place(point.accuracy, point.psnr) for point in points]
     best = sorted((index for index, point in enumerate(points) if point.frontier), key=lambda index: positions[index])

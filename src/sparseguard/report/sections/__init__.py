@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparseguard.core.component_table import ComponentTable
 from sparseguard.report.analysis.record_group import RecordGroup
 from sparseguard.report.section import Section
 from sparseguard.report.sections.attacks import Attacks
@@ -36,8 +37,15 @@ SECTIONS: list[Section[Any]] = [
     Provenance(),
 ]
 
+THIRD_PARTY_SECTIONS: ComponentTable[Section[Any]] = ComponentTable("sparseguard.report_sections", Section, {})
+"""Sections of other distributions; they follow those above."""
+
 
 def collect_sections(group: RecordGroup) -> list[tuple[Section[Any], Any]]:
     """Return the sections that have something to show of a group, each with what it shows."""
-    collected = ((section, section.collect(group)) for section in SECTIONS if group.kind in section.kinds)
+    collected = (
+        (section, section.collect(group))
+        for section in (*SECTIONS, *THIRD_PARTY_SECTIONS.values())
+        if group.kind in section.kinds
+    )
     return [(section, data) for section, data in collected if data is not None]

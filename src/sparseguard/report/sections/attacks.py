@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparseguard.record import Case, FeatureInversionAttack, MetricDescription, Record
-from sparseguard.report.analysis.adversary import Adversary, chosen_attack, list_adversaries
-from sparseguard.report.analysis.aggregate import score_intervals
+from sparseguard.report.analysis.adversary import Adversary, find_chosen_attack, list_adversaries
+from sparseguard.report.analysis.aggregate import compute_intervals
 from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
@@ -102,7 +102,7 @@ def _case(record: Record, group: RecordGroup) -> CaseAttacks:
         (attack.name, metric)
         for adversary in list_adversaries(record)
         for metric in group.metrics
-        if (attack := chosen_attack(record, adversary, metric))
+        if (attack := find_chosen_attack(record, adversary, metric))
     }
     unknown = MetricDescription(label="", digits=3, direction="higher")
     return CaseAttacks(
@@ -111,6 +111,6 @@ def _case(record: Record, group: RecordGroup) -> CaseAttacks:
         metrics={name: descriptions.get(name, unknown.model_copy(update={"label": name})) for name in names},
         set_metrics=list(set_names),
         chosen=chosen,
-        intervals=score_intervals(record, group.pictures),
+        intervals=compute_intervals(record, group.pictures),
         residuals=any(attack.residuals for attack in record.attacks),
     )

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparseguard.record import Bound, Case, Record
-from sparseguard.report.analysis.aggregate import mean_over_seeds
+from sparseguard.report.analysis.aggregate import average_over_seeds
 from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.charts.layers import UNLIMITED, LayerChart, draw_layers
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
-from sparseguard.report.text.figures import figure_label, format_figure
+from sparseguard.report.text.figures import format_figure, label_figure
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def _row(seeds: Sequence[Bound]) -> BoundRow:
     first = next((bound for bound in seeds if bound.values or bound.layers), seeds[0])
     figures = []
     for name in first.values:
-        mean = mean_over_seeds(bound.values[name] for bound in seeds if name in bound.values)
+        mean = average_over_seeds(bound.values[name] for bound in seeds if name in bound.values)
         if mean:
-            figures.append((figure_label(name), format_figure(name, mean)))
+            figures.append((label_figure(name), format_figure(name, mean)))
     reason = None if first.values or first.layers else first.reason
     return BoundRow(_name(first), first.meaning, tuple(figures), reason, first.n)

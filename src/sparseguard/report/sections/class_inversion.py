@@ -40,8 +40,8 @@ class ClassInversion(Section[ClassData]):
         return render_html(
             "class_inversion.html.j2",
             report=report,
-            nearness=class_wording.image_score_names(report),
-            sets=class_wording.set_score_names(report),
+            nearness=class_wording.list_image_scores(report),
+            sets=class_wording.list_set_scores(report),
             with_images=group.options.with_images,
             sheets=draw_class_sheets(group, report) if group.options.with_images else [],
             words=class_wording,

@@ -12,8 +12,8 @@ from sparseguard.report.analysis.aggregate import (
     Difference,
     SeedMean,
     average_comparisons,
+    average_over_seeds,
     find_comparison,
-    mean_over_seeds,
 )
 from sparseguard.report.analysis.names import SPLITS
 from sparseguard.report.analysis.per_image import PicturesBySlug
@@ -136,8 +136,8 @@ def _measure(scored: Sequence[Scored], pictures: PicturesBySlug, metric: str, sp
     ]
     references = (_reference(record, attack, metric, split) for record, attack in measured)
     return ControlMeasure(
-        control=mean_over_seeds(attack.scores[split][metric].mean for _, attack in measured),
-        attack=mean_over_seeds(mean for mean in references if mean is not None),
+        control=average_over_seeds(attack.scores[split][metric].mean for _, attack in measured),
+        attack=average_over_seeds(mean for mean in references if mean is not None),
         difference=average_comparisons(comparisons, pictures),
     )
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseguard.record import Record
-from sparseguard.report.analysis.aggregate import SeedMean, mean_over_seeds
+from sparseguard.report.analysis.aggregate import SeedMean, average_over_seeds
 from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
-from sparseguard.report.text.figures import figure_label, format_figure
+from sparseguard.report.text.figures import format_figure, label_figure
 
 COLUMNS = {"epsilon": "ε", "delta": "δ", "reconstruction_bound": "reconstruction bound"}
 """Figures with a column of their own where any defense computes them."""
@@ -54,7 +54,7 @@ class DefenseCosts(Section[list[TargetRow]]):
             taps=len({row.tap for row in data}),
             columns={name: words for name, words in COLUMNS.items() if name in names},
             others=[name for name in names if name not in COLUMNS],
-            figure_label=figure_label,
+            label_figure=label_figure,
             format_figure=format_figure,
         )
 
@@ -75,7 +75,7 @@ def _row(cell: Sequence[Record]) -> TargetRow:
     features = [record.features for record in cell if record.features]
     figures = [target.defense.figures() for target in targets]
     means = {
-        name: mean_over_seeds(each[name] for each in figures if name in each)
+        name: average_over_seeds(each[name] for each in figures if name in each)
         for name in dict.fromkeys(name for each in figures for name in each)
     }
     return TargetRow(
@@ -87,8 +87,10 @@ def _row(cell: Sequence[Record]) -> TargetRow:
         seeds=len(cell),
         parameters=next((target.parameters for target in targets), None),
         dimension=next((each.dimension for each in features), None),
-        effective_rank=mean_over_seeds(each.effective_rank for each in features),
+        effective_rank=average_over_seeds(each.effective_rank for each in features),
         step_flops=next((target.step_flops for target in targets if target.step_flops is not None), None),
-        relative_cost=mean_over_seeds(target.relative_cost for target in targets if target.relative_cost is not None),
+        relative_cost=average_over_seeds(
+            target.relative_cost for target in targets if target.relative_cost is not None
+        ),
         figures={name: mean for name, mean in means.items() if mean},
     )

@@ -13,17 +13,23 @@ from sparseguard.record import Record
 from sparseguard.report.analysis.adversary import (
     BLACK_BOX,
     Adversary,
-    chosen_attack,
+    find_chosen_attack,
     list_adversaries,
     sort_adversaries,
 )
 from sparseguard.report.analysis.aggregate import Difference, average_differences
 from sparseguard.report.analysis.names import SPLITS, UNDEFENDED
-from sparseguard.report.analysis.per_image import ImageScores, PicturesBySlug, image_scores, same_images, subtract
+from sparseguard.report.analysis.per_image import (
+    ImageScores,
+    PicturesBySlug,
+    same_images,
+    select_image_scores,
+    subtract,
+)
 from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
-from sparseguard.report.terminal.style import empty_table, group_title
+from sparseguard.report.terminal.style import format_group_title, make_table
 from sparseguard.report.text.numbers import MISSING, format_interval, format_number, format_signed
 
 Pairs = Sequence[tuple[Record, Record]]
@@ -135,11 +141,11 @@ def _measures(
 def _subtract(
     record: Record, base: Record, pictures: PicturesBySlug, adversary: Adversary, metric: str, split: str
 ) -> ImageScores | None:
-    attack, base_attack = chosen_attack(record, adversary, metric), chosen_attack(base, adversary, metric)
+    attack, base_attack = find_chosen_attack(record, adversary, metric), find_chosen_attack(base, adversary, metric)
     if attack is None or base_attack is None or not same_images(record, base, split):
         return None
-    first = image_scores(record, pictures, attack, split, metric)
-    second = image_scores(base, pictures, base_attack, split, metric)
+    first = select_image_scores(record, pictures, attack, split, metric)
+    second = select_image_scores(base, pictures, base_attack, split, metric)
     return subtract(first, second) if first and second else None
 
 
@@ -149,7 +155,7 @@ def _table(data: DifferenceData) -> Table:
         "Image by image on the same private images; in brackets the bootstrap 95 % interval of the mean over images.",
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in group.rows) else []),
     ]
-    table = empty_table(f"{group_title(group)}: differences", notes)
+    table = make_table(f"{format_group_title(group)}: differences", notes)
     table.add_column("first minus second", overflow="fold", max_width=34)
     for metric in group.metrics.values():
         table.add_column(metric.label, overflow="fold", max_width=18)

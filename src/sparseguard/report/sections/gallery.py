@@ -9,12 +9,12 @@ from sparseguard.record import FeatureInversionAttack, Record
 from sparseguard.report.analysis.adversary import (
     BLACK_BOX,
     Adversary,
-    chosen_attack,
+    find_chosen_attack,
     list_adversaries,
     sort_adversaries,
 )
 from sparseguard.report.analysis.names import UNDEFENDED
-from sparseguard.report.analysis.per_image import PicturesBySlug, image_scores
+from sparseguard.report.analysis.per_image import PicturesBySlug, select_image_scores
 from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.html.pictures import Picture, Strip, draw_tile
@@ -88,7 +88,7 @@ def draw_sheet(group: RecordGroup) -> Sheet | None:
 def _attacked_everywhere(records: Sequence[Record], pictures: PicturesBySlug) -> set[int]:
     """Return the indices of the images that the chosen attack of every record and adversary reconstructed."""
     chosen = (
-        (record, chosen_attack(record, adversary, "psnr"))
+        (record, find_chosen_attack(record, adversary, "psnr"))
         for record in records
         for adversary in list_adversaries(record)
     )
@@ -101,7 +101,9 @@ def _choose_images(
 ) -> tuple[list[tuple[str, list[int]]], str]:
     """Return groups of indices of images, and the rule they were chosen by."""
     originals = _gallery(base, pictures, None)
-    candidates = (chosen_attack(base, each, "psnr") for each in (BLACK_BOX, *sort_adversaries(list_adversaries(base))))
+    candidates = (
+        find_chosen_attack(base, each, "psnr") for each in (BLACK_BOX, *sort_adversaries(list_adversaries(base)))
+    )
     attack = next((each for each in candidates if each), None)
     scores = _scores(base, pictures, attack) if attack else {}
     known = [index for index in originals if index in scores]
@@ -124,7 +126,7 @@ def _choose_images(
 
 
 def _strip(record: Record, pictures: PicturesBySlug, adversary: Adversary, indices: Sequence[int]) -> Strip:
-    attack = chosen_attack(record, adversary, "psnr")
+    attack = find_chosen_attack(record, adversary, "psnr")
     label = f"{record.case.defense}, {adversary.label}"
     if attack is None:
         return Strip(label, "no attack chosen")
@@ -151,5 +153,5 @@ def _gallery(record: Record, pictures: PicturesBySlug, attack: FeatureInversionA
 
 
 def _scores(record: Record, pictures: PicturesBySlug, attack: FeatureInversionAttack) -> dict[int, float]:
-    scores = image_scores(record, pictures, attack, "private", "psnr")
+    scores = select_image_scores(record, pictures, attack, "private", "psnr")
     return dict(zip(scores.indices.tolist(), scores.values.tolist(), strict=True)) if scores else {}

@@ -16,7 +16,7 @@ from sparseguard.report.analysis.record_group import Kind, RecordGroup
 from sparseguard.report.charts.pareto import draw_pareto
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
-from sparseguard.report.terminal.style import empty_table, group_title
+from sparseguard.report.terminal.style import format_group_title, make_table
 from sparseguard.report.text.numbers import format_number, format_signed
 from sparseguard.stats import SIGNIFICANCE
 
@@ -72,7 +72,7 @@ def _table(group: RecordGroup, matched: MatchedAccuracy) -> Table:
         notes.append(f"Defenses have {least} to {most} variants; the best of more variants leaks less by chance.")
     if matched.too_few:
         notes.append("These are too few images to show it of any variant.")
-    table = empty_table(f"{group_title(group)}: at matched accuracy", notes)
+    table = make_table(f"{format_group_title(group)}: at matched accuracy", notes)
     table.add_column("defense", overflow="fold", max_width=17)
     table.add_column("variant", overflow="fold", max_width=20)
     table.add_column("accuracy\n(drop)", overflow="fold", max_width=9)

@@ -14,7 +14,7 @@ from sparseguard.report.analysis.summary import Measure, Row
 from sparseguard.report.charts.overview import draw_overview
 from sparseguard.report.html.environment import render_html
 from sparseguard.report.section import Section
-from sparseguard.report.terminal.style import count_flags, empty_table, group_title
+from sparseguard.report.terminal.style import count_flags, format_group_title, make_table
 from sparseguard.report.text.numbers import MISSING, format_chance, format_mean, format_number
 from sparseguard.report.text.run_size import describe_run_size
 from sparseguard.report.text.wording import describe_adversary, describe_direction, describe_identification
@@ -75,7 +75,7 @@ def _summary_table(group: RecordGroup) -> Table:
         *(["± is the standard deviation over seeds."] if any(row.seeds > 1 for row in rows) else []),
         *_failures(rows),
     ]
-    table = empty_table(group_title(group), notes)
+    table = make_table(format_group_title(group), notes)
     table.add_column("defense", overflow="fold", max_width=24)
     table.add_column("knowledge", overflow="fold", max_width=11)
     table.add_column("accuracy", overflow="fold", max_width=8)
@@ -106,7 +106,7 @@ def _summary_cells(row: Row, repeated: bool, metrics: dict[str, MetricDescriptio
 
 def _full_table(group: RecordGroup) -> Table:
     metrics, rows = group.metrics, group.rows
-    table = empty_table(group_title(group), _notes(group))
+    table = make_table(format_group_title(group), _notes(group))
     table.add_column("defense", overflow="fold", max_width=17)
     table.add_column("accuracy", overflow="fold", max_width=9)
     for metric in metrics.values():

@@ -12,7 +12,7 @@ from sparseguard.record import Record
 from sparseguard.report.analysis.aggregate import SeedMean
 from sparseguard.report.analysis.class_report import ClassReport
 from sparseguard.report.analysis.class_summary import ClassMeasure, ClassRow
-from sparseguard.report.terminal.style import count_flags, empty_table
+from sparseguard.report.terminal.style import count_flags, make_table
 from sparseguard.report.text.class_wording import (
     ACCURACY,
     AUC,
@@ -20,19 +20,19 @@ from sparseguard.report.text.class_wording import (
     LEGEND,
     PSNR,
     SSIM,
-    class_title,
     describe_classes,
     describe_evaluators,
     describe_pairing,
     describe_prior,
+    find_score_name,
+    format_class_title,
     format_fraction,
     format_score,
     format_score_mean,
-    image_score_names,
     join_scores,
+    list_image_scores,
+    list_set_scores,
     list_unavailable,
-    score_name,
-    set_score_names,
 )
 from sparseguard.report.text.numbers import MISSING, format_interval, format_mean
 from sparseguard.report.text.run_size import describe_run_size
@@ -50,7 +50,7 @@ def tabulate_summary(report: ClassReport) -> Table:
         "attacked class, and that of as many images made without an attack. Flags: of checks, ! not expected.",
         *_failures(report.rows),
     ]
-    table = empty_table(class_title(report), notes)
+    table = make_table(format_class_title(report), notes)
     table.add_column("defense", overflow="fold", max_width=24)
     table.add_column("attack", overflow="fold", max_width=20)
     table.add_column("accuracy", overflow="fold", max_width=8)
@@ -62,7 +62,7 @@ def tabulate_summary(report: ClassReport) -> Table:
         defense, accuracy = ("", "") if repeated else (row.defense, _accuracy(row.accuracy))
         flags = "" if repeated else count_flags(row.flags)
         attack = row.attack or ("failed" if row.status == "failed" else "no attack")
-        names = (score_name(report, ACCURACY, evaluator.name) for evaluator in report.evaluators)
+        names = (find_score_name(report, ACCURACY, evaluator.name) for evaluator in report.evaluators)
         scores = [join_scores(report, name, row.scores[name], "chance") if name in row.scores else "" for name in names]
         name = f"{attack} (control)" if row.control else attack
         table.add_row(*map(Text, (defense, name, accuracy, *scores, flags)))
@@ -78,13 +78,13 @@ def tabulate_classes(report: ClassReport, records: Sequence[Record]) -> list[Tab
     tables = [_accuracy_table(report, records)]
     if report.measured:
         tables.append(_nearness_table(report))
-        tables += [_set_table(report)] if set_score_names(report) else []
+        tables += [_set_table(report)] if list_set_scores(report) else []
         tables += [_table_by_class(report)] if 0 < len(report.classes) <= MAX_CLASSES else []
     return [*tables, *([_prior_table(report)] if report.priors else [])]
 
 
 def _accuracy_table(report: ClassReport, records: Sequence[Record]) -> Table:
-    table = empty_table(class_title(report), _notes(report, records))
+    table = make_table(format_class_title(report), _notes(report, records))
     table.add_column("defense", overflow="fold", max_width=DEFENSE)
     table.add_column("attack", overflow="fold", max_width=ATTACK)
     table.add_column("target\naccur.", overflow="fold", max_width=6)
@@ -110,7 +110,7 @@ def _accuracy_table(report: ClassReport, records: Sequence[Record]) -> Table:
 
 
 def _accuracy_cells(report: ClassReport, row: ClassRow, evaluator: str) -> list[str]:
-    name = score_name(report, ACCURACY, evaluator)
+    name = find_score_name(report, ACCURACY, evaluator)
     measure = row.scores.get(name)
     if measure is None:
         return ["n/a"] * 4
@@ -139,7 +139,7 @@ def _agreement(row: ClassRow) -> str:
 
 
 def _nearness_table(report: ClassReport) -> Table:
-    names = image_score_names(report)
+    names = list_image_scores(report)
     missing = any(name in row.scores and row.scores[name].reasons for row in report.measured for name in names)
     notes = [
         "Value / chance / unseen: the attack's images; as many made without an attack; the attack's images by the "
@@ -149,7 +149,7 @@ def _nearness_table(report: ClassReport) -> Table:
         "attack's images separates private from never-seen images of the class; 0.5: not at all.",
         *(["n/a: not available."] if missing else []),
     ]
-    table = empty_table(f"{class_title(report)}: nearness to private images", notes)
+    table = make_table(f"{format_class_title(report)}: nearness to private images", notes)
     table.add_column("defense:\nattack", overflow="fold", max_width=LABEL)
     table.add_column("evaluator", overflow="fold", max_width=9)
     for words in (DISTANCE, PSNR, SSIM):
@@ -159,9 +159,9 @@ def _nearness_table(report: ClassReport) -> Table:
         for index, evaluator in enumerate(_evaluators(report, row)):
             scores = [
                 _three(report, name, row.scores.get(name))
-                for name in (score_name(report, label, evaluator) for label in (DISTANCE, PSNR, SSIM))
+                for name in (find_score_name(report, label, evaluator) for label in (DISTANCE, PSNR, SSIM))
             ]
-            name = score_name(report, AUC, evaluator)
+            name = find_score_name(report, AUC, evaluator)
             auc = _with_interval(report, name, row.scores[name]) if name in row.scores else ""
             table.add_row(*map(Text, (_label(row) if index == 0 else "", evaluator, *scores, auc)))
     return table
@@ -176,13 +176,13 @@ def _three(report: ClassReport, name: str, measure: ClassMeasure | None) -> str:
 
 
 def _set_table(report: ClassReport) -> Table:
-    names = set_score_names(report)
+    names = list_set_scores(report)
     notes = [
         "Value / chance, of all images at once against the private images of the attacked classes. Lower FD, FID and "
         "KID and higher precision, recall, density and coverage mean nearer.",
         *(f"{line}." for line in list_unavailable(report.measured)),
     ]
-    table = empty_table(f"{class_title(report)}: sets of images", notes)
+    table = make_table(f"{format_class_title(report)}: sets of images", notes)
     table.add_column("defense:\nattack", overflow="fold", max_width=LABEL)
     for name in names:
         metric = report.metrics[name]
@@ -207,7 +207,7 @@ def _table_by_class(report: ClassReport) -> Table:
     notes = [
         f"Lines: attack accuracy@1 by {', by '.join(evaluators)}; in brackets the target's confidence in the answer."
     ]
-    table = empty_table(f"{class_title(report)}: class by class", notes)
+    table = make_table(f"{format_class_title(report)}: class by class", notes)
     table.add_column("defense:\nattack", overflow="fold", max_width=LABEL)
     for name in report.classes:
         table.add_column(name, overflow="fold", max_width=max(7, 82 // len(report.classes) - 1))
@@ -223,7 +223,7 @@ def _table_by_class(report: ClassReport) -> Table:
 
 
 def _prior_table(report: ClassReport) -> Table:
-    table = empty_table(f"{class_title(report)}: priors", [])
+    table = make_table(f"{format_class_title(report)}: priors", [])
     table.add_column("attack", overflow="fold", max_width=16)
     table.add_column("prior", overflow="fold", max_width=14)
     descriptions = [describe_prior(use.prior, report.classes) for use in report.priors]

@@ -12,7 +12,7 @@ from sparseguard.record import Flag
 from sparseguard.report.analysis.record_group import RecordGroup
 
 
-def empty_table(title: str, notes: Sequence[str]) -> Table:
+def make_table(title: str, notes: Sequence[str]) -> Table:
     """Return a table without columns: title above, a note a line below."""
     return Table(
         title=Text(title),
@@ -23,7 +23,7 @@ def empty_table(title: str, notes: Sequence[str]) -> Table:
     )
 
 
-def group_title(group: RecordGroup) -> str:
+def format_group_title(group: RecordGroup) -> str:
     """Return the heading of a group of feature inversion."""
     return f"{group.records[0].threat.title} · {group.case.dataset} · {group.case.backbone}"
 

@@ -41,7 +41,7 @@ LEGEND = (
 )
 
 
-def class_title(report: ClassReport) -> str:
+def format_class_title(report: ClassReport) -> str:
     """Return the heading of a comparison of class inversion."""
     return f"Classes: {report.title} · {report.dataset} · {report.backbone}"
 
@@ -67,19 +67,19 @@ def join_scores(report: ClassReport, name: str, measure: ClassMeasure, *referenc
     return " / ".join(format_score_mean(report, name, value) for value in values)
 
 
-def score_name(report: ClassReport, label: str, network: str) -> str:
+def find_score_name(report: ClassReport, label: str, network: str) -> str:
     """Return the name of the score with this label by this network; empty where there is none."""
     names = (name for name, metric in report.metrics.items() if (metric.label, metric.network) == (label, network))
     return next(names, "")
 
 
-def image_score_names(report: ClassReport) -> list[str]:
+def list_image_scores(report: ClassReport) -> list[str]:
     """Return the names of scores of nearness of single images to private ones."""
     labels = (DISTANCE, PSNR, SSIM, AUC)
     return [name for name in _score_names(report) if report.metrics[name].label.startswith(labels)]
 
 
-def set_score_names(report: ClassReport) -> list[str]:
+def list_set_scores(report: ClassReport) -> list[str]:
     """Return the names of scores of many images at once."""
     return [name for name in _score_names(report) if report.metrics[name].of_set]
 

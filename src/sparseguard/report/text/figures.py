@@ -5,11 +5,11 @@ from __future__ import annotations
 from sparseguard.report.analysis.aggregate import SeedMean
 
 
-def figure_label(name: str) -> str:
+def label_figure(name: str) -> str:
     """Return a figure's name in words.
 
     Example:
-        >>> figure_label("null_from_mean_psnr"), figure_label("mse_error")
+        >>> label_figure("null_from_mean_psnr"), label_figure("mse_error")
         ('null from mean', 'mse error')
     """
     words = name.removesuffix("_psnr").removesuffix("_rise").replace("_", " ")

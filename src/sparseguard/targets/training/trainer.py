@@ -172,7 +172,7 @@ def _evaluate(
 
 
 def build_optimizer(model: nn.Module, fit: Fit) -> torch.optim.Optimizer:
-    """Return the optimizer of `fit` for the trainable parameters; weight decay on dense and convolution weights only."""
+    """Return the optimizer of the trainable parameters; weight decay on dense and convolution weights only."""
     decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

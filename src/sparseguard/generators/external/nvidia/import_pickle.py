@@ -14,7 +14,7 @@ from sparseguard.generators.card import PriorCard
 from sparseguard.generators.external.nvidia.checkout import Network, check_checkout
 from sparseguard.generators.external.nvidia.prior import OfficialConstruction, OfficialPrior
 from sparseguard.generators.external.nvidia.unpickled import Unpickled, rebuild, unpickle
-from sparseguard.generators.library import save_prior
+from sparseguard.generators.storage import save_prior
 from sparseguard.generators.validation import check_images
 
 OUTPUT = (-1.0, 1.0)

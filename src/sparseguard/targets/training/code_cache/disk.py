@@ -9,7 +9,7 @@ from pathlib import Path
 
 import filelock
 
-from sparseguard.core.atomic_io import explained, read_tensors, remove_leftovers, write_file, write_tensors
+from sparseguard.core.atomic_io import translate_os_errors, read_tensors, remove_leftovers, write_file, write_tensors
 from sparseguard.core.errors import StoreError
 from sparseguard.targets.training.code_cache.csr import MIB, CompactCodes
 
@@ -56,7 +56,7 @@ class CodeCache:
             return
         meta = {"key": key, "checksum": codes.checksum(), "channels_last": codes.channels_last}
         path = self._path(self.folder, key)
-        with explained(self.folder):
+        with translate_os_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock"):
                 remove_leftovers(self.folder)  # nobody else is writing

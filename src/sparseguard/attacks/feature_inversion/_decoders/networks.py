@@ -17,7 +17,7 @@ class ResidualMLP(nn.Module):
     """Correct a guess by dense layers on the standardized features and the guess.
 
     Args:
-        tap: shape of one observation.
+        tap: shape of the features of one image.
         shape: channels, height and width of the images.
         width: of the hidden layers.
         depth: how many hidden layers.
@@ -32,7 +32,7 @@ class ResidualMLP(nn.Module):
             layers += [nn.Linear(inward, width), nn.LayerNorm(width), nn.SiLU()]
             inward = width
         self.hidden = nn.Sequential(*layers)
-        self.out = zeroed(nn.Linear(inward, pixels))
+        self.out = zero_init(nn.Linear(inward, pixels))
 
     def forward(self, features: Float[Tensor, "n *tap"], guess: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the corrected guess, not clipped."""
@@ -48,7 +48,7 @@ class ResidualDecoder(nn.Module):
     a 1 x 1 convolution and resizing. Two doublings lead to full size, where the guess joins.
 
     Args:
-        tap: shape of one observation, ``(d,)`` or ``(channels, height, width)``.
+        tap: shape of the features of one image, ``(d,)`` or ``(channels, height, width)``.
         shape: channels, height and width of the images.
         width: channels at full size; twice and four times as many at half and quarter size.
         depth: convolutions at full size.
@@ -62,7 +62,7 @@ class ResidualDecoder(nn.Module):
         self.at_quarter = block(4 * width, 2 * width)
         self.at_half = block(2 * width, width)
         self.at_full = nn.Sequential(block(width + c, width), *(block(width, width) for _ in range(depth - 1)))
-        self.out = zeroed(nn.Conv2d(width, c, 3, padding=1))
+        self.out = zero_init(nn.Conv2d(width, c, 3, padding=1))
 
     def forward(self, features: Float[Tensor, "n *tap"], guess: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Return the corrected guess, not clipped."""
@@ -75,7 +75,7 @@ class ResidualDecoder(nn.Module):
 
 
 class Grid(nn.Module):
-    """Spread an observation over a grid: ``(n, *tap)`` to ``(n, channels, height, width)``."""
+    """Spread features over a grid: ``(n, *tap)`` to ``(n, channels, height, width)``."""
 
     def __init__(self, tap: TapShape, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ def block(inward: int, outward: int) -> nn.Module:
     )
 
 
-def zeroed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """Let a layer answer zero before it is trained."""
+def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """Set a layer's parameters to zero, so that it starts with output zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

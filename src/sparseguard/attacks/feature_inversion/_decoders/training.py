@@ -86,7 +86,7 @@ def train_decoder(network: nn.Module, decoding: Decoding, budget: Budget, contex
         return train_supervised(network, problem, schedule)
 
 
-def training_notes(training: TrainingCurve) -> dict[str, float]:
+def training_diagnostics(training: TrainingCurve) -> dict[str, float]:
     """Return epochs trained, the best of them, and the mean squared error on auxiliary_val after it."""
     return {
         "epochs": float(training.periods),

@@ -75,8 +75,8 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
 
     Args:
         settings: batch and probe sizes.
-        leak: the target with its weights.
-        goal: the features of the images.
+        access: to the target with its weights.
+        inputs: the features of the images.
         context: the attacker's images, results of earlier attacks, seed, device.
 
     Attributes:
@@ -120,16 +120,16 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
         errors = {name: mean_squared_error(images[VAL], self.truth) for name, images in candidates.items()}
         best = min(errors, key=lambda name: errors[name])
         self.anchors = candidates[best]
-        self.notes["start_auxiliary_val_mse"] = errors[best]
+        self.diagnostics["start_auxiliary_val_mse"] = errors[best]
         return best
 
     def probe_gradients(self) -> None:
-        """Note the gradients of all rules at the mean image, for some auxiliary_val images."""
+        """Record the gradients of all rules at the mean image, for some auxiliary_val images."""
         device = self.context.device
         features = self.features[VAL][: self.probe_images].to(device)
         mean = self.context.auxiliary.train.images.mean(0, keepdim=True)
         images = mean.expand(len(features), -1, -1, -1).to(device)
-        self.note_gradients(
+        self.record_gradients(
             {rule: feature_loss_gradient(model, images, features, self.scale) for rule, model in self.models.items()}
         )
 
@@ -171,13 +171,13 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
         stages, curve = self.run(plan, VAL, self.depth)
         curves = {f"{VAL} feature loss": curve}
         choice = self.select(stages)
-        helped = not self.anchors or choice.error < self.notes["start_auxiliary_val_mse"]
+        helped = not self.anchors or choice.error < self.diagnostics["start_auxiliary_val_mse"]
         if helped:
             reconstructions[VAL] = self.blend(VAL, stages[choice.depth], choice.fraction)
             for split in [split for split in self.inputs if split != VAL]:
                 stages, curves[f"{split} feature loss"] = self.run(plan, split, choice.depth)
                 reconstructions[split] = self.blend(split, stages[choice.depth], choice.fraction)
-        self.notes |= {
+        self.diagnostics |= {
             **self.describe(plan, choice),
             "search_auxiliary_val_mse": choice.error,
             "searched": float(helped),
@@ -186,7 +186,9 @@ class FeatureSearch(WhiteBoxSearch[Plan]):
         residuals = {
             split: self.feature_losses(images, self.features[split]).sqrt() for split, images in reconstructions.items()
         }
-        return AttackResult(reconstructions=reconstructions, notes=self.notes, curves=curves, residuals=residuals)
+        return AttackResult(
+            reconstructions=reconstructions, diagnostics=self.diagnostics, curves=curves, residuals=residuals
+        )
 
     @torch.no_grad()
     def feature_losses(self, images: Images, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -15,8 +15,8 @@ from sparseguard.attacks._image_transforms import clip_straight_through
 from sparseguard.attacks._white_box import Rule, feature_loss
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
-from sparseguard.attacks.feature_inversion._feature_search import FEATURES, PIXELS, Choice, FeatureSearch
-from sparseguard.attacks.feature_inversion._latent_descent import (
+from sparseguard.attacks.feature_inversion._searches.feature_search import FEATURES, PIXELS, Choice, FeatureSearch
+from sparseguard.attacks.feature_inversion._searches.latent_descent import (
     Group,
     Objective,
     Values,
@@ -100,8 +100,8 @@ class GeneratorSearch(FeatureSearch[GeneratorPlan]):
 
     Args:
         options: settings of the search.
-        leak: the target with its weights.
-        goal: the features of the images.
+        access: to the target with its weights.
+        inputs: the features of the images.
         context: the attacker's images, results of earlier attacks, seed, device; with a prior.
         prior: whose images have the size of those attacked.
     """

@@ -15,7 +15,7 @@ from sparseguard.attacks._descent import Descent, Evaluation, descend_to_lowest,
 from sparseguard.attacks._white_box import Rule, feature_loss
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import AttackContext
-from sparseguard.attacks.feature_inversion._feature_search import (
+from sparseguard.attacks.feature_inversion._searches.feature_search import (
     FEATURES,
     PIXELS,
     VAL,
@@ -68,8 +68,8 @@ class PixelSearch(FeatureSearch[PixelPlan]):
 
     Args:
         options: settings of the search.
-        leak: the target with its weights.
-        goal: the features of the images.
+        access: to the target with its weights.
+        inputs: the features of the images.
         context: the attacker's images, results of earlier attacks, seed, device.
     """
 

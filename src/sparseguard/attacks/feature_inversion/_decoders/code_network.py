@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparseguard.attacks.feature_inversion._decoder_networks import Grid, block, zeroed
+from sparseguard.attacks.feature_inversion._decoders.networks import Grid, block, zero_init
 from sparseguard.numerics.supervised import Batch
 from sparseguard.sparse import Dictionary
 from sparseguard.types import Images
@@ -39,9 +39,9 @@ class CodeNetwork(nn.Module):
         self.trunk = nn.Sequential(block(2 * width + features + channels, width), block(width, width))
         self.support = nn.Conv2d(width, features, 3, padding=1)
         self.sharpness = nn.Parameter(torch.ones(()))
-        self.amplitude = zeroed(nn.Conv2d(width, features, 3, padding=1))
+        self.amplitude = zero_init(nn.Conv2d(width, features, 3, padding=1))
         self.refine = nn.Sequential(
-            block(width + 2 * channels, width), zeroed(nn.Conv2d(width, channels, 3, padding=1))
+            block(width + 2 * channels, width), zero_init(nn.Conv2d(width, channels, 3, padding=1))
         )
 
     def forward(self, features: Tensor, guess: Images, code_guess: Codes) -> tuple[Codes, Codes, Images]:

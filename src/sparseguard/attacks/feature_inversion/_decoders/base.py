@@ -15,16 +15,16 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from sparseguard.attacks.access import ModelAccess
 from sparseguard.attacks.base import Attack, AttackContext, require_features
-from sparseguard.attacks.feature_inversion._decoder_networks import ImageShape, TapShape
-from sparseguard.attacks.feature_inversion._query_augmentation import is_stochastic, training_queries
-from sparseguard.attacks.feature_inversion._train_decoder import (
+from sparseguard.attacks.feature_inversion._decoders.networks import ImageShape, TapShape
+from sparseguard.attacks.feature_inversion._decoders.training import (
     Budget,
     Decoding,
     apply_in_chunks,
     psnr_curve,
     train_decoder,
-    training_notes,
+    training_diagnostics,
 )
+from sparseguard.attacks.feature_inversion._query_augmentation import is_stochastic, training_queries
 from sparseguard.core.config import Count, Positive, settings
 from sparseguard.numerics.ridge import RidgeMap, fit_ridge
 from sparseguard.numerics.standardization import feature_statistics
@@ -105,10 +105,10 @@ class TrainedDecoder(Attack):
 
         budget = Budget(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience)
         corrected.training = train_decoder(network, Decoding(data=data, loss=loss, error=error), budget, context)
-        corrected.notes = {
+        corrected.diagnostics = {
             "penalty": ridge.penalty,
             "ridge_auxiliary_val_psnr": ridge.psnr,
-            **training_notes(corrected.training),
+            **training_diagnostics(corrected.training),
         }
         return corrected
 
@@ -125,7 +125,7 @@ class Corrected:
     device: torch.device
     bounded: bool
     training: TrainingCurve = field(init=False)
-    notes: dict[str, float] = field(init=False)
+    diagnostics: dict[str, float] = field(init=False)
 
     def guess(self, features: Tensor) -> Tensor:
         """Return ridge's guess."""
@@ -153,7 +153,7 @@ def run_decoder(
     return AttackResult(
         reconstructions={split: corrected(features) for split, features in require_features(inputs).items()},
         parameter_change=corrected.training.change,
-        notes=corrected.notes,
+        diagnostics=corrected.diagnostics,
         curves={CURVE: psnr_curve(corrected.training)},
     )
 

@@ -1,0 +1,1 @@
+"""Helpers of trained decoders: their base, networks and training."""

@@ -1,0 +1,1 @@
+"""Helpers of white-box searches for images by their features."""
