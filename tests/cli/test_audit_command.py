@@ -24,7 +24,7 @@ def make():
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Path:
+def inputs(tmp_path: Path) -> Path:
     (tmp_path / "mine.py").write_text(FACTORY)
     source = np.random.default_rng(0)
     for name, count in (("private", 30), ("held_out", 80)):
@@ -35,20 +35,21 @@ def given(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(given: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(inputs: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [
-        "audit", "--model", f"{given / 'mine.py'}:make", "--channels", "1",
-        "--private", str(given / "private.npz"), "--held-out", str(given / "held_out.npz"), "--out", str(given / "out"),
+        "audit", "--model", f"{inputs / 'mine.py'}:make", "--channels", "1",
+        "--private", str(inputs / "private.npz"), "--held-out", str(inputs / "held_out.npz"),
+        "--out", str(inputs / "out"),
     ]  # fmt: skip
     return in_process(*command, *words)
 
 
-def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
-    done = run(given, "--tap", "1", "--json")
+def test_an_invertible_layer_is_severe_and_said_so(inputs: Path) -> None:
+    done = run(inputs, "--tap", "1", "--json")
     assert done.returncode == 0, done.stderr
     (verdict,) = json.loads(done.stdout)["verdicts"]
     assert (verdict["tap"], verdict["severity"]) == ("1", "severe")  # 70 numbers of 64 pixels
-    page = (given / "out" / "report.html").read_text()
+    page = (inputs / "out" / "report.html").read_text()
     assert "data:image" not in page
     assert "<strong>1: severe</strong>" in page
     assert all(
@@ -57,31 +58,31 @@ def test_an_invertible_layer_is_severe_and_said_so(given: Path) -> None:
 
 
 @pytest.mark.slow
-def test_normalization_and_the_order_of_classes_are_the_models(given: Path) -> None:
+def test_normalization_and_the_order_of_classes_are_the_models(inputs: Path) -> None:
     accuracies = []
     for classes in ("0,1", "1,0"):
-        done = run(given, "--tap", "1", "--mean", "0.5", "--std", "0.25", "--classes", classes)
+        done = run(inputs, "--tap", "1", "--mean", "0.5", "--std", "0.25", "--classes", classes)
         assert done.returncode == 0, done.stderr
-        (path,) = (given / "out" / "records").glob("*.json")
+        (path,) = (inputs / "out" / "records").glob("*.json")
         accuracies.append(json.loads(path.read_text())["target"]["accuracy"])
     assert sum(accuracies) == pytest.approx(1)  # two classes, the other way round
 
 
-def test_one_persons_images_can_be_audited(given: Path) -> None:
-    with np.load(given / "private.npz") as arrays:
+def test_one_persons_images_can_be_audited(inputs: Path) -> None:
+    with np.load(inputs / "private.npz") as arrays:
         own = arrays["images"][arrays["labels"] == 1]
-    np.savez(given / "private.npz", images=own[:1], labels=np.array(["1"]))
-    with np.load(given / "held_out.npz") as arrays:
-        np.savez(given / "held_out.npz", images=arrays["images"], labels=arrays["labels"].astype(str))
-    done = run(given, "--tap", "1", "--json")
+    np.savez(inputs / "private.npz", images=own[:1], labels=np.array(["1"]))
+    with np.load(inputs / "held_out.npz") as arrays:
+        np.savez(inputs / "held_out.npz", images=arrays["images"], labels=arrays["labels"].astype(str))
+    done = run(inputs, "--tap", "1", "--json")
     assert done.returncode == 0, done.stderr
     (verdict,) = json.loads(done.stdout)["verdicts"]
     assert verdict["severity"] == "severe"
     assert "1 private image " in verdict["sentences"][1]
 
 
-def test_the_tables_of_an_audit_name_the_tap_and_no_training(given: Path) -> None:
-    words = " ".join(run(given, "--tap", "1", "--full").stdout.split())
+def test_the_tables_of_an_audit_name_the_tap_and_no_training(inputs: Path) -> None:
+    words = " ".join(run(inputs, "--tap", "1", "--full").stdout.split())
     assert "'1' and wants each private image back. Tap: 1." in words
     assert "epochs at most" not in words
     assert "1: SEVERE" in words
@@ -102,17 +103,17 @@ def test_the_tables_of_an_audit_name_the_tap_and_no_training(given: Path) -> Non
         (("--tap", "1", "--size", "9,9"), 3, "does not take images"),
     ],
 )
-def test_mistakes_end_with_their_code(given: Path, words: tuple[str, ...], code: int, message: str) -> None:
-    done = run(given, *words)
+def test_mistakes_end_with_their_code(inputs: Path, words: tuple[str, ...], code: int, message: str) -> None:
+    done = run(inputs, *words)
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
-def test_images_come_as_they_lie(given: Path) -> None:
-    read = read_images(given / "private.npz", ImageFormat(channels=1), Silent())
-    with np.load(given / "private.npz") as arrays:
+def test_images_come_as_they_lie(inputs: Path) -> None:
+    read = read_images(inputs / "private.npz", ImageFormat(channels=1), Silent())
+    with np.load(inputs / "private.npz") as arrays:
         assert (read.pixels[:, 0].numpy() == arrays["images"]).all()
         assert read.labels.tolist() == arrays["labels"].tolist()
     with pytest.raises(DataError):
-        read_images(given / "nothing", ImageFormat(), Silent())
+        read_images(inputs / "nothing", ImageFormat(), Silent())

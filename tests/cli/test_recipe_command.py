@@ -32,8 +32,12 @@ def test_an_old_word_is_one_line_of_notice(tmp_path: Path) -> None:
 
 
 def test_other_warnings_are_shown_as_before(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(UserWarning, match="something else"), print_notices():
-        warnings.simplefilter("always")
-        warnings.warn("old word", DeprecatedWordWarning, stacklevel=1)
-        warnings.warn("something else", UserWarning, stacklevel=1)
+    def warn() -> None:
+        with print_notices():
+            warnings.simplefilter("always")
+            warnings.warn("old word", DeprecatedWordWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="something else"):
+        warn()
     assert capsys.readouterr().err == "sparseguard: old word\n"

@@ -24,7 +24,7 @@ from sparseguard.pipeline.tasks.case import run_case
 from sparseguard.pipeline.tasks.context import ReleasedTarget
 from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.pipeline.tasks.query_cache import cache_outputs
-from sparseguard.pipeline.tasks.record import RunContext, describe_case, failed
+from sparseguard.pipeline.tasks.record import RunContext, describe_case, describe_failure
 from sparseguard.record import Record
 from sparseguard.targets import Target
 
@@ -159,6 +159,6 @@ def _record(this: RunContext, job: PlannedCase, hooked: HookedModel) -> Record:
         subject = ReleasedTarget(key=job.target_key, target=target, model=asked, facts=TrainingFacts())
         record, pictures = run_case(this, job, subject)
     except TrainingError as error:
-        record = failed(this, job, "attack", error)
+        record = describe_failure(this, job, "attack", error)
     this.store.save_record(record, pictures)
     return record

@@ -131,12 +131,12 @@ def test_shares_and_other_sets_give_other_images(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(DATASETS, "other", settings(Other))
     side = 28
-    foreign = select_auxiliary(splits, Conditions(data="other"))
+    foreign = select_auxiliary(splits, Conditions(dataset="other"))
     assert (len(foreign.train), len(foreign.val)) == (200, 50)
     assert not {bytes(image.numpy()) for image in foreign.train.pixels} & own
     side = 20
     with pytest.raises(RecipeError, match=r"have the shape \(1, 20, 28\)"):
-        select_auxiliary(splits, Conditions(data="other"))
+        select_auxiliary(splits, Conditions(dataset="other"))
 
 
 def test_known_private_images_are_learned_from_and_not_attacked(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -375,8 +375,8 @@ def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path
     ("scoring", "message"),
     [
         ({"network": "torchvision"}, "model= and weights="),
-        ({"network": "fashion-net", "weights": "x"}, "weights are those of"),
-        ({"model": "resnet18"}, "model names a network"),
+        ({"network": "fashion-net", "weights": "x"}, "weights are a setting of"),
+        ({"model": "resnet18"}, "model is a setting of"),
         ({"networks": "fashion-net"}, "Did you mean 'network'"),
     ],
 )

@@ -84,12 +84,12 @@ class LatentSearch(WhiteBoxSearch[LatentPlan]):
         attack, labels, storage = self.attack, self.classes.indices, self.context.partial_results
         results = {label: storage.load(f"class-{label}") for label in labels}
         missing = [label for label in labels if results[label] is None]
-        noted = storage.load("notes")
-        if noted is not None:
-            self.diagnostics |= {name: float(value) for name, value in noted.items()}
+        stored = storage.load("notes")
+        if stored is not None:
+            self.diagnostics |= {name: float(value) for name, value in stored.items()}
         if missing:
             self.candidates = self._draw_candidates()
-            plan = self.plan() if noted is None else _restore_plan(self.diagnostics)
+            plan = self.plan() if stored is None else _restore_plan(self.diagnostics)
             diagnostics = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.diagnostics.items()}
             storage.save("notes", diagnostics)
             for label, tensors in self._search_classes(plan, missing):

@@ -40,8 +40,8 @@ class PlugAndPlay(LatentSettings, ClassAttack):
 
     The attack chooses the rate and then, where the target has sparse layers, the rule by which gradients pass them
     (unrolled over the solver's steps, implicit at a converged solution, straight through): those that lower the loss of
-    the released model most in `probe_steps` steps on some candidates. The diagnostics have the losses of all trials and the
-    cosines between the rules' gradients.
+    the released model most in `probe_steps` steps on some candidates. The diagnostics have the losses of all trials and
+    the cosines between the rules' gradients.
 
     Args:
         prior: name or folder of the generator.

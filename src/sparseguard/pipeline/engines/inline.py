@@ -23,7 +23,7 @@ from sparseguard.pipeline.tasks.context import ReleasedTarget
 from sparseguard.pipeline.tasks.priors import Priors
 from sparseguard.pipeline.tasks.query_cache import cache_outputs
 from sparseguard.pipeline.tasks.recipe_config import describe_recipe
-from sparseguard.pipeline.tasks.record import RunContext, describe_case, failed
+from sparseguard.pipeline.tasks.record import RunContext, describe_case, describe_failure
 from sparseguard.pipeline.tasks.train_target import fit_target
 from sparseguard.record import Record, format_json
 
@@ -150,10 +150,10 @@ def _attempt(
     context: RunContext, job: PlannedCase, subject: ReleasedTarget | _Unfit
 ) -> tuple[Record, dict[str, torch.Tensor]]:
     if isinstance(subject, _Unfit):
-        return failed(context, job, "fit", subject.error), {}
+        return describe_failure(context, job, "fit", subject.error), {}
     try:
         if job.threat.goal == "class-inversion":
             return run_class_case(context, job, subject)
         return run_case(context, job, subject)
     except TrainingError as error:
-        return failed(context, job, "attack", error), {}
+        return describe_failure(context, job, "attack", error), {}

@@ -1,4 +1,4 @@
-"""What is written down of a case besides its measurements."""
+"""Parts of a record that do not depend on the kind of attack."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LIBRARIES = ("sparseguard", "torch", "torchmetrics", "numpy", "safetensors", "py
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunContext:
-    """What every case of a run shares."""
+    """Recipe, data and components that all cases of a run share."""
 
     recipe: Recipe
     splits: Splits
@@ -46,18 +46,18 @@ class RunContext:
 
     @cached_property
     def duplicates(self) -> dict[str, int]:
-        """How many private images are also in each other part."""
-        return duplicates(self.splits)
+        """Split to the number of private images it holds too."""
+        return count_duplicates(self.splits)
 
 
-def failed(context: RunContext, job: PlannedCase, stage: str, error: TrainingError) -> Record:
-    """Return the record of a case that has no scores, and why."""
+def describe_failure(context: RunContext, job: PlannedCase, stage: str, error: TrainingError) -> Record:
+    """Return the record of a failed case."""
     failure = Failure(stage=stage, kind=type(error).__name__, message=str(error))
     return make_record(context, job, status="failed", failure=failure, provenance=describe_provenance(context, {}))
 
 
 def make_record(context: RunContext, job: PlannedCase, **content: Any) -> Record:
-    """Return a case's record: what identifies it, and ``content``."""
+    """Return a case's record: its identity, and ``content``."""
     recipe, splits = context.recipe, context.splits
     defense = job.defense
     data = DataFacts(
@@ -91,7 +91,7 @@ def make_record(context: RunContext, job: PlannedCase, **content: Any) -> Record
         "config": describe_recipe(recipe, splits.private.classes),
         "data": data,
         "evaluators": describe_evaluators(context.scorers.evaluators),
-        "claim": find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _one_lambda(defense)),
+        "claim": find_claim(job.threat.name, recipe.dataset.paper_name, defense.name, _scalar_lambda(defense)),
     }
     return Record.model_validate({**shared, **content})
 
@@ -112,17 +112,17 @@ def describe_evaluators(
     }
 
 
-def duplicates(splits: Splits) -> dict[str, int]:
-    """Return how many private images are also, pixel by pixel, in each other part; only parts where there are any."""
+def count_duplicates(splits: Splits) -> dict[str, int]:
+    """Return how many private images are also, pixel by pixel, in each other split; only splits with any."""
     known = {
-        part: {hashlib.sha256(image.numpy().tobytes()).digest() for image in images.pixels}
-        for part, images in splits.by_name().items()
+        split: {hashlib.sha256(image.numpy().tobytes()).digest() for image in images.pixels}
+        for split, images in splits.by_name().items()
     }
-    shared = {part: len(known["private"] & pixels) for part, pixels in known.items() if part != "private"}
-    return {part: count for part, count in shared.items() if count}
+    shared = {split: len(known["private"] & pixels) for split, pixels in known.items() if split != "private"}
+    return {split: count for split, count in shared.items() if count}
 
 
-def _one_lambda(defense: NamedDefense) -> float | None:
+def _scalar_lambda(defense: NamedDefense) -> float | None:
     lambd = defense.describe().get("lambd")
     return lambd if isinstance(lambd, float) else None
 
