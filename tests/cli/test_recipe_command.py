@@ -10,7 +10,7 @@ import pytest
 
 from sparseguard.cli.notices import print_notices
 from sparseguard.core.errors import DeprecatedWordWarning
-from sparseguard.pipeline.recipe.document import recipe_schema
+from sparseguard.pipeline.recipe.validation.document import recipe_schema
 from support.command_line import in_process
 
 

@@ -13,7 +13,7 @@ from sparseguard.core.progress import Silent
 from sparseguard.core.staged_model import Noise, StagedModel
 from sparseguard.sparse import SparseCode2d
 from sparseguard.targets import state_hash
-from sparseguard.types import TargetClasses, ClassResult, Knowledge
+from sparseguard.types import ClassResult, Knowledge, TargetClasses
 from support.priors import tiny_prior
 
 CPU = torch.device("cpu")

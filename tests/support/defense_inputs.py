@@ -9,7 +9,7 @@ import torch
 from sparseguard.core.staged_model import StagedModel
 from sparseguard.defenses.base import Budget, Context
 from sparseguard.targets import BACKBONES
-from sparseguard.types import ImageSet, BatchContext
+from sparseguard.types import BatchContext, ImageSet
 
 BLUEPRINT = BACKBONES["linear-shallow"](width=16).blueprint(3)
 

@@ -17,6 +17,6 @@ def _describe() -> None:
 @recipe_app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of recipes, from which editors complete and check them."""
-    from sparseguard.pipeline.recipe.document import recipe_schema
+    from sparseguard.pipeline.recipe.validation.document import recipe_schema
 
     print_json(recipe_schema())

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from sparseguard.core.atomic_io import (
-    translate_os_errors,
     read_tensors,
     remove_leftovers,
+    translate_os_errors,
     write_file,
     write_folder,
     write_tensors,

@@ -115,7 +115,7 @@ def _attacks(record: Record) -> list[Any]:
     """Return attacks that a recipe may have for the case's threat."""
     if record.threat.goal == "class-inversion":
         return [_entry(attack) for attack in record.config.class_attacks]
-    return ["mean-image"]
+    return ["ridge"]
 
 
 def _entry(component: LabeledComponent) -> dict[str, Any]:

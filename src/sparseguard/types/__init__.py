@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sparseguard.types.attacks import FLOORS, AttackInput, AttackResult, AttackInputs, Knowledge, Observation, Released
-from sparseguard.types.class_attacks import TargetClasses, ClassResult
+from sparseguard.types.attacks import FLOORS, AttackInput, AttackInputs, AttackResult, Knowledge, Observation, Released
+from sparseguard.types.class_attacks import ClassResult, TargetClasses
 from sparseguard.types.datasets import AuxiliaryData, Images, ImageSet, Labels, Splits, as_unit_float
 from sparseguard.types.training import BatchContext, EpochContext, Phase
 

@@ -256,7 +256,7 @@ def test_a_stopped_run_resumes_to_the_same_numbers(tiny_file: Path, tmp_path: Pa
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert list((tmp_path / "stopped").rglob(".partial-*")) == []
     straight = subprocess.run([*command[:-1], str(tmp_path / "straight")], capture_output=True, text=True, check=True)
-    assert straight.stdout == finished.stdout
+    assert straight.stdout.replace("straight", "stopped") == finished.stdout
 
 
 def test_an_attack_that_fails_names_itself(

@@ -13,8 +13,8 @@ import pytest
 from sparseguard import ATTACKS, CLASS_ATTACKS, DEFENSES, parse_recipe, settings
 from sparseguard.core.errors import RecipeError
 from sparseguard.defenses import Defense
-from sparseguard.pipeline.recipe.document import recipe_schema
 from sparseguard.pipeline.recipe.loading import shipped_recipes
+from sparseguard.pipeline.recipe.validation.document import recipe_schema
 
 ROOT = Path(__file__).parents[3]
 RECIPES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "recipes").glob("*.toml"))}

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sparseguard.core.errors import RecipeError
 from sparseguard.defenses import DEFENSES
 from sparseguard.defenses.combined import split_name
-from sparseguard.pipeline.recipe.expansion import expand_sweep
 from sparseguard.pipeline.recipe.loading import parse_recipe
+from sparseguard.pipeline.recipe.validation.expansion import expand_sweep
 
 
 @given(st.lists(st.sampled_from(sorted(DEFENSES)), min_size=1, max_size=4))

@@ -11,9 +11,9 @@ from sparseguard.data.datasets.fashion_mnist import CLASSES
 from sparseguard.metrics import psnr
 from sparseguard.pipeline import limit_batch_size, load_recipe, parse_recipe, run
 from sparseguard.pipeline.plan.cases import plan_cases
-from sparseguard.pipeline.scoring.classes import ClassScores, LabeledImages, AttackImages, shuffled_patches
-from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
 from sparseguard.pipeline.plan.classes import select_classes
+from sparseguard.pipeline.scoring.classes import AttackImages, ClassScores, LabeledImages, shuffled_patches
+from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
 from sparseguard.record import read_pictures, read_record
 from sparseguard.types import Knowledge
 from support.priors import tiny_folder
@@ -190,15 +190,15 @@ def test_the_attacked_classes_are_those_no_prior_has_seen(recipe, tmp_path):
     ("change", "message"),
     [
         ({"attacks": ["plug-and-play"]}, "needs a prior"),
-        ({"attacks": ["pixel-inversion"]}, "needs an attack on classes"),
+        ({"attacks": ["pixel-inversion"]}, "needs a class inversion"),
         ({"attacks": [attack("x", preset="nothing")]}, "unknown preset 'nothing'"),
         ({"attacks": [attack("x", conditions={"queries": 2})]}, "unknown key 'conditions'"),
-        ({"attacks": [attack("x"), "ridge"]}, "no threat of this recipe is one 'ridge' can carry out"),
-        ({"threats": ["split"]}, "needs at least one attack on outputs"),
+        ({"attacks": [attack("x"), "ridge"]}, "'ridge' fits no threat of this recipe"),
+        ({"threats": ["split"]}, "needs at least one black-box attack"),
         ({"threats": [{"name": "plug-and-play", "classes": ["Hat"]}]}, "unknown class 'Hat'"),
-        ({"threats": [{"name": "plug-and-play", "classes": "Shirt"}]}, "must be a list of class names"),
+        ({"threats": [{"name": "plug-and-play", "classes": "Shirt"}]}, "Input should be a valid array"),
         ({"threats": [{"name": "plug-and-play", "classes": ["Shirt", "Shirt"]}]}, "appears twice"),
-        ({"threats": [{"name": "plug-and-play", "tap": "first_linear"}]}, "leaks logits"),
+        ({"threats": [{"name": "plug-and-play", "tap": "first_linear"}]}, "Input should be 'logits'"),
     ],
 )
 def test_recipes_that_cannot_be_run_are_refused(recipe, change, message):

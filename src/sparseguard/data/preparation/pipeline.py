@@ -18,7 +18,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from sparseguard.core.atomic_io import translate_os_errors, remove_leftovers, write_folder
+from sparseguard.core.atomic_io import remove_leftovers, translate_os_errors, write_folder
 from sparseguard.core.config import describe
 from sparseguard.core.errors import DataError, StoreError
 from sparseguard.core.progress import Progress, Silent

@@ -12,14 +12,14 @@ from typing import Any
 import pydantic
 
 from sparseguard.core.errors import RecipeError
-from sparseguard.pipeline.recipe.document import document_model
-from sparseguard.pipeline.recipe.expansion import expand_recipe
-from sparseguard.pipeline.recipe.limits import MAX_BYTES, copy_values, read_toml
-from sparseguard.pipeline.recipe.messages import explain_errors
 from sparseguard.pipeline.recipe.overrides import apply_override
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.recipe.resolve import resolve_recipe
-from sparseguard.pipeline.recipe.vocabulary import translate_recipe
+from sparseguard.pipeline.recipe.validation.document import document_model
+from sparseguard.pipeline.recipe.validation.expansion import expand_recipe
+from sparseguard.pipeline.recipe.validation.limits import MAX_BYTES, copy_values, read_toml
+from sparseguard.pipeline.recipe.validation.messages import explain_errors
+from sparseguard.pipeline.recipe.validation.vocabulary import translate_recipe
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sparseguard.core.errors import RecipeError, nearest
-from sparseguard.pipeline.recipe.limits import MAX_KEY, MAX_SEGMENTS, read_toml
-from sparseguard.pipeline.recipe.vocabulary import translate_path
+from sparseguard.pipeline.recipe.validation.limits import MAX_KEY, MAX_SEGMENTS, read_toml
+from sparseguard.pipeline.recipe.validation.vocabulary import translate_path
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:

@@ -14,11 +14,11 @@ from sparseguard.core.errors import RecipeError, nearest
 from sparseguard.data import DATASETS
 from sparseguard.defenses.combined import Combined
 from sparseguard.pipeline.recipe.conditions import Conditions
-from sparseguard.pipeline.recipe.document import Document
 from sparseguard.pipeline.recipe.entries import NamedAttack, NamedClassAttack, NamedComponent, NamedDefense, Threat
-from sparseguard.pipeline.recipe.limits import MAX_CASES, check_label
 from sparseguard.pipeline.recipe.recipe import Recipe
 from sparseguard.pipeline.recipe.threats import THREATS
+from sparseguard.pipeline.recipe.validation.document import Document
+from sparseguard.pipeline.recipe.validation.limits import MAX_CASES, check_label
 from sparseguard.types import Knowledge
 
 RESERVED = ("private", "probe", "rank")

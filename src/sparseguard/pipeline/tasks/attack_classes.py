@@ -24,7 +24,7 @@ from sparseguard.pipeline.store import Store
 from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.types import ClassResult, TargetClasses
 
-TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("notes", "curves")]
+TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("diagnostics", "curves")]
 
 
 @dataclass(frozen=True)

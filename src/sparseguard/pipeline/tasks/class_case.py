@@ -210,8 +210,8 @@ def _answer_figures(
     if prior is not None:
         evaluator = scorer.evaluators[0]
         for name, images in (("private", context.splits.private), ("auxiliary", context.splits.auxiliary)):
-            some = evaluator.features(images.batch(subset(len(images))))
-            diagnostics[f"samples_far_from_{name}"] = outlier_fraction(made.chance.features(evaluator), some)
+            features = evaluator.features(images.batch(subset(len(images))))
+            diagnostics[f"samples_far_from_{name}"] = outlier_fraction(made.chance.features(evaluator), features)
     return diagnostics
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import filelock
 
-from sparseguard.core.atomic_io import translate_os_errors, read_tensors, remove_leftovers, write_file, write_tensors
+from sparseguard.core.atomic_io import read_tensors, remove_leftovers, translate_os_errors, write_file, write_tensors
 from sparseguard.core.errors import StoreError
 from sparseguard.targets.training.code_cache.csr import MIB, CompactCodes
 

@@ -12,8 +12,8 @@ import pytest
 from sparseguard import Recipe, load_recipe, parse_recipe
 from sparseguard.core.errors import DeprecatedWordWarning, RecipeError
 
-FIXTURES = Path(__file__).parent / "fixtures"
-RECIPES = Path(__file__).parents[3] / "recipes"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+RECIPES = Path(__file__).parents[4] / "recipes"
 
 
 def comparable(recipe: Recipe) -> Recipe:

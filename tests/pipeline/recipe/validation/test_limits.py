@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from sparseguard import load_recipe, parse_recipe
 from sparseguard.core.errors import RecipeError
-from sparseguard.pipeline.recipe.limits import MAX_CASES, MAX_DEPTH, MAX_DIGITS, MAX_ENTRIES, MAX_SEGMENTS, read_toml
+from sparseguard.pipeline.recipe.validation.limits import (
+    MAX_CASES,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_ENTRIES,
+    MAX_SEGMENTS,
+    read_toml,
+)
 
 DANGEROUS = {
     "a file of more than 1 MiB": 'description = "' + "x" * (1 << 20) + '"',

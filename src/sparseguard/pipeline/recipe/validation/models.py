@@ -23,8 +23,8 @@ from sparseguard.defenses import DEFENSES
 from sparseguard.defenses.combined import SEPARATOR, Combined, split_name
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.json_schema import OPTIONAL, CombinedForm, ShortForm
-from sparseguard.pipeline.recipe.limits import MAX_NAME, check_label
 from sparseguard.pipeline.recipe.threats import THREATS, ThreatModel
+from sparseguard.pipeline.recipe.validation.limits import MAX_NAME, check_label
 from sparseguard.targets import BACKBONES
 from sparseguard.targets.backbones.torchvision import PREFIX
 

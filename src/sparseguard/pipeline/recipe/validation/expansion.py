@@ -9,8 +9,8 @@ from typing import Any
 
 from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
 from sparseguard.core.errors import RecipeError, nearest
-from sparseguard.pipeline.recipe.limits import MAX_ENTRIES, shorten
 from sparseguard.pipeline.recipe.threats import THREATS
+from sparseguard.pipeline.recipe.validation.limits import MAX_ENTRIES, shorten
 from sparseguard.targets.backbones.torchvision import expand_short_name
 
 SWEEP = "sweep"

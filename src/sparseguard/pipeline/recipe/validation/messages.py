@@ -14,10 +14,10 @@ from sparseguard.defenses import DEFENSES
 from sparseguard.defenses.combined import split_name
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import ExpectedFlag
-from sparseguard.pipeline.recipe.limits import shorten
-from sparseguard.pipeline.recipe.models import settings_of
 from sparseguard.pipeline.recipe.scoring import Scoring
 from sparseguard.pipeline.recipe.threats import THREATS
+from sparseguard.pipeline.recipe.validation.limits import shorten
+from sparseguard.pipeline.recipe.validation.models import settings_of
 from sparseguard.targets import BACKBONES, Fit
 
 MAX_MESSAGES = 20
