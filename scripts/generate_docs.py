@@ -20,8 +20,8 @@ from sparseguard.core.config import describe
 from sparseguard.data import DataSet
 from sparseguard.pipeline.recipe.conditions import Conditions
 from sparseguard.pipeline.recipe.entries import ExpectedFlag
-from sparseguard.pipeline.recipe.validation.models import settings_of
 from sparseguard.pipeline.recipe.scoring import Scoring
+from sparseguard.pipeline.recipe.validation.models import settings_of
 from sparseguard.targets import Fit
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -1,4 +1,4 @@
-"""Train the priors that ship with the package, in src/sparseguard/generators/pretrained, on official Fashion-MNIST training images.
+"""Train the priors in src/sparseguard/generators/pretrained on official Fashion-MNIST training images.
 
 Images that are in fashion-mini, and exact copies of such, are left out, so that every image of fashion-mini is unknown
 to them. ``fashion-mini`` has seen five classes, those of `KNOWN`; ``fashion-mini-ten`` all ten. Nothing is chosen by

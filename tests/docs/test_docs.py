@@ -166,7 +166,8 @@ def _slug(heading: str) -> str:
 def _anchors(path: Path) -> set[str]:
     tokens = _tokens(path)
     texts = [after.children or [] for token, after in itertools.pairwise(tokens) if token.type == "heading_open"]
-    return {_slug("".join(child.content for child in children)) for children in texts}
+    named = re.findall(r'<a id="([\w-]+)">', path.read_text(encoding="utf-8"))
+    return {_slug("".join(child.content for child in children)) for children in texts} | set(named)
 
 
 @each_file

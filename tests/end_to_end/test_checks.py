@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sparseguard import parse_recipe, run
 from sparseguard.attacks import ATTACKS
-from sparseguard.attacks._white_box import WhiteBox
+from sparseguard.attacks._white_box import WhiteBoxModel
 from sparseguard.attacks.access import ModelAccess
-from sparseguard.attacks.base import Attack, released
-from sparseguard.attacks.feature_inversion import _train_decoder as training
+from sparseguard.attacks.base import Attack, require_features
+from sparseguard.attacks.feature_inversion._decoders.training import Budget
 from sparseguard.core.config import settings
 from sparseguard.data.datasets.fashion_mini import FashionMini
 from sparseguard.defenses.perturbation.gaussian_noise import GaussianNoise
@@ -68,15 +68,15 @@ class TrainsTheTarget(Attack):
     source = "test"
     knowledge = Knowledge.BLACK_BOX
 
-    def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
-        model = leak._released.requires_grad_(True)
+    def run(self, access: Any, inputs: Any, context: Any) -> AttackResult:
+        model = access._released.requires_grad_(True)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with torch.enable_grad():
             logits = model(context.auxiliary.train.images)
             torch.nn.functional.cross_entropy(logits, context.auxiliary.train.labels).backward()
         optimizer.step()
         model.requires_grad_(False)
-        return ATTACKS["ridge"](copies=1).run(leak, goal, context)  # type: ignore[call-arg]
+        return ATTACKS["ridge"](copies=1).run(access, inputs, context)  # type: ignore[call-arg]
 
 
 def test_an_attack_that_trains_the_target(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,13 +96,13 @@ def test_noise_that_is_not_fresh(case: Any, monkeypatch: pytest.MonkeyPatch) -> 
         answer: Tensor = self._model.forward_to(batch, self._stage).cpu()
         return answer
 
-    monkeypatch.setattr(ModelAccess, "_answer", once)
+    monkeypatch.setattr(ModelAccess, "_run_batch", once)
     record = case(defenses=["gaussian-noise"], attacks=["mean-image", RIDGE, REPEATED])
     assert "repeats-no-better" in flags(record)
 
 
 def test_a_decoder_that_learns_nothing(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_schedule", lambda epoch, epochs: 0.0)
+    monkeypatch.setattr(Budget, "rate", lambda self, epoch: 0.0)
     found = flags(case(attacks=["mean-image", RIDGE, MLP]))
     assert found == {"attacker-did-not-learn": "parameters did not move: ridge-mlp"}
 
@@ -124,10 +124,10 @@ def test_an_attack_that_ignores_the_features(case: Any, monkeypatch: pytest.Monk
         floor = False
         knowledge = Knowledge.BLACK_BOX
 
-        def run(self, leak: Any, goal: Any, context: Any) -> AttackResult:
-            released(goal)
-            leak.observe(context.auxiliary.train)
-            return super().run(leak, goal, context)  # type: ignore[no-any-return]
+        def run(self, access: Any, inputs: Any, context: Any) -> AttackResult:
+            require_features(inputs)
+            access.observe(context.auxiliary.train)
+            return super().run(access, inputs, context)  # type: ignore[no-any-return]
 
     monkeypatch.setitem(ATTACKS, "blind", settings(Blind))
     shuffled = {"name": "blind", "label": "shuffled", "conditions": {"control": "shuffled-features"}}
@@ -139,11 +139,11 @@ def test_a_white_box_without_gradients(case: Any, monkeypatch: pytest.MonkeyPatc
     searching = {"attacks": ["mean-image", RIDGE, SEARCH]}
     assert "hidden-gradients" not in flags(case(**searching))
 
-    def flat(self: WhiteBox, images: Tensor) -> Tensor:
+    def flat(self: WhiteBoxModel, images: Tensor) -> Tensor:
         features: Tensor = self.model(images.detach()).flatten(1)
         return features + 0 * images.sum()
 
-    monkeypatch.setattr(WhiteBox, "__call__", flat)
+    monkeypatch.setattr(WhiteBoxModel, "__call__", flat)
     found = flags(case(**searching))
     assert found["hidden-gradients"] == "gradient-inversion: gradients have norm 0"
 
@@ -173,8 +173,8 @@ def test_a_private_image_among_the_test_images(case: Any, monkeypatch: pytest.Mo
 def test_a_target_trained_too_short(tiny: dict[str, Any], case: Any) -> None:
     fit = {**tiny["training"], "optimizer": "adam", "lr": 1e-3}
     data = {**tiny["data"], "private": 600}
-    assert set(flags(case(fit={**fit, "epochs": 1}, data=data))) == {"target-not-converged"}
-    assert flags(case(fit={**fit, "epochs": 20}, data=data)) == {}
+    assert set(flags(case(training={**fit, "epochs": 1}, data=data))) == {"target-not-converged"}
+    assert flags(case(training={**fit, "epochs": 20}, data=data)) == {}
 
 
 def test_few_images_to_learn_from(tiny: dict[str, Any], case: Any) -> None:

@@ -29,4 +29,6 @@ def built() -> StagedModel:
 
 
 def step(images: Any, labels: Any, logits: Any, own_count: int | None) -> BatchContext:
-    return BatchContext(images=images, labels=labels, outputs={}, logits=logits, state={}, epoch=0, phase="train", own_count=own_count)
+    return BatchContext(
+        images=images, labels=labels, outputs={}, logits=logits, state={}, epoch=0, phase="train", own_count=own_count
+    )

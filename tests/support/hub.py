@@ -32,4 +32,6 @@ def held(dataset: UserImages) -> set[tuple[bytes, str]]:
 
 
 def expected(count: int) -> set[tuple[bytes, str]]:
-    return {(decode(encoded(k, mode="RGB"), ImageFormat(), name="").pixels.tobytes(), CLASSES[k % 2]) for k in range(count)}
+    return {
+        (decode(encoded(k, mode="RGB"), ImageFormat(), name="").pixels.tobytes(), CLASSES[k % 2]) for k in range(count)
+    }

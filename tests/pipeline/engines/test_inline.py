@@ -71,7 +71,9 @@ def test_a_record_says_what_was_scored(tiny: dict[str, Any], tmp_path: Path) -> 
     pictures = read_pictures(tmp_path / "records" / f"{record.case.slug}.safetensors")
     scores = pictures.scores["ridge/private/psnr"]
     assert len(scores) == 120
-    assert float(scores.mean()) == pytest.approx(record.outcome.attack("ridge").scores["private"]["psnr"].mean, rel=1e-5)
+    assert float(scores.mean()) == pytest.approx(
+        record.outcome.attack("ridge").scores["private"]["psnr"].mean, rel=1e-5
+    )
     assert pictures.gallery["original"].shape == (64, 1, 28, 28)
 
 

@@ -326,7 +326,9 @@ def test_scores_follow_their_rules(splits):
     assert accuracy.starts == pytest.approx(float(right(made.starts)))
     assert accuracy.all_optimized == pytest.approx(float(right(made.optimized)))
     assert accuracy.chance == pytest.approx(float(sum(right(made.chance, label) for label in wanted) / 2))
-    swapped = LabeledImages(images=made.answer.images, labels=made.answer.labels.flip(0))  # of two classes, the other one
+    swapped = LabeledImages(
+        images=made.answer.images, labels=made.answer.labels.flip(0)
+    )  # of two classes, the other one
     assert accuracy.other_class == pytest.approx(float(right(swapped)))
 
     places = []

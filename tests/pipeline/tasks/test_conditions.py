@@ -285,7 +285,7 @@ def test_a_later_attack_starts_from_the_best_earlier_one(
     ridge = fresh.outcome.attack("ridge").scores["private"]["psnr"]
     assert fresh.outcome.attack("follower").diagnostics.extra["given"] < 10 ** (-(ridge.mean - 3) / 10)
     (again,) = run(with_attacks(tiny, RIDGE, worse, control), tmp_path / "b").records
-    monkeypatch.setattr(attacking.AttackRunner, "_earlier", _counted := _Counted(attacking.Attacks._earlier))
+    monkeypatch.setattr(attacking.AttackRunner, "_earlier", _counted := _Counted(attacking.AttackRunner._earlier))
     (resumed,) = run(recipe, tmp_path / "b").records
     assert _counted.calls == 1  # the others were found in the folder
     assert resumed.attacks == fresh.attacks
@@ -361,7 +361,10 @@ def test_judges_are_asked_when_the_recipe_says_so(tiny: dict[str, Any], tmp_path
     sets = record.outcome.attack("ridge").set_scores["private"]
     assert sets["FD(fashion-net)"].value is not None
     assert sets["FD(fashion-net)"].n == 120
-    assert sets["FD(fashion-net)"].value < record.outcome.attack("mean-image").set_scores["private"]["FD(fashion-net)"].value
+    assert (
+        sets["FD(fashion-net)"].value
+        < record.outcome.attack("mean-image").set_scores["private"]["FD(fashion-net)"].value
+    )
     test = record.outcome.attack("ridge").set_scores["test"]["FD(fashion-net)"]
     assert test.value is None
     assert "60" in str(test.reason)
