@@ -142,26 +142,29 @@ print([attack.name for attack in outcome.records[0].attacks])
     assert "their-attack" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("point", "reason"),
-    [
-        ("broken = nothing_here:Nothing", "cannot be loaded (ModuleNotFoundError"),
-        ("broken = their_components:nothing", "cannot be loaded (AttributeError"),
-        ("sca = their_components:Nothing", "has the name of another component"),
-        ("broken = their_components:Grey", "expected a class derived from Defense"),
-        ("broken = their_components:metric", "expected a class derived from Defense"),
-        ("broken = their_components:Incomplete", "has no revision and no summary"),
-        ("a+b = their_components:Nothing", "has a name of other characters"),
-    ],
-)
-def test_one_that_cannot_be_used_is_left_out_with_a_warning(tmp_path: Path, point: str, reason: str) -> None:
-    folder = install(tmp_path, f"[sparseguard.defenses]\n{point}\ngood = their_components:Nothing\n")
+UNUSABLE = {
+    "absent = nothing_here:Nothing": "cannot be loaded (ModuleNotFoundError",
+    "misspelled = their_components:nothing": "cannot be loaded (AttributeError",
+    "sca = their_components:Nothing": "has the name of another component",
+    "an-attack = their_components:Grey": "expected a class derived from Defense",
+    "a-value = their_components:metric": "expected a class derived from Defense",
+    "incomplete = their_components:Incomplete": "has no revision and no summary",
+    "a+b = their_components:Nothing": "has a name of other characters",
+}
+
+
+def test_those_that_cannot_be_used_are_left_out_with_a_warning_each(tmp_path: Path) -> None:
+    lines = "\n".join(UNUSABLE)
+    folder = install(tmp_path, f"[sparseguard.defenses]\n{lines}\ngood = their_components:Nothing\n")
     code = "import sparseguard as sg; print(list(sg.DEFENSES)[-1], len(sg.DEFENSES) - len(sg.DEFENSES.builtin))"
     done = run(folder, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["good", "1"]
-    assert f"their-components 1.2: its entry point '{point.split()[0]}' in 'sparseguard.defenses' " in done.stderr
-    assert reason in done.stderr
+    for point, reason in UNUSABLE.items():
+        start = f"their-components 1.2: its entry point '{point.split()[0]}' in 'sparseguard.defenses' "
+        warned = [line for line in done.stderr.splitlines() if start in line]
+        assert len(warned) == 1, point
+        assert reason in warned[0]
 
 
 def test_two_distributions_with_one_name_are_both_left_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Revisions rise with the source of the components they stand for."""
 
+import functools
 import importlib.util
 import json
 import sys
@@ -19,6 +20,7 @@ def revisions() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    module.components = functools.cache(module.components)  # type: ignore[attr-defined]
     return module
 
 

@@ -15,7 +15,13 @@ PUBLIC = {"sparseguard", "sparseguard.sparse"}
 PICTURES = {"sparse_coding": {"atoms.png", "images.png"}, "audit_and_protect": {"before_and_after.png", "runs"}}
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(script, id=script.stem, marks=[pytest.mark.slow] if script.stem == "audit_and_protect" else [])
+        for script in EXAMPLES
+    ],
+)
 def test_example_runs_and_draws(script: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(script), "--out", "drawn"],

@@ -17,7 +17,7 @@ def test_the_undefended_split_tap_gives_its_images_away(tmp_path: Path) -> None:
             "data": {"name": "fashion-mini"},
             "defenses": ["none", "standardize-only"],
             "threats": [{"name": "split", "backbone": "linear"}],
-            "attacks": ["mean-image", "class-mean", "nearest-public", "ridge", "local-ridge", "ridge-conv"],
+            "attacks": ["mean-image", "class-mean", "nearest-neighbor", "ridge", "local-ridge", "ridge-conv"],
         }
     )
     none, standardized = run(recipe, tmp_path).records
