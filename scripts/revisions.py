@@ -41,7 +41,7 @@ CONSTANTS = {"REVISION", "PRIOR_REVISION"}
 IGNORED = {"revision", "summary", "source", *CONSTANTS}
 ALSO = {
     "pipeline/recipe/conditions": ["pipeline/tasks/attack", "pipeline/tasks/observe"],
-    "pipeline/scoring/classes": ["pipeline/tasks/attack_classes"],
+    "pipeline/scoring/classes": ["pipeline/scoring/class_images", "pipeline/tasks/attack_classes"],
     "pipeline/scoring/images": ["pipeline/scoring/distributions", "pipeline/scoring/paired"],
     "targets/training/trainer": ["core/checkpoint"],
 }

@@ -12,7 +12,8 @@ from sparseguard.metrics import psnr
 from sparseguard.pipeline import limit_batch_size, load_recipe, parse_recipe, run
 from sparseguard.pipeline.plan.cases import plan_cases
 from sparseguard.pipeline.plan.classes import select_classes
-from sparseguard.pipeline.scoring.classes import AttackImages, ClassScores, LabeledImages, shuffled_patches
+from sparseguard.pipeline.scoring.class_images import AttackImages, LabeledImages, shuffle_patches
+from sparseguard.pipeline.scoring.classes import ClassScores
 from sparseguard.pipeline.scoring.evaluators import BUDGET, Evaluator
 from sparseguard.record import read_pictures, read_record
 from sparseguard.types import Knowledge
@@ -361,11 +362,11 @@ def test_private_images_themselves_are_told_from_unseen_ones(splits):
 
 def test_shuffled_patches_are_the_same_patches_elsewhere():
     images = torch.arange(2 * 9.0).view(2, 1, 3, 3).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    shuffled = shuffled_patches(images, 4, torch.Generator().manual_seed(0))
+    shuffled = shuffle_patches(images, 4, torch.Generator().manual_seed(0))
     for before, after in zip(images, shuffled, strict=True):
         assert after.flatten().sort().values.tolist() == before.flatten().sort().values.tolist()
         patches = after[0].unfold(0, 4, 4).unfold(1, 4, 4).reshape(9, 16)
         assert (patches == patches[:, :1]).all()
     assert not (images == shuffled).all()
     odd = torch.rand(1, 1, 10, 10)
-    assert (shuffled_patches(odd, 4, torch.Generator())[..., 8:] == odd[..., 8:]).all()  # a rest too small stays
+    assert (shuffle_patches(odd, 4, torch.Generator())[..., 8:] == odd[..., 8:]).all()  # a rest too small stays

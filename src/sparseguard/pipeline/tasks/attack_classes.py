@@ -24,12 +24,12 @@ from sparseguard.pipeline.store import Store
 from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.types import ClassResult, TargetClasses
 
-TENSORS = [one.name for one in fields(ClassResult) if one.name not in ("diagnostics", "curves")]
+TENSORS = [field.name for field in fields(ClassResult) if field.name not in ("diagnostics", "curves")]
 
 
 @dataclass(frozen=True)
 class FolderStorage:
-    """Keeps what an attack has finished as files of a folder."""
+    """Partial results of an attack as files of a folder."""
 
     folder: Path
 
@@ -39,7 +39,7 @@ class FolderStorage:
         return read_tensors(path)[0] if path.exists() else None
 
     def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors under ``name``."""
+        """Save tensors under ``name``."""
         write_file(self.folder / f"{name}.safetensors", lambda aside: write_tensors(aside, tensors, {}))
 
 
@@ -54,14 +54,14 @@ def run_class_attack(
     device: torch.device,
     progress: Progress,
 ) -> tuple[ClassResult, dict[str, Any]]:
-    """Return what an attack made, now or in an earlier run, and its facts: seconds.
+    """Return the result of an attack, of this run or an earlier one, and its facts: seconds.
 
     Raises:
-        TrainingError: when its result means nothing.
+        TrainingError: when the attack fails numerically.
     """
     key = job.attack_keys[attack.label]
-    found = store.load_class_attack(key)
-    if found is None:
+    stored = store.load_class_attack(key)
+    if stored is None:
         label = f"{job.threat.name}: {job.defense.label}: {attack.label}"
         context = ClassContext(
             prior=prior,
@@ -71,21 +71,21 @@ def run_class_attack(
             label=label,
             partial_results=FolderStorage(store.partial_folder(key)),
         )
-        leak = observed.grant_access(attack.knowledge, attack.label, Conditions())
+        access = observed.grant_access(attack.knowledge, attack.label, Conditions())
         started = time.monotonic()
         try:
-            result = attack.component(leak, goal, context)
+            result = attack.component(access, goal, context)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             raise TrainingError(f"{label}: {error}") from error
-        told = {
+        run_facts = {
             "notes": dict(result.diagnostics),
             "curves": {name: [float(value) for value in curve] for name, curve in result.curves.items()},
             "seconds": time.monotonic() - started,
         }
-        store.save_class_attack(key, {name: getattr(result, name) for name in TENSORS}, told)
-        found = store.load_class_attack(key)
-        assert found is not None
-    tensors, facts = found
+        store.save_class_attack(key, {name: getattr(result, name) for name in TENSORS}, run_facts)
+        stored = store.load_class_attack(key)
+        assert stored is not None
+    tensors, facts = stored
     diagnostics: dict[str, float] = facts["notes"]
     curves: dict[str, list[float]] = facts["curves"]
     return ClassResult(**tensors, diagnostics=diagnostics, curves=curves), facts

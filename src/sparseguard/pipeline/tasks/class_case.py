@@ -17,7 +17,8 @@ from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.plan.classes import select_classes
 from sparseguard.pipeline.recipe.entries import NamedClassAttack, Threat
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.scoring.classes import AttackImages, ClassScores, LabeledImages
+from sparseguard.pipeline.scoring.class_images import AttackImages, LabeledImages
+from sparseguard.pipeline.scoring.classes import ClassScores
 from sparseguard.pipeline.scoring.images import to_bytes
 from sparseguard.pipeline.tasks.attack_classes import run_class_attack
 from sparseguard.pipeline.tasks.context import ReleasedTarget
@@ -91,7 +92,7 @@ def run_class_case(context: RunContext, job: PlannedCase, subject: ReleasedTarge
     seconds = {"prepare": subject.facts.prepare_seconds, "fit": subject.facts.seconds}
     for attack in context.recipe.class_attacks:
         prior = context.priors.get(attack)
-        result, told = run_class_attack(
+        result, run_facts = run_class_attack(
             attack,
             goal,
             job=job,
@@ -101,10 +102,10 @@ def run_class_case(context: RunContext, job: PlannedCase, subject: ReleasedTarge
             device=context.device,
             progress=context.progress,
         )
-        made = collect_images(context, attack, goal, result)
-        described.append(_describe_attack(context, attack, result, made, scorer, goal))
-        pictures |= _pictures(attack, result, made, scorer, attacked)
-        seconds[f"attack {attack.label}"] = told["seconds"]
+        images = collect_images(context, attack, goal, result)
+        described.append(_describe_attack(context, attack, result, images, scorer, goal))
+        pictures |= _pictures(attack, result, images, scorer, attacked)
+        seconds[f"attack {attack.label}"] = run_facts["seconds"]
     facts = facts.model_copy(update={"state_hash_after": state_hash(target.model)})
     probe = splits.auxiliary.batch(torch.arange(min(64, len(splits.auxiliary)))).to(context.device)
     with torch.no_grad():
@@ -147,7 +148,7 @@ def run_class_case(context: RunContext, job: PlannedCase, subject: ReleasedTarge
 def collect_images(
     context: RunContext, attack: NamedClassAttack, goal: TargetClasses, result: ClassResult
 ) -> AttackImages:
-    """Return the images of an attack, and as many made without one."""
+    """Return the images of an attack, and as many without an attack."""
     chosen = result.selected
     labels = result.labels[chosen]
     surest = torch.cat([_most_confident(result, label, int((labels == label).sum())) for label in goal.indices])
@@ -171,16 +172,16 @@ def _describe_attack(
     context: RunContext,
     attack: NamedClassAttack,
     result: ClassResult,
-    made: AttackImages,
+    images: AttackImages,
     scorer: ClassScores,
     goal: TargetClasses,
 ) -> ClassInversionAttack:
     prior = context.priors.describe(attack)
     if prior is not None:
-        seen = prior.classes or []
-        known = [goal.names[label] for label in goal.indices if goal.names[label] in seen]
+        prior_classes = prior.classes or []
+        known = [goal.names[label] for label in goal.indices if goal.names[label] in prior_classes]
         prior = prior.model_copy(update={"known_classes": known})
-    figures = {**result.diagnostics, **_answer_figures(context, made, scorer, prior)}
+    figures = {**result.diagnostics, **_answer_figures(context, images, scorer, prior)}
     return ClassInversionAttack(
         name=attack.label,
         attack=attack.name,
@@ -188,9 +189,9 @@ def _describe_attack(
         knowledge=attack.knowledge.value,
         control=attack.component.control,
         prior=prior,
-        classes={goal.names[label]: _describe_class(result, made, scorer, label) for label in goal.indices},
-        scores=scorer.scores(made),
-        agreement=scorer.agreement(made),
+        classes={goal.names[label]: _describe_class(result, images, scorer, label) for label in goal.indices},
+        scores=scorer.scores(images),
+        agreement=scorer.agreement(images),
         diagnostics=ClassInversionDiagnostics.model_validate(
             figure_fields(figures, ClassInversionDiagnostics.model_fields)
         ),
@@ -199,23 +200,23 @@ def _describe_attack(
 
 
 def _answer_figures(
-    context: RunContext, made: AttackImages, scorer: ClassScores, prior: PriorFacts | None
+    context: RunContext, images: AttackImages, scorer: ClassScores, prior: PriorFacts | None
 ) -> dict[str, float]:
-    """Return how alike the answer's images are, and how far the prior's samples are from real images."""
+    """Return the diversity of the answer and the fractions of prior samples far from real images."""
     private, diagnostics = scorer.private, {}
     with suppress(ValueError):  # no class has two images
         diagnostics["diversity"] = relative_diversity(
-            made.answer.images, made.answer.labels, private.images, private.labels
+            images.answer.images, images.answer.labels, private.images, private.labels
         )
     if prior is not None:
         evaluator = scorer.evaluators[0]
-        for name, images in (("private", context.splits.private), ("auxiliary", context.splits.auxiliary)):
-            features = evaluator.features(images.batch(subset(len(images))))
-            diagnostics[f"samples_far_from_{name}"] = outlier_fraction(made.chance.features(evaluator), features)
+        for name, real in (("private", context.splits.private), ("auxiliary", context.splits.auxiliary)):
+            features = evaluator.features(real.batch(subset(len(real))))
+            diagnostics[f"samples_far_from_{name}"] = outlier_fraction(images.chance.features(evaluator), features)
     return diagnostics
 
 
-def _describe_class(result: ClassResult, made: AttackImages, scorer: ClassScores, label: int) -> AttackedClass:
+def _describe_class(result: ClassResult, images: AttackImages, scorer: ClassScores, label: int) -> AttackedClass:
     own = (result.labels == label) & result.selected
     return AttackedClass(
         confidence=float(result.confidence[own].mean()),
@@ -223,21 +224,21 @@ def _describe_class(result: ClassResult, made: AttackImages, scorer: ClassScores
         start_confidence=float(result.start_confidence[own].mean()),
         best_confidence=float(result.confidence[own].max()),
         best_start_confidence=float(result.start_confidence[result.labels == label].max()),
-        attack_accuracy=scorer.class_accuracy(made, label),
+        attack_accuracy=scorer.class_accuracy(images, label),
     )
 
 
 def _pictures(
-    attack: NamedClassAttack, result: ClassResult, made: AttackImages, scorer: ClassScores, attacked: list[int]
+    attack: NamedClassAttack, result: ClassResult, images: AttackImages, scorer: ClassScores, attacked: list[int]
 ) -> dict[str, Tensor]:
-    nearest = LabeledImages(images=scorer.nearest(made.answer), labels=made.answer.labels)
-    starts = LabeledImages(images=result.starts[result.selected], labels=made.answer.labels)
-    found: dict[str, Any] = {"": made.answer, "/starts": starts, "/nearest": nearest, "/chance": made.chance}
-    return {f"classes/{attack.label}{kind}": _stack_classes(one, attacked) for kind, one in found.items()}
+    nearest = LabeledImages(images=scorer.nearest(images.answer), labels=images.answer.labels)
+    starts = LabeledImages(images=result.starts[result.selected], labels=images.answer.labels)
+    sources: dict[str, Any] = {"": images.answer, "/starts": starts, "/nearest": nearest, "/chance": images.chance}
+    return {f"classes/{attack.label}{kind}": _stack_classes(images, attacked) for kind, images in sources.items()}
 
 
-def _stack_classes(one: LabeledImages, attacked: list[int]) -> Tensor:
+def _stack_classes(images: LabeledImages, attacked: list[int]) -> Tensor:
     """Return ``(k, n, c, h, w)`` uint8: the first images of every class, equally many."""
-    rows = [one.images[one.labels == label][:SHOWN] for label in attacked]
+    rows = [images.images[images.labels == label][:SHOWN] for label in attacked]
     probe = min(len(row) for row in rows)
     return to_bytes(torch.stack([row[:probe] for row in rows]))

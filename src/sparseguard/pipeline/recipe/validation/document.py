@@ -11,11 +11,11 @@ from pydantic_core import PydanticCustomError
 from sparseguard.attacks import ATTACKS, CLASS_ATTACKS
 from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
-from sparseguard.pipeline.recipe.validation import models
 from sparseguard.pipeline.recipe.entries import ExpectedFlag
 from sparseguard.pipeline.recipe.json_schema import OPTIONAL, relax
 from sparseguard.pipeline.recipe.scoring import Scoring
 from sparseguard.pipeline.recipe.threats import THREATS
+from sparseguard.pipeline.recipe.validation import models
 from sparseguard.pipeline.recipe.validation.limits import MAX_ENTRIES, MAX_NAME, check_name
 from sparseguard.targets import BACKBONES, Fit
 
