@@ -55,7 +55,12 @@ def leak_of(target, knowledge):
 
 def context(seed=0):
     return ClassContext(
-        prior=tiny_prior(SHAPE), seed=seed, device=CPU, progress=Silent(), label="toy attack", partial_results=NoPartialResults()
+        prior=tiny_prior(SHAPE),
+        seed=seed,
+        device=CPU,
+        progress=Silent(),
+        label="toy attack",
+        partial_results=NoPartialResults(),
     )
 
 

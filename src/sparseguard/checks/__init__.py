@@ -126,8 +126,8 @@ _BUILTIN = {
         find=gradient_cosine_low,
     ),
     "optimizer-stuck": Check(
-        raised_when="a search with the weights ended, in the median private image, further from the leaked features "
-        "than 0.01 of their spread and than the leak's own noise, and below 30 dB",
+        raised_when="a search with the weights ended, in the median private image, further from the given features "
+        "than 0.01 of their standard deviation and than the noise at the tap, and below 30 dB",
         meaning="it found neither an image with these features nor the right one; a better search may find more",
         find=optimizer_stuck,
     ),
@@ -173,7 +173,7 @@ _BUILTIN = {
     ),
     "mode-collapse": Check(
         raised_when="the images of some class differ from each other less than a tenth of how private ones do",
-        meaning="it found one image many times; scores of sets mean little, and its spread is understated",
+        meaning="one image was returned many times; scores of sets mean little, and variation is understated",
         find=mode_collapse,
     ),
     "loss-at-clamp": Check(

@@ -41,7 +41,7 @@ class DeprecatedWordWarning(FutureWarning):
     """A word of an earlier release, which is still read; the message names the new word."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'? Known: ...`` for an unknown word.
 
     Example:
@@ -49,6 +49,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
         "Did you mean 'lambd'? Known: lambd, sigma."
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(str(word), names, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(names)}."

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from sparseguard.core.errors import RecipeError
 from sparseguard.sparse import SparseCoding
 
 
@@ -36,7 +37,13 @@ class UpdateHooks:
         self._handles: MutableMapping[torch.optim.Optimizer, RemovableHandle] = WeakKeyDictionary()
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> UpdateHandle:
-        """Register the update behind each optimizer's step, once; return a handle that removes it again."""
+        """Register the update behind each optimizer's step, once; return a handle that removes it again.
+
+        Raises:
+            RecipeError: for an object that is no optimizer, or an optimizer of another model's parameters.
+        """
+        for optimizer in optimizers:
+            self._check(optimizer)
         for optimizer in optimizers:
             if optimizer not in self._handles:
                 self._handles[optimizer] = optimizer.register_step_post_hook(self._apply)
@@ -48,6 +55,16 @@ class UpdateHooks:
             handle = self._handles.pop(optimizer, None)
             if handle is not None:
                 handle.remove()
+
+    def _check(self, optimizer: object) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise RecipeError(f"attach: an optimizer of torch.optim is needed, got {type(optimizer).__name__}.")
+        own = {id(parameter) for parameter in self._model.parameters()}
+        if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise RecipeError(
+                "attach: the optimizer has no parameter of the protected model. Build it from the parameters of the "
+                "model that `protect` returned."
+            )
 
     def _apply(self, *_: object) -> None:
         apply_updates(self._model)

@@ -51,12 +51,13 @@ def read_bounds(path: Path) -> list[Bound]:
 
 
 def read_records(folder: Path | str) -> Records:
-    """Read all records of a run folder, in the order of their file names.
+    """Read all records of a run folder, or of a folder of records alone, in the order of their file names.
 
     Raises:
         StoreError: when there are none, or one cannot be read.
     """
-    paths = sorted((Path(folder) / "records").glob("*.json"))
+    inner = Path(folder) / "records"
+    paths = sorted(inner.glob("*.json") if inner.is_dir() else Path(folder).glob("*__seed*.json"))
     if not paths:
         raise StoreError(f"{folder}: holds no records. Make some with `sparseguard run RECIPE --out {folder}`.")
     return Records(read_record(path) for path in paths)

@@ -59,7 +59,7 @@ def write_page(
 
 def _page_group(group: RecordGroup) -> PageGroup:
     case, title = group.case, group.records[0].threat.title
-    prefix, anchor = ("Classes: ", "classes-") if group.kind is Kind.CLASS_INVERSION else ("", "")
+    prefix, anchor = ("Class inversion: ", "class-inversion-") if group.kind is Kind.CLASS_INVERSION else ("", "")
     return PageGroup(
         title=f"{prefix}{title} · {case.dataset} · {case.backbone}",
         anchor=f"{anchor}{case.threat}-{case.dataset}-{case.backbone}".replace(" ", "-"),

@@ -9,14 +9,13 @@ from sparseguard.types.training import BatchContext, EpochContext, Phase
 
 __all__ = [
     "FLOORS",
-    "AttackResult",
     "AttackInput",
+    "AttackInputs",
+    "AttackResult",
     "AuxiliaryData",
     "BatchContext",
     "ClassResult",
-    "TargetClasses",
     "EpochContext",
-    "AttackInputs",
     "ImageSet",
     "Images",
     "Knowledge",
@@ -25,5 +24,6 @@ __all__ = [
     "Phase",
     "Released",
     "Splits",
+    "TargetClasses",
     "as_unit_float",
 ]

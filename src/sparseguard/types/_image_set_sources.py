@@ -102,6 +102,8 @@ def _samples(dataset: Any, max_images: int | None) -> Iterator[tuple[Any, Any]]:
             images, labels = _split_sample(batch)
             yield from zip(images, [None] * len(images) if labels is None else labels, strict=True)
         return
+    if not any(callable(getattr(dataset, method, None)) for method in ("__len__", "__iter__")):
+        raise DataError(f"a data set of images is needed, got {type(dataset).__name__}.")
     try:
         count = len(dataset)
     except TypeError:  # only to be iterated over

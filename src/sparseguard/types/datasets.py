@@ -134,6 +134,8 @@ class ImageSet:
         Raises:
             DataError: when there are no images in classes, one cannot be read, or they differ in size.
         """
+        if channels not in (1, 3):
+            raise DataError(f"channels must be 1 or 3, got {channels!r}.")
         sides = (size, size) if isinstance(size, int) else size
         # The readers lie above this package, so they are imported by name when they are needed.
         reader = import_module("sparseguard.data.image_files")

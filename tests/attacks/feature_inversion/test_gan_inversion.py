@@ -203,7 +203,9 @@ def sparse():
 def test_through_sparse_layers_a_rule_is_chosen_and_cosines_are_noted():
     result, _, _ = run(PriorInversion(**FAST), sparse(), prior_of())
     assert sum(name.startswith("rule: ") for name in result.diagnostics) == 1
-    assert {"cosine unrolled, implicit", "cosine unrolled, straight-through", "gradient_norm"} <= set(result.diagnostics)
+    assert {"cosine unrolled, implicit", "cosine unrolled, straight-through", "gradient_norm"} <= set(
+        result.diagnostics
+    )
 
 
 def test_the_seed_decides_and_the_size_of_batches_does_not():

@@ -83,6 +83,6 @@ def _read_text(path: Path) -> str:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise RecipeError(f"{path}: has more than {MAX_BYTES >> 20} MiB.")
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}).") from None

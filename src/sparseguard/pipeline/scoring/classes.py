@@ -28,7 +28,7 @@ from sparseguard.pipeline.scoring.evaluators import Evaluator
 from sparseguard.record import ClassScore, EvaluatorAgreement, MetricDescription
 from sparseguard.types import ImageSet, Splits
 
-REVISION = 2
+REVISION = 3
 PATCH = 7
 SHUFFLED = 500
 """Number of images with shuffled patches that evaluators classify."""

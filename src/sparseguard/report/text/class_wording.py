@@ -43,7 +43,7 @@ LEGEND = (
 
 def format_class_title(report: ClassReport) -> str:
     """Return the heading of a comparison of class inversion."""
-    return f"Classes: {report.title} · {report.dataset} · {report.backbone}"
+    return f"Class inversion: {report.title} · {report.dataset} · {report.backbone}"
 
 
 def format_score(report: ClassReport, name: str, value: float | None) -> str:

@@ -73,9 +73,9 @@ def copy_values(table: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RecipeError: for a value that TOML does not have, a date or time, or one that exceeds a limit.
     """
-    counter = _Counter()
-    copy = _copy(table, "recipe", 0, counter)
-    assert isinstance(copy, dict)
+    copy = _copy(table, "recipe", 0, _Counter())
+    if not isinstance(copy, dict):
+        raise RecipeError(f"recipe: must be a table, got {type(table).__name__}.")
     return copy
 
 
