@@ -7,7 +7,7 @@ OUT/codes/                  the first sparse layers' codes of the images targets
 OUT/attacks/KEY/            reconstructions.safetensors (float16, with notes), of attacks on classes classes.safetensors
 OUT/attacks/KEY.kept/       classes an attack has finished, until it has finished all
 OUT/bounds/KEY.json
-OUT/evaluators/KEY/            networks that judge reconstructions
+OUT/evaluators/KEY/            classifiers that score reconstructions
 OUT/records/CASE.json       and CASE.safetensors
 OUT/records/earlier/        records of earlier recipes in the same folder
 """

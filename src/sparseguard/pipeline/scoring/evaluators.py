@@ -1,4 +1,4 @@
-"""Classifiers that judge reconstructions: trained on the attacker's images, shown to no attack, unlike any target."""
+"""Evaluators: classifiers trained on auxiliary data, used by no attack, of other architectures than any target."""
 
 from __future__ import annotations
 
