@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sparseguard.checks import CHECKS, Evidence, controls, raised, target
+from sparseguard.checks import CHECKS, Evidence, controls, find_flags, target
 from sparseguard.checks import attacks as decoders
 from sparseguard.checks.evidence import late_gain
 from sparseguard.record import (
@@ -264,7 +264,7 @@ IMPLIED = {"no-better-than-mean": {"at-its-floor"}}  # the mean image is a floor
 
 
 def found(**changes):
-    return set(raised(evidence(**changes)))
+    return set(find_flags(evidence(**changes)))
 
 
 def test_every_check_is_tried_here():
@@ -272,13 +272,13 @@ def test_every_check_is_tried_here():
 
 
 def test_sound_evidence_raises_nothing():
-    assert raised(evidence()) == {}
+    assert find_flags(evidence()) == {}
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
 def test_a_check_raises_for_what_it_watches_and_no_other_does(name):
     changes, message = BROKEN[name]
-    flags = raised(evidence(**changes))
+    flags = find_flags(evidence(**changes))
     assert set(flags) == {name} | IMPLIED.get(name, set())
     assert message in flags[name]
 
@@ -288,7 +288,7 @@ def test_an_attack_on_classes_with_sure_candidates_need_not_raise_the_confidence
 
 
 def test_evaluators_must_not_see_the_class_in_images_of_another():
-    flags = raised(evidence(other_class=0.8))
+    flags = find_flags(evidence(other_class=0.8))
     assert set(flags) == {"evaluators-fooled"}
     assert "0.80 of images of another class" in flags["evaluators-fooled"]
 
@@ -375,7 +375,7 @@ def test_without_floors_ridge_and_controls_there_is_nothing_to_compare_with():
         inactive=None,
         duplicates={},
     )
-    assert raised(alone) == {}
+    assert find_flags(alone) == {}
 
 
 def test_rounding_outside_the_range_is_let_pass():
@@ -463,7 +463,7 @@ def test_repeats_are_judged_between_attackers_that_know_the_same():
 
 
 def test_gradients_of_zero_are_noticed_without_a_comparison():
-    assert "search: gradients have norm 0" in raised(evidence(gradient_norm=0.0))["hidden-gradients"]
+    assert "search: gradients have norm 0" in find_flags(evidence(gradient_norm=0.0))["hidden-gradients"]
     control = attack(
         "control",
         20.0,
@@ -512,7 +512,7 @@ def test_in_the_paper_s_layout_there_is_no_test_part_to_compare_with():
 
 
 def test_a_message_names_every_attacker_it_holds_for():
-    message = raised(evidence(mean=25.6, weights_index=()))["no-better-than-mean"]
+    message = find_flags(evidence(mean=25.6, weights_index=()))["no-better-than-mean"]
     assert [part.split(":")[0] for part in message.split("; ")] == ["repeated", "conv", "search"]
 
 

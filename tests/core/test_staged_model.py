@@ -36,6 +36,6 @@ def test_the_first_noise_is_found_and_all_of_it_can_be_taken_out():
 def test_what_is_known_before_training_ends_where_training_begins():
     codes = SparseCode2d(1, 2, 3, steps=2)
     model = StagedModel({"input": nn.Identity(), "codes": codes, "norm": nn.BatchNorm2d(2), "flat": nn.Flatten()})
-    assert model.untrained_front() == ["input", "codes"]
+    assert model.list_untrained_stages() == ["input", "codes"]
     learning = StagedModel({"input": nn.Identity(), "codes": SparseCode2d(1, 2, 3, steps=2, backprop=True)})
-    assert learning.untrained_front() == ["input"]
+    assert learning.list_untrained_stages() == ["input"]

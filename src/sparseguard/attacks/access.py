@@ -97,7 +97,7 @@ class ModelAccess:
             AccessError: for an attack that does not know the defense.
         """
         model = self._require(DEFENSE_KNOWN, "may not know the defense")
-        return _copy_stages(model, model.untrained_front())
+        return _copy_stages(model, model.list_untrained_stages())
 
     def copy_model(self) -> StagedModel:
         """Return a frozen, differentiable copy of the model from the image to the tap.

@@ -207,10 +207,10 @@ _BUILTIN = {
 CHECKS: ComponentTable[Check] = ComponentTable("sparseguard.checks", Check, _BUILTIN)
 
 
-def raised(evidence: Evidence) -> dict[str, str]:
+def find_flags(evidence: Evidence) -> dict[str, str]:
     """Return the message of every check that raises, by its name."""
     messages = {name: check.find(evidence) for name, check in CHECKS.items()}
     return {name: message for name, message in messages.items() if message is not None}
 
 
-__all__ = ["CHECKS", "REVISION", "Check", "Evidence", "raised"]
+__all__ = ["CHECKS", "REVISION", "Check", "Evidence", "find_flags"]

@@ -13,7 +13,7 @@ from sparseguard.data import DATASETS
 from sparseguard.defenses import DEFENSES
 from sparseguard.generators import list_shipped_priors, read_card
 from sparseguard.metrics import METRICS
-from sparseguard.pipeline.recipe.loading import shipped_recipes
+from sparseguard.pipeline.recipe.loading import list_shipped_recipes
 from sparseguard.pipeline.recipe.threats import THREATS
 from sparseguard.targets import BACKBONES
 
@@ -37,7 +37,7 @@ def collect_components() -> dict[str, list[Entry]]:
         ],
         "metrics": [_entry(name, metric.summary) for name, metric in METRICS.items()],
         "checks": [_entry(name, f"raised when {check.raised_when}") for name, check in CHECKS.items()],
-        "recipes": [_entry(name, tomllib.loads(text)["description"]) for name, text in shipped_recipes().items()],
+        "recipes": [_entry(name, tomllib.loads(text)["description"]) for name, text in list_shipped_recipes().items()],
     }
 
 

@@ -239,7 +239,7 @@ class StagedModel(nn.Module):
         modules = ((name, inner) for name, stage in self.stages.items() for inner in stage.modules())
         return next(((name, inner) for name, inner in modules if isinstance(inner, Noise)), None)
 
-    def untrained_front(self) -> list[str]:
+    def list_untrained_stages(self) -> list[str]:
         """Return the first stages, up to the first whose output training can change: stateless or with fixed codes."""
         if self._front is not None:
             return self._front
@@ -252,8 +252,8 @@ class StagedModel(nn.Module):
         return front
 
     def freeze(self) -> None:
-        """Put the model into evaluation mode for good; `untrained_front` stays what it is now."""
-        self._front = self.untrained_front()
+        """Put the model into evaluation mode for good; `list_untrained_stages` stays what it is now."""
+        self._front = self.list_untrained_stages()
         self.eval().requires_grad_(False)
 
     def _require_stage(self, stage: str) -> None:

@@ -144,7 +144,7 @@ class HookedModel(StagedModel):
         output: Tensor = self.stages[stage](images)
         return output.float()
 
-    def untrained_front(self) -> list[str]:
+    def list_untrained_stages(self) -> list[str]:
         """Return no stage: which weights of a user's model are untrained is unknown."""
         return []
 

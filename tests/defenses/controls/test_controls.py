@@ -90,7 +90,7 @@ def test_atoms_of_relu_threshold_learn_as_switched_and_keep_norm_1(backprop: boo
     assert run.codes == "computed once"
     assert isinstance(first, FixedCode)
     assert not first.learns
-    assert model.untrained_front() == ["input", "codes"]
+    assert model.list_untrained_stages() == ["input", "codes"]
 
 
 def test_the_fingerprint_tells_codes_apart() -> None:
@@ -125,7 +125,7 @@ def test_conv_control_is_two_convolutions(learned: bool, standardize: bool) -> N
     if not learned:
         for kernel in kernels:
             torch.testing.assert_close(kernel.flatten(1).norm(dim=1), torch.ones(len(kernel)))
-        assert model.untrained_front() == ["input", "codes"]
+        assert model.list_untrained_stages() == ["input", "codes"]
 
 
 @pytest.mark.parametrize("learned", [False, True])

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from sparseguard import DEFENSES, load_recipe, parse_recipe
 from sparseguard.core.errors import RecipeError
-from sparseguard.pipeline.recipe.loading import shipped_recipes
+from sparseguard.pipeline.recipe.loading import list_shipped_recipes
 
 
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+@pytest.mark.parametrize("name", sorted(list_shipped_recipes()))
 def test_shipped_recipes_parse(name: str) -> None:
     assert load_recipe(name).description
 

@@ -13,12 +13,12 @@ import pytest
 from sparseguard import ATTACKS, CLASS_ATTACKS, DEFENSES, parse_recipe, settings
 from sparseguard.core.errors import RecipeError
 from sparseguard.defenses import Defense
-from sparseguard.pipeline.recipe.loading import shipped_recipes
+from sparseguard.pipeline.recipe.loading import list_shipped_recipes
 from sparseguard.pipeline.recipe.validation.document import recipe_schema
 
 ROOT = Path(__file__).parents[3]
 RECIPES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "recipes").glob("*.toml"))}
-RECIPES |= shipped_recipes()
+RECIPES |= list_shipped_recipes()
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix == ".toml" or os.path.isfile(path):  # noqa: PTH113 - does not raise for names that are no path
         text = _read_text(path)
     else:
-        shipped = shipped_recipes()
+        shipped = list_shipped_recipes()
         if str(source) not in shipped:
             known = ", ".join(sorted(shipped))
             raise RecipeError(f"no recipe '{source}': no such file, and none ships by that name. Known: {known}.")
@@ -67,7 +67,7 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     return resolve_recipe(document)
 
 
-def shipped_recipes() -> dict[str, str]:
+def list_shipped_recipes() -> dict[str, str]:
     """Return the text of every recipe in the package by its name."""
     folder = importlib.resources.files("sparseguard.pipeline.recipe") / "shipped"
     return {

@@ -21,7 +21,7 @@ REVISION = 1
 """Of scores, choices and comparisons: this file, `paired` and `distributions`."""
 
 
-def scored_splits(splits: Splits) -> tuple[str, ...]:
+def list_scored_splits(splits: Splits) -> tuple[str, ...]:
     """Return the splits that are reconstructed: in layout ``paper`` the auxiliary data hold the test images."""
     return ("private", "auxiliary_val") if splits.layout == "paper" else ("private", "test", "auxiliary_val")
 
@@ -47,7 +47,7 @@ def count_reidentification_pools(splits: Splits) -> dict[str, int]:
         split: len(pool) + (originals_in_pool is None)
         for split, (pool, originals_in_pool) in reidentification_pools(splits).items()
     }
-    return {split: sizes[split] for split in scored_splits(splits)}
+    return {split: sizes[split] for split in list_scored_splits(splits)}
 
 
 def score(

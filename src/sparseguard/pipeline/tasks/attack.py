@@ -23,7 +23,7 @@ from sparseguard.pipeline.plan.first_release import translate_label
 from sparseguard.pipeline.recipe.conditions import Conditions, select_attacked, select_known
 from sparseguard.pipeline.recipe.entries import NamedAttack
 from sparseguard.pipeline.recipe.recipe import Recipe
-from sparseguard.pipeline.scoring.images import scored_splits
+from sparseguard.pipeline.scoring.images import list_scored_splits
 from sparseguard.pipeline.store import Store, StoredAttack
 from sparseguard.pipeline.tasks.observe import TapObserver
 from sparseguard.pipeline.tasks.priors import Priors
@@ -97,7 +97,7 @@ class AttackRunner:
     def _attacked_splits(self, attack: NamedAttack) -> list[str]:
         """Return the attacked splits: an attack with fewer or other auxiliary data has another auxiliary_val."""
         own = attack.conditions.auxiliary_fraction == 1 and attack.conditions.dataset is None
-        return [split for split in scored_splits(self.splits) if own or split != "auxiliary_val"]
+        return [split for split in list_scored_splits(self.splits) if own or split != "auxiliary_val"]
 
     def _run(self, attack: NamedAttack) -> StoredAttack:
         job, conditions, component = self.job, attack.conditions, attack.component
@@ -167,7 +167,7 @@ class AttackRunner:
         return {level: reconstructions for level, (_, reconstructions) in best.items()}
 
     def _align(self, attack: NamedAttack, indices: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """What ``attack`` made of the images at ``index``, which are among those it attacked."""
+        """Select the reconstructions of ``attack`` of the images at ``index``, a subset of those it attacked."""
         own, aligned = self.indices(attack), dict[str, Tensor]()
         for split, reconstructions in self.done[attack.label].reconstructions.items():
             if split in indices:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseguard.attacks.base import NotApplicable
-from sparseguard.checks import Evidence, raised
+from sparseguard.checks import Evidence, find_flags
 from sparseguard.core.seeding import derive
 from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.entries import NamedAttack
@@ -140,7 +140,7 @@ def run_case(context: RunContext, job: PlannedCase, subject: ReleasedTarget) -> 
         target=facts,
         features=evidence.features,
         outcome=outcome,
-        flags=make_flags(context.recipe, job, raised(evidence)),
+        flags=make_flags(context.recipe, job, find_flags(evidence)),
         provenance=describe_provenance(context, seconds, subject.facts.codes or None),
     )
     return record, pictures

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseguard.checks import Evidence, raised
+from sparseguard.checks import Evidence, find_flags
 from sparseguard.core.errors import DataError
 from sparseguard.core.seeding import derive
 from sparseguard.metrics import subset
@@ -139,7 +139,7 @@ def run_class_case(context: RunContext, job: PlannedCase, subject: ReleasedTarge
         features=evidence.features,
         outcome=outcome,
         evaluators=dict(evidence.evaluators),
-        flags=make_flags(context.recipe, job, raised(evidence)),
+        flags=make_flags(context.recipe, job, find_flags(evidence)),
         provenance=describe_provenance(context, seconds),
     )
     return record, pictures

@@ -10,7 +10,7 @@ from sparseguard.attacks.access import ModelAccess
 from sparseguard.core.seeding import derive
 from sparseguard.pipeline.plan.cases import PlannedCase
 from sparseguard.pipeline.recipe.conditions import Conditions
-from sparseguard.pipeline.scoring.images import effective_rank, scored_splits
+from sparseguard.pipeline.scoring.images import effective_rank, list_scored_splits
 from sparseguard.record import FeatureFacts, Queries
 from sparseguard.targets import Target
 from sparseguard.types import Knowledge, Observation, Released, Splits
@@ -49,7 +49,7 @@ class TapObserver:
             access = self._access(Knowledge.BLACK_BOX, purpose, self._model, repeats=repeats)
             by_split = self._splits.by_name()
             self._observations[repeats] = {
-                split: access.observe(by_split[split]) for split in scored_splits(self._splits)
+                split: access.observe(by_split[split]) for split in list_scored_splits(self._splits)
             }
         return self._observations[repeats]
 
@@ -66,7 +66,7 @@ class TapObserver:
     def describe(self, auxiliary_queries: int, repeats: Collection[int]) -> FeatureFacts:
         """Return the facts of the tap, of which every scored image was sent as often as ``repeats`` say together."""
         by_split = self._splits.by_name()
-        private_queries = sum(repeats) * sum(len(by_split[split]) for split in scored_splits(self._splits))
+        private_queries = sum(repeats) * sum(len(by_split[split]) for split in list_scored_splits(self._splits))
         features = self._access(Knowledge.BLACK_BOX, "rank", self._model).observe(self._splits.auxiliary).features
         return FeatureFacts(
             shape=tuple(features.shape[1:]),
