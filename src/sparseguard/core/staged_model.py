@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sparseguard.core.errors import RecipeError, nearest
 
 REVISION = 2
-"""Revision of noise and of `StagedModel.untrained_front`."""
+"""Revision of noise and of `StagedModel.list_untrained_stages`."""
 
 M = TypeVar("M", bound=nn.Module)
 Shape = tuple[int, ...]

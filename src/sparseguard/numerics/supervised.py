@@ -15,7 +15,7 @@ Batch = tuple[Tensor, ...]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """What a network learns, in periods with a validation after each.
+    """Task of supervised training, in periods with a validation after each.
 
     Args:
         batches: from the number of a period to its batches.

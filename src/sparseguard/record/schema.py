@@ -37,7 +37,7 @@ class Case(Model):
 
 
 class ThreatDescription(Model):
-    """What the attacker of a threat sees and wants."""
+    """View and goal of the attacker of a threat."""
 
     goal: Literal["feature-inversion", "class-inversion"]
     title: str = pydantic.Field(description="name for headings")

@@ -38,7 +38,7 @@ class Item:
 
 
 class Notes:
-    """What was left out or converted and why: reason -> names of the images."""
+    """Images left out or converted: reason -> names of the images."""
 
     def __init__(self) -> None:
         self.by_reason: dict[str, list[str]] = {}

@@ -35,7 +35,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attributes:
-    """What ``list_attr_celeba.txt`` says.
+    """Content of ``list_attr_celeba.txt``.
 
     Args:
         names: of the attributes, in the order of the file.

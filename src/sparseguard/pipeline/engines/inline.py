@@ -30,7 +30,7 @@ from sparseguard.record import Record, format_json
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run did.
+    """Result of a run.
 
     Args:
         records: of all cases of the recipe, in the grid's order.

@@ -1,4 +1,4 @@
-"""What is said of reconstructions beyond the image-by-image scores every run has; each costs time and is asked for."""
+"""Scorers of reconstructions beyond the scores per image of every run; a recipe asks for each of them."""
 
 from __future__ import annotations
 

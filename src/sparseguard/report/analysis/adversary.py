@@ -12,7 +12,7 @@ KNOWLEDGE = ("black-box", "gray-box", "white-box")
 
 @dataclass(frozen=True)
 class Adversary:
-    """What an attack knows, and how many queries it has for each private image."""
+    """Knowledge of an attack, and its number of queries for each private image."""
 
     knowledge: str
     queries: int = 1

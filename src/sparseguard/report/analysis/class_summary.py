@@ -59,7 +59,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What an attack reached for one class; ``accuracy`` is attack accuracy@1 by evaluator."""
+    """Result of an attack for one class; ``accuracy`` is attack accuracy@1 by evaluator."""
 
     accuracy: dict[str, SeedMean]
     confidence: Confidence

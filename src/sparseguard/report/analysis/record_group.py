@@ -18,7 +18,7 @@ MAX_DROP = 0.05
 
 
 class Kind(Enum):
-    """What the records of a group are: of one comparison of feature or class inversion, or all of the report."""
+    """Kind of a group of records: one comparison of feature or class inversion, or all of the report."""
 
     FEATURE_INVERSION = "feature-inversion"
     CLASS_INVERSION = "class-inversion"
@@ -27,7 +27,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What a user chooses about a report.
+    """Options of a report.
 
     Args:
         with_images: show private images and their reconstructions on the page.

@@ -96,7 +96,7 @@ class Row:
 
     @property
     def adversary(self) -> Adversary | None:
-        """What the attacks of the row know, and their queries; None where none was chosen."""
+        """Knowledge and queries of the attacks of the row; None where none was chosen."""
         return None if self.knowledge is None else Adversary(self.knowledge, self.queries)
 
     @property

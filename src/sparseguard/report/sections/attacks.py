@@ -34,7 +34,7 @@ class AttackData:
 
 @dataclass(frozen=True)
 class CaseAttacks:
-    """What the page shows of the attacks of one case."""
+    """Attacks of one case, as the page shows them."""
 
     record: Record
     attacks: list[FeatureInversionAttack]

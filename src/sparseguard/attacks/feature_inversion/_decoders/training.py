@@ -38,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoding:
-    """What a decoder learns.
+    """Training data and loss of a decoder.
 
     Args:
         data: from the number of the epoch to tensors with one row a query, on the CPU.
